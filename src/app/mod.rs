@@ -1,0 +1,142 @@
+//! What serves requests: the neutral request and response, and the trait an application implements.
+//!
+//! Protocols (HTTP/1.1 today) produce a [`Request`] and consume a [`Response`]; nothing here knows
+//! which one it was. Everything runs on one thread of one worker, so nothing needs `Send`.
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::Frame;
+
+use crate::config::Config;
+use crate::scoreboard::Scoreboard;
+
+pub mod staticfiles;
+pub mod welcome;
+
+/// An error that ends a body early.
+pub type BodyError = Box<dyn Error + Send + Sync>;
+
+/// Who is at the other end of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// A TCP client.
+    Tcp(std::net::SocketAddr),
+    /// A client on a Unix socket; it has no address worth telling.
+    Unix,
+}
+
+/// What the worker knows about a connection; shared by all requests on it.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    /// The client.
+    pub peer: Peer,
+    /// The listener's address as configured.
+    pub listener: Arc<str>,
+}
+
+/// One request whose head is complete. The body is read on demand.
+pub struct Request {
+    /// Method, URI, version, headers.
+    pub head: http::request::Parts,
+    /// The body; already dechunked.
+    pub body: RequestBody,
+    /// The connection it came in on.
+    pub connection: Rc<ConnectionInfo>,
+}
+
+/// What the application answers.
+pub type Response = http::Response<ResponseBody>;
+
+/// The answer now, or a future of it. `Now` costs no allocation.
+pub enum Reply {
+    /// Computed on the spot.
+    Now(Response),
+    /// The application has to wait for something.
+    Later(Pin<Box<dyn Future<Output = Response>>>),
+}
+
+/// An application: built once per generation in the zygote, called in the workers.
+pub trait App {
+    /// Answers one request.
+    fn call(&self, request: Request) -> Reply;
+
+    /// Called once in each worker after the fork, before the first request.
+    fn worker_started(&mut self, _worker: &WorkerInfo) {}
+
+    /// True when a request occupies one of the worker's `threads` slots until its response is
+    /// finished. False for applications that never wait (static files, the built-in page): the
+    /// worker then always has a free slot.
+    fn occupies_slot(&self) -> bool {
+        true
+    }
+}
+
+/// What an application may know about the worker it runs in.
+#[derive(Clone)]
+pub struct WorkerInfo {
+    /// Worker number, 1-based, stable across respawns.
+    pub slot: u32,
+    /// The scoreboard, for totals over all workers.
+    pub scoreboard: Arc<Scoreboard>,
+    /// Index of this worker's own cell in the scoreboard.
+    pub cell: usize,
+    /// Generation this worker belongs to; the first one is 1.
+    pub generation: u64,
+    /// Re-execs of the master so far.
+    pub reloads: u64,
+    /// Asks the master for things on behalf of the application.
+    pub master: Rc<dyn Fn(AppCommand)>,
+}
+
+/// What an application may ask of the master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppCommand {
+    /// A graceful reload, as on `SIGHUP`.
+    Reload,
+    /// A graceful stop.
+    Stop,
+}
+
+/// Builds the application. Runs in the zygote (or in each worker with `lazy-apps`), after
+/// privileges were dropped; an error is what the operator reads when a reload is refused.
+pub type AppFactory = fn(&Config) -> Result<Box<dyn App>, Box<dyn Error>>;
+
+/// The request body as the application reads it.
+pub struct RequestBody(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>);
+
+impl RequestBody {
+    /// Wraps any body.
+    pub fn new(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        RequestBody(Box::pin(body))
+    }
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0.as_mut().poll_frame(cx)
+    }
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// The response body.
+pub enum ResponseBody {
+    /// No body.
+    Empty,
+    /// The whole body at once.
+    Full(Bytes),
+    /// Produced piece by piece.
+    Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
+}

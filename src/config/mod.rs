@@ -1,0 +1,192 @@
+//! The typed configuration: validated once, immutable afterwards.
+//!
+//! Options arrive as [`Entry`]s (command line now, files later), in order; [`Config::build`]
+//! turns them into this struct and reports every problem, not only the first.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub mod options;
+
+/// One option as the user gave it: the canonical name from the option table, its value, its origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Canonical option name, without dashes.
+    pub name: String,
+    /// The value; `None` where a flag was named without one.
+    pub value: Option<String>,
+    /// Where it came from, for error messages: `command line`, `app.ini:12`.
+    pub origin: String,
+}
+
+/// A listener as configured; parsed further by [`crate::net::addr`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenSpec {
+    /// The address as the user wrote it, e.g. `:8080`, `/run/app.sock`, `@abstract`, `fd://3`.
+    pub address: String,
+    /// Where it came from.
+    pub origin: String,
+}
+
+/// When privileges go, and to whom. Names are resolved at start-up, by number or name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// `uid`
+    pub uid: Option<String>,
+    /// `gid`
+    pub gid: Option<String>,
+    /// `add-gid`, repeatable
+    pub add_gid: Vec<String>,
+}
+
+/// Process titles.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProcessTitles {
+    /// `procname-prefix`: text put in front of every title.
+    pub prefix: String,
+    /// `procname-append`: text put behind every title.
+    pub append: String,
+    /// `procname`: replaces the title of all processes but the master.
+    pub workers: Option<String>,
+    /// `procname-master`: replaces the title of the master.
+    pub master: Option<String>,
+}
+
+/// Which requests are logged, and how.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestLog {
+    /// False with `disable-logging`.
+    pub enabled: bool,
+    /// `log-format`; `None` is uWSGI's default line.
+    pub format: Option<String>,
+    /// `log-4xx`: log these even with `disable-logging`.
+    pub log_4xx: bool,
+    /// `log-5xx`
+    pub log_5xx: bool,
+    /// `log-slow`: milliseconds.
+    pub slow: Option<u64>,
+    /// `log-micros`: durations in microseconds.
+    pub micros: bool,
+    /// `log-x-forwarded-for`
+    pub x_forwarded_for: bool,
+}
+
+/// `/prefix=directory` of `static-map`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticMap {
+    /// URL path prefix, beginning with a slash; matched on segment boundaries.
+    pub prefix: String,
+    /// Directory (or file) behind it.
+    pub target: PathBuf,
+}
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    // Processes.
+    /// `master`; implied by options that need one. Without it the server still supervises.
+    pub master: bool,
+    /// `processes`, `workers`, `-p`: worker processes, at least 1.
+    pub processes: u32,
+    /// `threads`: requests that one worker runs at a time, at least 1.
+    pub threads: u32,
+    /// `lazy-apps`: each worker loads the app itself.
+    pub lazy_apps: bool,
+    /// `need-app`: start-up fails when no application could be loaded.
+    pub need_app: bool,
+    /// `no-orphans`: workers are killed at once when the master dies.
+    pub no_orphans: bool,
+    /// `die-on-term`: TERM stops, QUIT reloads brutally.
+    pub die_on_term: bool,
+    /// `vacuum`: remove sockets, FIFOs and pidfiles at exit.
+    pub vacuum: bool,
+    /// `reload-mercy`: seconds the whole reload may wait for auxiliary processes.
+    pub reload_mercy: Duration,
+    /// `worker-reload-mercy`: how long a worker may take to leave, default 60 s.
+    pub worker_reload_mercy: Duration,
+    /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s... see the table.
+    pub boot_timeout: Duration,
+    /// `binary-path`: what a reload executes; default is the path of the running binary's argv[0].
+    pub binary_path: Option<PathBuf>,
+    /// `release`: a label shown in titles, status and the built-in page.
+    pub release: Option<String>,
+    /// Process titles.
+    pub titles: ProcessTitles,
+
+    // Listeners.
+    /// `http`, `http-socket`, in order.
+    pub listeners: Vec<ListenSpec>,
+    /// `listen`: backlog asked for, before clamping to somaxconn.
+    pub backlog: u32,
+    /// `chmod-socket`: mode of unix sockets.
+    pub chmod_socket: Option<u32>,
+    /// `chown-socket`: `user[:group]`.
+    pub chown_socket: Option<String>,
+    /// `umask`
+    pub umask: Option<u32>,
+    /// `reuse-port`
+    pub reuse_port: bool,
+    /// `tcp-nodelay`: default on (off with `tcp-nodelay=false`).
+    pub tcp_nodelay: bool,
+
+    // HTTP limits.
+    /// `http-keepalive`: how long an idle connection may wait for its next request; zero closes after each response.
+    pub keepalive: Duration,
+    /// `http-headers-timeout`: how long a request head may take to arrive.
+    pub headers_timeout: Duration,
+    /// `http-timeout`, `socket-timeout`: how long a body read or a response write may stand still.
+    pub io_timeout: Duration,
+    /// `limit-post`: largest request body in bytes; 0 is no limit.
+    pub limit_post: u64,
+    /// `buffer-size`: largest request head in bytes.
+    pub buffer_size: usize,
+
+    // Applications.
+    /// `static-map`, `static-dir` (as prefix `/`), in order.
+    pub static_maps: Vec<StaticMap>,
+    /// `static-index`: file names tried for a directory, default `index.html`.
+    pub static_index: Vec<String>,
+    /// `static-safe`: directories that symlinks may lead to.
+    pub static_safe: Vec<PathBuf>,
+    /// `static-follow-symlinks`: allow symlinks that leave the directory.
+    pub static_follow_symlinks: bool,
+
+    // Files, directories, environment.
+    /// `chdir`, before the app is loaded.
+    pub chdir: Option<PathBuf>,
+    /// `chdir2`, in each worker after the app is loaded.
+    pub chdir2: Option<PathBuf>,
+    /// `pidfile`
+    pub pidfile: Option<PathBuf>,
+    /// `pidfile2`
+    pub pidfile2: Option<PathBuf>,
+    /// `safe-pidfile`
+    pub safe_pidfile: Option<PathBuf>,
+    /// `safe-pidfile2`
+    pub safe_pidfile2: Option<PathBuf>,
+    /// `master-fifo`, up to ten.
+    pub master_fifos: Vec<PathBuf>,
+    /// `touch-reload`
+    pub touch_reload: Vec<PathBuf>,
+    /// `env`: `NAME=VALUE`, in order.
+    pub env: Vec<(String, String)>,
+    /// `unenv`: names removed.
+    pub unenv: Vec<String>,
+    /// `daemonize`: log target.
+    pub daemonize: Option<PathBuf>,
+    /// `daemonize2`: same, but after the app is loaded.
+    pub daemonize2: Option<PathBuf>,
+    /// `logto`, opened before privileges are dropped.
+    pub logto: Option<PathBuf>,
+    /// `logto2`, opened afterwards.
+    pub logto2: Option<PathBuf>,
+    /// Request log.
+    pub request_log: RequestLog,
+    /// `uid`, `gid`, `add-gid`
+    pub credentials: Credentials,
+
+    /// The entries this was built from: what a reload hands to the next image.
+    pub entries: Vec<Entry>,
+}

@@ -1,0 +1,29 @@
+//! A pre-fork application server whose reload loses nothing and stops nothing.
+//!
+//! The modules, from the outside in:
+//!
+//! - [`cli`] and [`config`]: one option table, the typed configuration built from it.
+//! - [`master`]: the process an operator talks to. A pure state machine decides, `perform`
+//!   carries out; it runs no application code and no async runtime.
+//! - [`zygote`]: loads the application once per generation and forks workers on request.
+//! - [`worker`]: accepts, speaks HTTP through [`protocol`], calls the [`app`].
+//! - [`control`]: the master FIFO, pidfiles, touch files and the commands they carry.
+//! - [`net`]: listen addresses and the sockets behind them.
+//! - [`channel`] and [`scoreboard`]: what travels between the processes.
+//! - [`logging`]: one log, one owner, uWSGI's request line.
+//! - [`sys`]: the only place that talks to libc.
+
+pub mod app;
+pub mod channel;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod error;
+pub mod logging;
+pub mod master;
+pub mod net;
+pub mod protocol;
+pub mod scoreboard;
+pub mod sys;
+pub mod worker;
+pub mod zygote;

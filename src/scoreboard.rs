@@ -1,0 +1,202 @@
+//! Shared per-worker status cells: workers write, the master and readers of statistics read.
+//!
+//! One memfd mapped by every process. Each worker process owns one *cell*; slots are stable
+//! worker numbers, but during a reload the old and the new worker of a slot live side by side,
+//! each with a cell of its own. Only atomics with relaxed ordering: each figure is independent
+//! and a reader never waits. The layout is fixed and versioned, because a master may adopt the
+//! scoreboard of an older release across a re-exec.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::sys::shm::SharedMemory;
+
+/// Cells in one scoreboard; bounds live worker processes over all generations.
+pub const CELLS: usize = 4096;
+/// Bytes of a cell: four cache lines, so that two workers never share one.
+const CELL_WORDS: usize = 32;
+/// Bytes of the header before the first cell.
+const HEADER_WORDS: usize = 32;
+/// First word of the mapping; the low byte is the layout version.
+const MAGIC: u64 = 0x6170_7073_7276_0001;
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum WorkerState {
+    /// The cell belongs to nobody.
+    Free = 0,
+    /// Forked, not yet accepting.
+    Starting = 1,
+    /// Accepting, no request in flight.
+    Idle = 2,
+    /// At least one request in flight.
+    Busy = 3,
+    /// Finishing what is in flight, accepting no more.
+    Draining = 4,
+    /// Paused by the operator.
+    Paused = 5,
+}
+
+impl WorkerState {
+    fn from_word(word: u64) -> Self {
+        match word {
+            1 => WorkerState::Starting,
+            2 => WorkerState::Idle,
+            3 => WorkerState::Busy,
+            4 => WorkerState::Draining,
+            5 => WorkerState::Paused,
+            _ => WorkerState::Free,
+        }
+    }
+}
+
+/// The words of a cell.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+enum Word {
+    State = 0,
+    Pid = 1,
+    Slot = 2,
+    Generation = 3,
+    Requests = 4,
+    Connections = 5,
+    InFlight = 6,
+    TxBytes = 7,
+    RunningMicros = 8,
+    AverageMicros = 9,
+    RequestStart = 10,
+    Exceptions = 11,
+    StartedAt = 12,
+    Accepting = 13,
+}
+
+/// Words of the header that are counters for the life of the instance.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+enum HeaderWord {
+    Magic = 0,
+    /// Requests of workers whose cell has been freed.
+    RetiredRequests = 1,
+}
+
+/// The mapping.
+#[derive(Debug)]
+pub struct Scoreboard {
+    memory: SharedMemory,
+}
+
+/// One worker's cell.
+#[derive(Clone, Copy)]
+pub struct Cell<'a> {
+    words: &'a [AtomicU64],
+}
+
+impl Scoreboard {
+    /// Makes a fresh, empty scoreboard.
+    ///
+    /// # Errors
+    /// When the kernel refuses the memory file or its mapping.
+    pub fn create() -> io::Result<Self> {
+        let memory = SharedMemory::create(c"appserver-scoreboard", Self::bytes())?;
+        memory.words()[HeaderWord::Magic as usize].store(MAGIC, Relaxed);
+        Ok(Scoreboard { memory })
+    }
+
+    /// Maps the scoreboard that another process made.
+    ///
+    /// # Errors
+    /// When the file is too small or was laid out by an incompatible release.
+    pub fn adopt(file: OwnedFd) -> io::Result<Self> {
+        let memory = SharedMemory::adopt(file, Self::bytes())?;
+        if memory.words()[HeaderWord::Magic as usize].load(Relaxed) != MAGIC {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "scoreboard of another layout"));
+        }
+        Ok(Scoreboard { memory })
+    }
+
+    const fn bytes() -> usize {
+        (HEADER_WORDS + CELLS * CELL_WORDS) * 8
+    }
+
+    /// The memory file, to pass on.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.memory.fd()
+    }
+
+    /// One cell.
+    ///
+    /// # Panics
+    /// When `index` is not below [`CELLS`].
+    pub fn cell(&self, index: usize) -> Cell<'_> {
+        let start = HEADER_WORDS + index * CELL_WORDS;
+        Cell { words: &self.memory.words()[start..start + CELL_WORDS] }
+    }
+
+    /// Requests served since the instance started, over all workers that ever lived.
+    pub fn total_requests(&self, cells_in_use: impl IntoIterator<Item = usize>) -> u64 {
+        let live: u64 = cells_in_use.into_iter().map(|index| self.cell(index).requests()).sum();
+        live + self.memory.words()[HeaderWord::RetiredRequests as usize].load(Relaxed)
+    }
+
+    /// Clears a cell after its worker is gone and keeps its request count in the total.
+    pub fn retire(&self, index: usize) {
+        let cell = self.cell(index);
+        self.memory.words()[HeaderWord::RetiredRequests as usize].fetch_add(cell.requests(), Relaxed);
+        for word in cell.words {
+            word.store(0, Relaxed);
+        }
+    }
+}
+
+macro_rules! figures {
+    ($($(#[$doc:meta])* $name:ident, $set:ident: $word:ident;)*) => {
+        impl Cell<'_> {
+            $($(#[$doc])* pub fn $name(&self) -> u64 { self.words[Word::$word as usize].load(Relaxed) }
+              #[doc = concat!("Sets [`Cell::", stringify!($name), "`].")]
+              pub fn $set(&self, value: u64) { self.words[Word::$word as usize].store(value, Relaxed) })*
+        }
+    };
+}
+
+figures! {
+    /// Process id of the worker.
+    pid, set_pid: Pid;
+    /// Worker number, 1-based.
+    slot, set_slot: Slot;
+    /// Generation of the worker.
+    generation, set_generation: Generation;
+    /// Requests finished by this worker process.
+    requests, set_requests: Requests;
+    /// Open client connections.
+    connections, set_connections: Connections;
+    /// Requests begun and not finished.
+    in_flight, set_in_flight: InFlight;
+    /// Body and head bytes sent.
+    tx_bytes, set_tx_bytes: TxBytes;
+    /// Microseconds spent in requests.
+    running_micros, set_running_micros: RunningMicros;
+    /// Running mean of a request's duration, microseconds: (old + new) / 2 as uWSGI counts it.
+    average_micros, set_average_micros: AverageMicros;
+    /// CLOCK_REALTIME microseconds at which the oldest request in flight began; 0 when idle.
+    request_start, set_request_start: RequestStart;
+    /// Requests that ended in an application error.
+    exceptions, set_exceptions: Exceptions;
+    /// CLOCK_REALTIME seconds at which the worker was forked.
+    started_at, set_started_at: StartedAt;
+    /// 1 while the worker would take a new connection at once.
+    accepting, set_accepting: Accepting;
+}
+
+impl Cell<'_> {
+    /// What the worker is doing.
+    pub fn state(&self) -> WorkerState {
+        WorkerState::from_word(self.words[Word::State as usize].load(Relaxed))
+    }
+
+    /// Sets [`Cell::state`].
+    pub fn set_state(&self, state: WorkerState) {
+        self.words[Word::State as usize].store(state as u64, Relaxed);
+    }
+}
