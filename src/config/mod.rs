@@ -2,13 +2,21 @@
 //!
 //! Options arrive as [`Entry`]s (command line now, files later), in order; [`Config::build`]
 //! turns them into this struct and reports every problem, not only the first.
+//!
+//! [`options`] is the table of all options, [`schema`] what its rows are made of, [`value`] how
+//! text becomes a value.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+mod build;
 pub mod options;
+pub mod schema;
+pub mod value;
+
+pub use build::{ConfigError, ConfigErrors};
 
 /// One option as the user gave it: the canonical name from the option table, its value, its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +73,7 @@ pub struct RequestLog {
     pub log_4xx: bool,
     /// `log-5xx`
     pub log_5xx: bool,
-    /// `log-slow`: milliseconds.
+    /// `log-slow`: log these even with `disable-logging`; milliseconds.
     pub slow: Option<u64>,
     /// `log-micros`: durations in microseconds.
     pub micros: bool,
@@ -76,7 +84,8 @@ pub struct RequestLog {
 /// `/prefix=directory` of `static-map`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticMap {
-    /// URL path prefix, beginning with a slash; matched on segment boundaries.
+    /// URL path prefix, beginning with a slash and, but for the root, not ending with one; matched
+    /// on segment boundaries.
     pub prefix: String,
     /// Directory (or file) behind it.
     pub target: PathBuf,
@@ -106,7 +115,7 @@ pub struct Config {
     pub reload_mercy: Duration,
     /// `worker-reload-mercy`: how long a worker may take to leave, default 60 s.
     pub worker_reload_mercy: Duration,
-    /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s... see the table.
+    /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
     /// `binary-path`: what a reload executes; default is the path of the running binary's argv[0].
     pub binary_path: Option<PathBuf>,
@@ -116,7 +125,7 @@ pub struct Config {
     pub titles: ProcessTitles,
 
     // Listeners.
-    /// `http`, `http-socket`, in order.
+    /// `http`, `http-socket`, in order; never empty.
     pub listeners: Vec<ListenSpec>,
     /// `listen`: backlog asked for, before clamping to somaxconn.
     pub backlog: u32,
@@ -170,7 +179,7 @@ pub struct Config {
     pub master_fifos: Vec<PathBuf>,
     /// `touch-reload`
     pub touch_reload: Vec<PathBuf>,
-    /// `env`: `NAME=VALUE`, in order.
+    /// `env`: `NAME=VALUE`, in order; no name twice, none that is in `unenv`.
     pub env: Vec<(String, String)>,
     /// `unenv`: names removed.
     pub unenv: Vec<String>,
@@ -187,6 +196,18 @@ pub struct Config {
     /// `uid`, `gid`, `add-gid`
     pub credentials: Credentials,
 
-    /// The entries this was built from: what a reload hands to the next image.
+    /// `strict`: an option that is not supported is an error, not a warning.
+    pub strict: bool,
+    /// What to tell the operator at start-up, one sentence each.
+    pub warnings: Vec<String>,
+    /// The entries this was built from, under canonical names: what a reload hands to the next image.
     pub entries: Vec<Entry>,
+}
+
+impl Config {
+    /// The directory that relative paths of sockets, FIFOs, touch files and applications start from:
+    /// `chdir`, itself relative to where the user started the server.
+    pub fn base_directory(&self, cwd: &std::path::Path) -> PathBuf {
+        self.chdir.as_ref().map_or_else(|| cwd.to_owned(), |directory| cwd.join(directory))
+    }
 }
