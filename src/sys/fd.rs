@@ -1,0 +1,310 @@
+//! File descriptors: flags, copies, and numbers handed down by an earlier image.
+//!
+//! Every descriptor made here is close-on-exec from birth; what a child or the next image is to
+//! have is unmarked by name just before `execve`.
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Mutex;
+
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::{cvt, cvt_long, retry};
+
+/// Sets or clears close-on-exec.
+///
+/// # Errors
+/// Those of `fcntl(2)`.
+pub fn set_cloexec(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let flags = if on { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
+    fcntl(fd, FcntlArg::F_SETFD(flags))?;
+    Ok(())
+}
+
+/// Sets or clears non-blocking mode, which belongs to the open file and so to all its copies.
+///
+/// # Errors
+/// Those of `fcntl(2)`.
+pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, on);
+    fcntl(fd, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+/// Makes a pipe: the end to read, the end to write.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Marks every descriptor above standard error close-on-exec.
+///
+/// Nothing is closed, so a failing `execve` has lost nothing. Kernels before 5.11 do not know
+/// the flag of `close_range(2)`; there the descriptor directory is walked, never the numbers up
+/// to `RLIMIT_NOFILE`, which can be a thousand million in containers.
+///
+/// # Errors
+/// When `/proc` is needed and not there.
+pub fn mark_all_cloexec() -> io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: close_range with CLOSE_RANGE_CLOEXEC only sets a flag; no descriptor is closed.
+    let marked = cvt_long(unsafe {
+        libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    });
+    match marked.map_err(|error| (error.raw_os_error(), error)) {
+        Ok(_) => Ok(()),
+        // EPERM is what seccomp filters written before the call existed answer.
+        Err((Some(libc::ENOSYS | libc::EINVAL | libc::EPERM), _)) => mark_listed_cloexec(),
+        Err((_, error)) => Err(error),
+    }
+}
+
+fn mark_listed_cloexec() -> io::Result<()> {
+    for raw in open_fds()?.into_iter().filter(|raw| *raw > libc::STDERR_FILENO) {
+        // SAFETY: F_SETFD takes an integer; a number closed meanwhile answers EBADF.
+        let marked = cvt(unsafe { libc::fcntl(raw, libc::F_SETFD, libc::FD_CLOEXEC) });
+        if let Err(error) = marked
+            && error.raw_os_error() != Some(libc::EBADF)
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of all open descriptors in rising order, without the one used to find out.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn open_fds() -> io::Result<Vec<RawFd>> {
+    let mut listed = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        if let Some(raw) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+            listed.push(raw);
+        }
+    }
+    // The directory's own descriptor is in the list and is closed by now.
+    listed.retain(|raw| is_open(*raw));
+    listed.sort_unstable();
+    Ok(listed)
+}
+
+/// Whether `raw` names an open descriptor.
+pub fn is_open(raw: RawFd) -> bool {
+    // SAFETY: F_GETFD takes no argument; a number that is not open answers EBADF.
+    cvt(unsafe { libc::fcntl(raw, libc::F_GETFD) }).is_ok()
+}
+
+/// Makes an anonymous memory file; `name` shows in `/proc/PID/fd`.
+///
+/// # Errors
+/// When no memory or descriptor is left.
+pub fn memfd(name: &CStr) -> io::Result<OwnedFd> {
+    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?)
+}
+
+/// The name a memory file was made with, or `None` when `fd` is something else.
+pub fn memfd_name(fd: RawFd) -> Option<String> {
+    let target = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+    let name = target.to_str()?.strip_prefix("/memfd:")?;
+    Some(name.strip_suffix(" (deleted)").unwrap_or(name).to_owned())
+}
+
+/// Makes number `target` a copy of `source` that survives `execve`, closing what it was.
+///
+/// Meant for standard input, output and error: a number owned by an [`OwnedFd`] of this
+/// process would change under its owner.
+///
+/// # Errors
+/// Those of `dup2(2)`; interruptions are retried.
+pub fn replace(source: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
+    if source.as_raw_fd() == target {
+        // dup2 of a number onto itself changes nothing, not even the flag.
+        return set_cloexec(source, false);
+    }
+    // SAFETY: both are plain numbers; the caller gives `target` away (see above).
+    retry(|| cvt(unsafe { libc::dup2(source.as_raw_fd(), target) }))?;
+    Ok(())
+}
+
+/// Copies a descriptor to a free number above standard error, close-on-exec.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const LOWEST: RawFd = 3;
+    let raw = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(LOWEST))?;
+    // SAFETY: the kernel has just made this number for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Numbers claimed so far, with the file each of them was.
+static CLAIMED: Mutex<Option<HashMap<RawFd, (u64, u64)>>> = Mutex::new(None);
+
+/// Takes ownership of a descriptor inherited by number: from the previous image, a service
+/// manager, or `fd://N`.
+///
+/// The result is close-on-exec, as every descriptor of ours. A number is given out once: a
+/// second claim would make two owners, each of which closes it. A number that was claimed,
+/// closed and reused by the kernel for *another* file may be claimed again. The register is
+/// per process image and a forked child starts with a copy of it.
+///
+/// # Errors
+/// When `raw` is a standard stream, is not open, or has been claimed before; the text names
+/// the number.
+pub fn claim(raw: RawFd) -> io::Result<OwnedFd> {
+    if raw <= libc::STDERR_FILENO {
+        let text = format!("descriptor {raw} cannot be taken over: 0 to 2 are the standard streams");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    if !is_open(raw) {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("descriptor {raw} is not open")));
+    }
+    // SAFETY: it is open (checked) and stays so: inherited numbers are closed by their claimant
+    // only, and nobody has claimed it (or this borrow ends in an error).
+    let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
+    let file = identity(borrowed)?;
+    let mut claimed = CLAIMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let claimed = claimed.get_or_insert_default();
+    if claimed.get(&raw) == Some(&file) {
+        let text = format!("descriptor {raw} is already in use; is it named twice?");
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+    }
+    set_cloexec(borrowed, true)?;
+    claimed.insert(raw, file);
+    // SAFETY: open, and the register has just made us its only owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Device and inode number of the open file: the same for two descriptors of one file.
+///
+/// # Errors
+/// Those of `fstat(2)`.
+pub fn identity(fd: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let status = nix::sys::stat::fstat(fd.as_fd())?;
+    Ok((status.st_dev, status.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd;
+
+    use super::super::testing::alone;
+    use super::*;
+
+    fn is_cloexec(raw: RawFd) -> bool {
+        // SAFETY: F_GETFD takes no argument.
+        unsafe { libc::fcntl(raw, libc::F_GETFD) & libc::FD_CLOEXEC != 0 }
+    }
+
+    #[test]
+    fn new_descriptors_are_close_on_exec() {
+        let (read, write) = pipe().unwrap();
+        let copy = duplicate(read.as_fd()).unwrap();
+        let memory = memfd(c"x").unwrap();
+        for fd in [&read, &write, &copy, &memory] {
+            assert!(is_cloexec(fd.as_raw_fd()));
+        }
+        set_cloexec(read.as_fd(), false).unwrap();
+        assert!(!is_cloexec(read.as_raw_fd()));
+    }
+
+    #[test]
+    fn a_pipe_can_be_made_non_blocking_and_back() {
+        let (read, _write) = pipe().unwrap();
+        set_nonblocking(read.as_fd(), true).unwrap();
+        let mut byte = [0];
+        assert_eq!(nix::unistd::read(&read, &mut byte), Err(nix::Error::EAGAIN));
+        set_nonblocking(read.as_fd(), false).unwrap();
+        assert_eq!(fcntl(&read, FcntlArg::F_GETFL).unwrap() & libc::O_NONBLOCK, 0);
+    }
+
+    #[test]
+    fn a_memory_file_tells_its_name_and_a_pipe_has_none() {
+        let memory = memfd(c"appserver-state").unwrap();
+        let (read, _write) = pipe().unwrap();
+        assert_eq!(memfd_name(memory.as_raw_fd()).as_deref(), Some("appserver-state"));
+        assert_eq!(memfd_name(read.as_raw_fd()), None);
+    }
+
+    #[test]
+    fn two_descriptors_of_one_file_have_one_identity() {
+        let memory = memfd(c"a").unwrap();
+        let copy = duplicate(memory.as_fd()).unwrap();
+        let other = memfd(c"b").unwrap();
+        assert_eq!(identity(memory.as_fd()).unwrap(), identity(copy.as_fd()).unwrap());
+        assert_ne!(identity(memory.as_fd()).unwrap(), identity(other.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn an_inherited_number_is_claimed_once() {
+        alone("sys::fd::tests::an_inherited_number_is_claimed_once", || {
+            let (read, _write) = pipe().unwrap();
+            set_cloexec(read.as_fd(), false).unwrap();
+            let raw = read.into_raw_fd();
+            let owned = claim(raw).unwrap();
+            assert!(is_cloexec(raw));
+            let refused = claim(raw).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+            drop(owned);
+            assert_eq!(claim(raw).unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(claim(1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        });
+    }
+
+    #[test]
+    fn a_number_reused_for_another_file_may_be_claimed_again() {
+        alone("sys::fd::tests::a_number_reused_for_another_file_may_be_claimed_again", || {
+            let first = memfd(c"first").unwrap().into_raw_fd();
+            drop(claim(first).unwrap());
+            let second = memfd(c"second").unwrap().into_raw_fd();
+            assert_eq!(first, second);
+            drop(claim(second).unwrap());
+        });
+    }
+
+    #[test]
+    fn all_descriptors_above_the_standard_streams_get_marked() {
+        alone("sys::fd::tests::all_descriptors_above_the_standard_streams_get_marked", || {
+            for mark in [mark_all_cloexec, mark_listed_cloexec] {
+                let (read, _write) = pipe().unwrap();
+                set_cloexec(read.as_fd(), false).unwrap();
+                mark().unwrap();
+                assert!(is_cloexec(read.as_raw_fd()));
+                assert!(!is_cloexec(2));
+            }
+        });
+    }
+
+    #[test]
+    fn the_list_of_open_descriptors_holds_what_is_open_and_no_more() {
+        alone("sys::fd::tests::the_list_of_open_descriptors_holds_what_is_open_and_no_more", || {
+            let before = open_fds().unwrap();
+            let (read, write) = pipe().unwrap();
+            let mut expected = before;
+            expected.extend([read.as_raw_fd(), write.as_raw_fd()]);
+            expected.sort_unstable();
+            assert_eq!(open_fds().unwrap(), expected);
+        });
+    }
+
+    #[test]
+    fn a_replaced_number_survives_exec() {
+        alone("sys::fd::tests::a_replaced_number_survives_exec", || {
+            let (read, _write) = pipe().unwrap();
+            let target = memfd(c"target").unwrap();
+            replace(read.as_fd(), target.as_raw_fd()).unwrap();
+            assert!(!is_cloexec(target.as_raw_fd()));
+            assert_eq!(identity(read.as_fd()).unwrap(), identity(target.as_fd()).unwrap());
+            replace(read.as_fd(), read.as_raw_fd()).unwrap();
+            assert!(!is_cloexec(read.as_raw_fd()));
+        });
+    }
+}
