@@ -1,1 +1,16 @@
-//! placeholder
+//! Listen addresses and the sockets behind them.
+//!
+//! [`addr`] reads what the operator wrote, without touching the system. [`listener`] turns it
+//! into a listening socket, hands that over to the next image and takes it back; `unix_path`
+//! owns the rules for sockets that have a name in the file system.
+
+pub mod addr;
+pub mod error;
+pub mod listener;
+mod unix_path;
+
+pub use addr::ListenAddr;
+pub use error::BindError;
+pub use listener::{
+    BindOptions, Listener, ListenerState, OwnedPath, StdListener, VacuumOutcome, effective_backlog,
+};
