@@ -107,27 +107,38 @@ pub enum AppCommand {
 /// privileges were dropped; an error is what the operator reads when a reload is refused.
 pub type AppFactory = fn(&Config) -> Result<Box<dyn App>, Box<dyn Error>>;
 
-/// The request body as the application reads it.
-pub struct RequestBody(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>);
+/// The request body as the application reads it; `None` is no body, which costs no allocation.
+pub struct RequestBody(Option<Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>>);
 
 impl RequestBody {
     /// Wraps any body.
     pub fn new(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
-        RequestBody(Box::pin(body))
+        RequestBody(Some(Box::pin(body)))
+    }
+
+    /// The body of a request that has none.
+    pub fn empty() -> Self {
+        RequestBody(None)
     }
 }
 
 impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.0.as_mut().poll_frame(cx)
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Some(body) => body.as_mut().poll_frame(cx),
+            None => Poll::Ready(None),
+        }
     }
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.0.as_ref().is_none_or(|body| body.is_end_stream())
     }
     fn size_hint(&self) -> http_body::SizeHint {
-        self.0.size_hint()
+        self.0.as_ref().map_or_else(|| http_body::SizeHint::with_exact(0), |body| body.size_hint())
     }
 }
 
@@ -139,4 +150,37 @@ pub enum ResponseBody {
     Full(Bytes),
     /// Produced piece by piece.
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
+}
+
+/// Builds the built-in application: the welcome page, behind the static files if there are any.
+///
+/// # Errors
+/// None today: a directory that does not exist may appear later.
+pub fn build(config: &Config) -> Result<Box<dyn App>, Box<dyn Error>> {
+    let welcome = welcome::Welcome::new(config.release.as_deref());
+    if config.static_maps.is_empty() {
+        return Ok(Box::new(welcome));
+    }
+    // Nothing but a page of our own is behind the files: what is missing there is missing.
+    Ok(Box::new(staticfiles::StaticFiles::new(config, Box::new(welcome), false)))
+}
+
+/// A short answer for humans.
+pub(crate) fn text(status: http::StatusCode, text: &'static str) -> Response {
+    let mut response = Response::new(ResponseBody::Full(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    let plain = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, plain);
+    response
+}
+
+#[cfg(test)]
+pub(crate) fn test_request(method: &str, uri: &str, fields: &[(&str, &str)]) -> Request {
+    let mut request = http::Request::builder().method(method).uri(uri);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let (head, ()) = request.body(()).expect("request").into_parts();
+    let connection = Rc::new(ConnectionInfo { peer: Peer::Unix, listener: "test".into() });
+    Request { head, body: RequestBody::empty(), connection }
 }

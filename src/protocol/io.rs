@@ -1,0 +1,212 @@
+//! The socket as hyper sees it: every byte read goes through the gate first.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use hyper::rt::ReadBufCursor;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::accounting::Accounting;
+use super::gate::Gate;
+use super::state::ConnectionState;
+
+/// A client connection of either kind.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP
+    Tcp(TcpStream),
+    /// Unix socket
+    Unix(UnixStream),
+}
+
+macro_rules! each {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream {
+            Stream::Tcp($inner) => $call,
+            Stream::Unix($inner) => $call,
+        }
+    };
+}
+
+impl Stream {
+    /// Reads into the unfilled part of `buf`.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+
+    /// Writes some of `bytes`.
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bytes))
+    }
+
+    /// Tells the client that nothing more will come.
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+/// One read buffer for all connections of a worker.
+///
+/// hyper lends out uninitialised memory, into which only unsafe code may read. Reading here and
+/// copying what passes the gate costs less than a nanosecond per 16 bytes, and a connection that
+/// waits holds no buffer of its own.
+#[derive(Debug, Clone)]
+pub struct Scratch(Rc<RefCell<Box<[u8]>>>);
+
+impl Scratch {
+    /// Bytes read at most at once.
+    pub const SIZE: usize = 64 * 1024;
+
+    pub(crate) fn borrow(&self) -> std::cell::RefMut<'_, Box<[u8]>> {
+        self.0.borrow_mut()
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Scratch(Rc::new(RefCell::new(vec![0; Self::SIZE].into_boxed_slice())))
+    }
+}
+
+/// Socket, gate, and the figures they keep.
+#[derive(Debug)]
+pub struct Io {
+    stream: Stream,
+    /// Bytes that another worker had read already; they come before those of the socket.
+    replay: Bytes,
+    gate: Gate,
+    scratch: Scratch,
+    state: Rc<ConnectionState>,
+    accounting: Rc<Accounting>,
+}
+
+impl Io {
+    /// Puts `gate` in front of `stream`.
+    pub(crate) fn new(
+        stream: Stream,
+        replay: Bytes,
+        gate: Gate,
+        scratch: Scratch,
+        state: Rc<ConnectionState>,
+        accounting: Rc<Accounting>,
+    ) -> Self {
+        Io { stream, replay, gate, scratch, state, accounting }
+    }
+
+    /// The bare socket, and what was to be replayed and has not been.
+    pub(crate) fn into_parts(self) -> (Stream, Bytes) {
+        (self.stream, self.replay)
+    }
+
+    /// Shows `bytes` to the gate, hands on what passes. False when nothing did.
+    fn deliver(gate: &mut Gate, state: &ConnectionState, bytes: &[u8], buf: &mut ReadBufCursor<'_>) -> bool {
+        let verdict = gate.advance(bytes);
+        state.received.set(state.received.get() + bytes.len() as u64);
+        state.heads.set(gate.heads());
+        state.in_head.set(gate.in_head());
+        state.in_body.set(gate.in_body());
+        state.last_request.set(gate.last_request());
+        if let Some(refusal) = verdict.refusal {
+            state.refuse(refusal, gate.in_body());
+        }
+        buf.put_slice(&bytes[..verdict.pass]);
+        verdict.pass > 0
+    }
+
+    /// What hyper is told instead of bytes once the client has been refused.
+    fn refused(state: &ConnectionState) -> Poll<io::Result<()>> {
+        if let Some(refusal) = state.refused_in_body() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal.reason)));
+        }
+        // Nothing will ever arrive, and no waker is kept for it: hyper finishes the answers that
+        // are due, then the connection is taken away from it.
+        Poll::Pending
+    }
+
+    fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.state.write_blocked.set(result.is_pending());
+        let count = ready!(result)?;
+        self.state.sent.set(self.state.sent.get() + count as u64);
+        self.accounting.sent(count as u64);
+        Poll::Ready(Ok(count))
+    }
+}
+
+impl hyper::rt::Read for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.state.refused.get().is_some() {
+            return Self::refused(&this.state);
+        }
+        if this.replay.has_remaining() {
+            let next = this.replay.split_to(this.replay.len().min(buf.remaining()));
+            return match Self::deliver(&mut this.gate, &this.state, &next, &mut buf) {
+                true => Poll::Ready(Ok(())),
+                false => Self::refused(&this.state),
+            };
+        }
+        let mut scratch = this.scratch.borrow();
+        let room = buf.remaining().min(scratch.len());
+        let mut filled = ReadBuf::new(&mut scratch[..room]);
+        let result = this.stream.poll_read(cx, &mut filled);
+        this.state.read_blocked.set(result.is_pending());
+        ready!(result)?;
+        if filled.filled().is_empty() {
+            this.state.end_of_input.set(true);
+            return Poll::Ready(Ok(()));
+        }
+        // Zero bytes would mean the end of input.
+        match Self::deliver(&mut this.gate, &this.state, filled.filled(), &mut buf) {
+            true => Poll::Ready(Ok(())),
+            false => Self::refused(&this.state),
+        }
+    }
+}
+
+impl hyper::rt::Write for Io {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = this.stream.poll_write(cx, bytes);
+        this.written(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = this.stream.poll_write_vectored(cx, bytes);
+        this.written(result)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Sockets have no user-space buffer.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().stream.poll_shutdown(cx)
+    }
+}
