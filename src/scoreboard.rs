@@ -50,6 +50,18 @@ impl WorkerState {
             _ => WorkerState::Free,
         }
     }
+
+    /// As the log and the status call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            WorkerState::Free => "free",
+            WorkerState::Starting => "starting",
+            WorkerState::Idle => "idle",
+            WorkerState::Busy => "busy",
+            WorkerState::Draining => "draining",
+            WorkerState::Paused => "paused",
+        }
+    }
 }
 
 /// The words of a cell.
@@ -70,7 +82,12 @@ enum Word {
     Exceptions = 11,
     StartedAt = 12,
     Accepting = 13,
+    /// First of the words that hold the text of the last request begun.
+    LastRequest = 16,
 }
+
+/// Bytes kept of the last request's method and target.
+const LAST_REQUEST_BYTES: usize = (CELL_WORDS - Word::LastRequest as usize) * 8;
 
 /// Words of the header that are counters for the life of the instance.
 #[derive(Debug, Clone, Copy)]
@@ -79,6 +96,14 @@ enum HeaderWord {
     Magic = 0,
     /// Requests of workers whose cell has been freed.
     RetiredRequests = 1,
+    /// Cells from here on have never been used.
+    HighWater = 2,
+    /// The generation that serves.
+    Generation = 3,
+    /// Re-execs of the master.
+    Reloads = 4,
+    /// CLOCK_REALTIME seconds of the first start.
+    StartedAt = 5,
 }
 
 /// The mapping.
@@ -134,16 +159,50 @@ impl Scoreboard {
         Cell { words: &self.memory.words()[start..start + CELL_WORDS] }
     }
 
+    fn header(&self, word: HeaderWord) -> &AtomicU64 {
+        &self.memory.words()[word as usize]
+    }
+
     /// Requests served since the instance started, over all workers that ever lived.
-    pub fn total_requests(&self, cells_in_use: impl IntoIterator<Item = usize>) -> u64 {
-        let live: u64 = cells_in_use.into_iter().map(|index| self.cell(index).requests()).sum();
-        live + self.memory.words()[HeaderWord::RetiredRequests as usize].load(Relaxed)
+    pub fn total_requests(&self) -> u64 {
+        let live: u64 = self.used_cells().map(|index| self.cell(index).requests()).sum();
+        live + self.header(HeaderWord::RetiredRequests).load(Relaxed)
+    }
+
+    /// Cells that have ever been used: the only ones worth looking at.
+    pub fn used_cells(&self) -> std::ops::Range<usize> {
+        0..(self.header(HeaderWord::HighWater).load(Relaxed) as usize).min(CELLS)
+    }
+
+    /// Counts a cell among [`Scoreboard::used_cells`].
+    pub fn note_use(&self, index: usize) {
+        self.header(HeaderWord::HighWater).fetch_max(index as u64 + 1, Relaxed);
+    }
+
+    /// Opens a cell for a worker about to be forked. Only the master calls this.
+    pub fn open(&self, index: usize) -> Cell<'_> {
+        self.note_use(index);
+        self.cell(index)
+    }
+
+
+    /// Tells readers of the scoreboard about the instance as a whole. Only the master calls this.
+    pub fn set_instance(&self, generation: u64, reloads: u64, started_at: u64) {
+        self.header(HeaderWord::Generation).store(generation, Relaxed);
+        self.header(HeaderWord::Reloads).store(reloads, Relaxed);
+        self.header(HeaderWord::StartedAt).store(started_at, Relaxed);
+    }
+
+    /// Generation that serves, re-execs so far, CLOCK_REALTIME seconds of the first start.
+    pub fn instance(&self) -> (u64, u64, u64) {
+        let read = |word| self.header(word).load(Relaxed);
+        (read(HeaderWord::Generation), read(HeaderWord::Reloads), read(HeaderWord::StartedAt))
     }
 
     /// Clears a cell after its worker is gone and keeps its request count in the total.
     pub fn retire(&self, index: usize) {
         let cell = self.cell(index);
-        self.memory.words()[HeaderWord::RetiredRequests as usize].fetch_add(cell.requests(), Relaxed);
+        self.header(HeaderWord::RetiredRequests).fetch_add(cell.requests(), Relaxed);
         for word in cell.words {
             word.store(0, Relaxed);
         }
@@ -198,5 +257,67 @@ impl Cell<'_> {
     /// Sets [`Cell::state`].
     pub fn set_state(&self, state: WorkerState) {
         self.words[Word::State as usize].store(state as u64, Relaxed);
+    }
+
+    /// Remembers which request was begun last, for the case that it is the last one ever. A reader
+    /// may see a mixture of two; it is evidence for a person, not a protocol.
+    pub fn set_last_request(&self, method: &str, target: &str) {
+        let mut text = [0_u8; LAST_REQUEST_BYTES];
+        let mut length = 0;
+        for part in [method.as_bytes(), b" ", target.as_bytes()] {
+            let take = part.len().min(LAST_REQUEST_BYTES - length);
+            text[length..length + take].copy_from_slice(&part[..take]);
+            length += take;
+        }
+        for (word, bytes) in self.words[Word::LastRequest as usize..].iter().zip(text.as_chunks::<8>().0) {
+            word.store(u64::from_ne_bytes(*bytes), Relaxed);
+            if bytes[7] == 0 {
+                break;
+            }
+        }
+    }
+
+    /// Method and target of the request begun last, cut to what a cell holds; empty before the first.
+    pub fn last_request(&self) -> String {
+        let words = self.words[Word::LastRequest as usize..].iter();
+        let bytes: Vec<u8> = words.flat_map(|word| word.load(Relaxed).to_ne_bytes()).take_while(|it| *it != 0).collect();
+        String::from_utf8_lossy(&bytes).escape_debug().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_request_is_kept_and_cut() {
+        let board = Scoreboard::create().expect("memory files exist");
+        let cell = board.open(3);
+        assert_eq!(cell.last_request(), "");
+        cell.set_last_request("GET", "/a");
+        assert_eq!(cell.last_request(), "GET /a");
+        cell.set_last_request("GET", &"x".repeat(1000));
+        assert_eq!(cell.last_request().len(), LAST_REQUEST_BYTES);
+        cell.set_last_request("POST", "/bcd");
+        assert_eq!(cell.last_request(), "POST /bcd");
+    }
+
+    #[test]
+    fn requests_of_retired_workers_stay_in_the_total() {
+        let board = Scoreboard::create().expect("memory files exist");
+        board.open(0).set_requests(5);
+        board.open(1).set_requests(7);
+        board.retire(0);
+        assert_eq!(board.total_requests(), 12);
+        assert_eq!(board.cell(0).state(), WorkerState::Free);
+    }
+
+    #[test]
+    fn a_mapping_of_the_same_file_sees_the_same_figures() {
+        let board = Scoreboard::create().expect("memory files exist");
+        let other = Scoreboard::adopt(board.fd().try_clone_to_owned().expect("descriptors are left")).expect("same layout");
+        board.open(9).set_pid(42);
+        assert_eq!(other.cell(9).pid(), 42);
+        assert_eq!(other.used_cells(), 0..10);
     }
 }

@@ -1,1 +1,237 @@
-//! placeholder
+//! A worker: from the fork to serving, and out again.
+//!
+//! One thread, one tokio runtime, no locks. [`accept`] takes connections, [`connection`] is one of
+//! them, [`connections`] all of them with their time limits, [`slots`] the application slots,
+//! [`control`] what the master says and hears.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use log::{error, warn};
+use tokio::task::LocalSet;
+
+use crate::app::{App, AppCommand, AppFactory, ConnectionInfo, Peer, WorkerInfo};
+use crate::channel::{Channel, FromWorker, ToWorker, bounded_reason};
+use crate::config::Config;
+use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
+use crate::logging::{self, Role};
+use crate::net::Listener;
+use crate::protocol::accounting::Accounting;
+use crate::protocol::http::{Front, HttpLimits};
+use crate::protocol::io::Stream;
+use crate::scoreboard::{Scoreboard, WorkerState};
+use crate::sys::accept::Client;
+use crate::sys::process::{self, Pid, Signal};
+use crate::sys::signal::{self, KillTimer};
+use crate::sys::{fd, watch};
+use crate::sys::title::Title;
+
+pub mod accept;
+pub mod connection;
+pub mod connections;
+pub mod handover;
+mod control;
+mod request_log;
+pub mod slots;
+
+use accept::{Accepted, Acceptor, Door, Mode};
+use connection::Connection;
+use connections::ConnectionSet;
+use handover::Parcel;
+use slots::Slots;
+
+/// Everything a fresh worker has in its hands.
+pub struct Birth {
+    /// Identity for the life of the instance.
+    pub worker: u64,
+    /// Worker number.
+    pub slot: u32,
+    /// Its scoreboard cell.
+    pub cell: usize,
+    /// Its generation.
+    pub generation: u64,
+    /// Re-execs of the master so far.
+    pub reloads: u64,
+    /// The hand-over queue: the end to take from and the end to give to.
+    pub handover: (OwnedFd, OwnedFd),
+    /// True when it shall not accept before it is told to.
+    pub paused: bool,
+    /// Its end of the control channel.
+    pub control: OwnedFd,
+    /// The shared listeners.
+    pub listeners: Vec<Listener>,
+    /// The scoreboard.
+    pub scoreboard: Arc<Scoreboard>,
+    /// The configuration of its generation.
+    pub config: Arc<Config>,
+    /// The application, unless each worker loads its own.
+    pub app: Option<Box<dyn App>>,
+    /// How to load it.
+    pub factory: AppFactory,
+    /// Its line in `ps`.
+    pub title: Title,
+    /// The master, its parent.
+    pub master: Pid,
+}
+
+/// The master's end as the worker sees it.
+type MasterChannel = Channel<FromWorker, ToWorker>;
+
+/// Serves until told to leave. Never returns: what is on the stack below belongs to the zygote.
+pub fn run(birth: Birth) -> ! {
+    logging::set_role(Role::Worker { slot: birth.slot });
+    let code = match live(birth) {
+        Ok(code) => code,
+        Err(error) => {
+            error!("worker cannot start: {error}");
+            EXIT_ERROR
+        }
+    };
+    request_log::flush();
+    std::process::exit(i32::from(code))
+}
+
+fn live(mut birth: Birth) -> io::Result<u8> {
+    let cell = birth.scoreboard.cell(birth.cell);
+    cell.set_pid(process::this().as_raw() as u64);
+    birth.title.set(&logging::title::worker(&birth.config, birth.slot, birth.generation));
+    let wake = stay_mortal(&birth)?;
+    let channel: Rc<MasterChannel> = Rc::new(Channel::new(birth.control.try_clone()?));
+    if let Some(directory) = &birth.config.chdir2 {
+        std::env::set_current_dir(directory)
+            .map_err(|error| io::Error::new(error.kind(), format!("chdir2: {}: {error}", directory.display())))?;
+    }
+    let mut app = match birth.app.take() {
+        Some(app) => app,
+        None => match (birth.factory)(&birth.config) {
+            Ok(app) => app,
+            Err(error) => {
+                error!("no application: {error}");
+                channel.send(&FromWorker::LoadFailed { reason: bounded_reason(format!("no application: {error}")) }, &[])?;
+                return Ok(EXIT_NO_APP);
+            }
+        },
+    };
+    app.worker_started(&worker_info(&birth, &channel));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        // Request lines are written when there is nothing better to do.
+        .on_thread_park(request_log::flush)
+        .build()?;
+    LocalSet::new().block_on(&runtime, serve(birth, app, channel, wake))
+}
+
+/// Ties the worker's life to the master's, whatever the application does.
+///
+/// The master's death (and `SIGTERM`) starts a timer that kills the worker after the mercy time even
+/// if it is stuck in application code; a worker that is not stuck hears of it by the returned pipe
+/// and leaves in good order before.
+fn stay_mortal(birth: &Birth) -> io::Result<OwnedFd> {
+    let (out, into) = fd::pipe()?;
+    fd::set_nonblocking(out.as_fd(), true)?;
+    fd::set_nonblocking(into.as_fd(), true)?;
+    KillTimer::install(Signal::SIGTERM, birth.config.worker_reload_mercy + Duration::from_secs(1), into.as_fd())?;
+    let death_signal = if birth.config.no_orphans { Signal::SIGKILL } else { Signal::SIGTERM };
+    process::set_parent_death_signal(Some(death_signal))?;
+    // It may have died before that; the setting tells of later deaths only (prctl(2)).
+    if process::parent() != birth.master {
+        return Err(io::Error::other("the master is gone"));
+    }
+    Ok(out)
+}
+
+fn worker_info(birth: &Birth, channel: &Rc<MasterChannel>) -> WorkerInfo {
+    let channel = Rc::clone(channel);
+    let ask = move |command| {
+        let message = match command {
+            AppCommand::Reload => FromWorker::Reload,
+            AppCommand::Stop => FromWorker::Stop,
+        };
+        if let Err(error) = channel.send(&message, &[]) {
+            warn!("the master cannot be asked for {command:?}: {error}");
+        }
+    };
+    WorkerInfo {
+        slot: birth.slot,
+        scoreboard: Arc::clone(&birth.scoreboard),
+        cell: birth.cell,
+        generation: birth.generation,
+        reloads: birth.reloads,
+        master: Rc::new(ask),
+    }
+}
+
+async fn serve(birth: Birth, app: Box<dyn App>, channel: Rc<MasterChannel>, wake: OwnedFd) -> io::Result<u8> {
+    let slots = Slots::new(birth.config.threads);
+    let bounded = app.occupies_slot();
+    let log = request_log::install(&birth);
+    let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
+    let front = Front::new(HttpLimits::from(&*birth.config), Rc::from(app), Rc::clone(&slots), Rc::clone(&accounting));
+    let connections = ConnectionSet::new(front);
+    tokio::task::spawn_local(Rc::clone(&connections).run_sweeper());
+
+    let door = Door::new(if birth.paused { Mode::Paused } else { Mode::Open });
+    let names: Vec<Arc<str>> = birth.listeners.iter().map(|listener| Arc::from(listener.name.as_str())).collect();
+    let fds: Vec<OwnedFd> = birth.listeners.into_iter().map(|listener| listener.fd).collect();
+    let acceptor =
+        Acceptor::new(fds, slots, bounded, Rc::clone(&door), Arc::clone(&birth.scoreboard), birth.cell)?;
+    let take = {
+        let connections = Rc::clone(&connections);
+        move |accepted| admit(&connections, &names, accepted)
+    };
+    let accepting = tokio::task::spawn_local(acceptor.run(take));
+
+    let (take_from, give_to) = birth.handover;
+    let receive = {
+        let connections = Rc::clone(&connections);
+        move |parcel: Parcel| {
+            let connection = Connection::new(&connections, parcel.stream, parcel.unread, Rc::new(parcel.info));
+            tokio::task::spawn_local(connection);
+        }
+    };
+    let taking = accept::take_handed_over(watch::readable(take_from)?, birth.scoreboard, birth.cell, receive);
+    let taking = tokio::task::spawn_local(taking).abort_handle();
+    accounting.set_resting_state(if birth.paused { WorkerState::Paused } else { WorkerState::Idle });
+    let hup = control::catch_hup()?;
+    channel.send(&FromWorker::Ready, &[])?;
+    let control = control::Control { orders: watch::readable(birth.control)?, channel, door, connections: Rc::clone(&connections), accounting, birth_mercy: birth.config.worker_reload_mercy, handover: give_to, taking };
+    let how = control.until_told_to_leave(wake, hup).await?;
+    // The accept loop ends with the door closed or, for good, once the queues are empty.
+    accepting.await.map_err(io::Error::other)?;
+    control.leave(how).await;
+    Ok(EXIT_OK)
+}
+
+/// Starts serving a connection that was just taken.
+fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted) {
+    let stream = match accepted.client {
+        Client::Tcp(_) => tokio::net::TcpStream::from_std(std::net::TcpStream::from(accepted.socket)).map(Stream::Tcp),
+        Client::Unix => {
+            tokio::net::UnixStream::from_std(std::os::unix::net::UnixStream::from(accepted.socket)).map(Stream::Unix)
+        }
+    };
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => return warn!("a connection is lost, the reactor refuses it: {error}"),
+    };
+    let peer = match accepted.client {
+        Client::Tcp(address) => Peer::Tcp(address),
+        Client::Unix => Peer::Unix,
+    };
+    let info = Rc::new(ConnectionInfo { peer, listener: Arc::clone(&names[accepted.listener]) });
+    tokio::task::spawn_local(Connection::new(connections, stream, Bytes::new(), info));
+}
+
+/// The signal that asks one worker to be replaced.
+fn hup_pipe() -> io::Result<OwnedFd> {
+    let (out, into) = fd::pipe()?;
+    fd::set_nonblocking(out.as_fd(), true)?;
+    fd::set_nonblocking(into.as_fd(), true)?;
+    signal::write_on(Signal::SIGHUP, into)?;
+    Ok(out)
+}

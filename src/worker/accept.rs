@@ -1,0 +1,272 @@
+//! When a worker takes a connection, and from which listener.
+//!
+//! All workers share the listeners, so a connection goes to whoever takes it first. A worker takes
+//! one only while it has a free slot: a slow request never sits in front of others. One connection
+//! is taken per wake-up, never until the queue is empty: that would pile up a burst in one worker.
+//! And a worker that holds more connections than the mean of those that could take one waits a
+//! moment before it does: kept-alive connections stay where they land.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use log::warn;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use crate::scoreboard::{Scoreboard, WorkerState};
+use crate::sys::accept::{self, Client};
+use crate::sys::watch;
+
+use super::handover::{self, Parcel};
+use super::slots::Slots;
+
+/// How long a worker above the mean leaves a waiting connection to the others.
+const DEFERENCE: Duration = Duration::from_millis(1);
+/// Pause after the process has run out of descriptors: accepting at once again would spin.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether the worker accepts at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Yes.
+    Open,
+    /// Not until resumed.
+    Paused,
+    /// What waits in the queue is still taken, then nothing more: the server goes away.
+    Emptying,
+    /// Never again.
+    Closed,
+}
+
+/// The switch that the control channel turns and the accept loop watches.
+#[derive(Debug)]
+pub struct Door {
+    mode: Cell<Mode>,
+    changed: Notify,
+}
+
+impl Door {
+    /// A door in this position.
+    pub fn new(mode: Mode) -> Rc<Self> {
+        Rc::new(Door { mode: Cell::new(mode), changed: Notify::new() })
+    }
+
+    /// Turns the switch; a closed door stays closed.
+    pub fn set(&self, mode: Mode) {
+        if self.mode.get() != Mode::Closed {
+            self.mode.set(mode);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Its position.
+    pub fn mode(&self) -> Mode {
+        self.mode.get()
+    }
+}
+
+/// A connection that was just taken.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, non-blocking.
+    pub socket: OwnedFd,
+    /// The client.
+    pub client: Client,
+    /// Index of the listener it came from.
+    pub listener: usize,
+}
+
+/// The accept loop of one worker.
+pub struct Acceptor {
+    listeners: Vec<AsyncFd<OwnedFd>>,
+    slots: Rc<Slots>,
+    /// False when the application never occupies a slot.
+    bounded: bool,
+    door: Rc<Door>,
+    scoreboard: Arc<Scoreboard>,
+    cell: usize,
+    /// The listener to look at first, so that none starves.
+    turn: usize,
+}
+
+impl Acceptor {
+    /// Registers the listeners with the reactor of this thread.
+    ///
+    /// # Errors
+    /// When the reactor refuses a descriptor.
+    pub fn new(
+        listeners: Vec<OwnedFd>,
+        slots: Rc<Slots>,
+        bounded: bool,
+        door: Rc<Door>,
+        scoreboard: Arc<Scoreboard>,
+        cell: usize,
+    ) -> io::Result<Self> {
+        let listeners = listeners.into_iter().map(watch::readable).collect::<io::Result<Vec<_>>>()?;
+        Ok(Acceptor { listeners, slots, bounded, door, scoreboard, cell, turn: 0 })
+    }
+
+    /// Hands each connection to `serve`; returns once the door is closed.
+    pub async fn run(mut self, mut serve: impl FnMut(Accepted)) {
+        loop {
+            match self.door.mode() {
+                Mode::Closed => return self.say_accepting(false),
+                Mode::Paused => {
+                    self.say_accepting(false);
+                    self.door.changed.notified().await;
+                }
+                Mode::Emptying => return self.empty(&mut serve),
+                Mode::Open if self.bounded && !self.slots.free() => {
+                    self.say_accepting(false);
+                    tokio::select! {
+                        () = self.slots.wait_free() => {}
+                        () = self.door.changed.notified() => {}
+                    }
+                }
+                Mode::Open => {
+                    self.say_accepting(true);
+                    self.take_one(&mut serve).await;
+                }
+            }
+        }
+    }
+
+    async fn take_one(&mut self, serve: &mut impl FnMut(Accepted)) {
+        let door = Rc::clone(&self.door);
+        let ready = tokio::select! {
+            biased;
+            () = door.changed.notified() => return,
+            ready = self.wait_ready() => ready,
+        };
+        if self.above_mean() {
+            tokio::time::sleep(DEFERENCE).await;
+            if self.door.mode() != Mode::Open {
+                return;
+            }
+        }
+        match self.accept(ready) {
+            Ok(Some(accepted)) => {
+                serve(accepted);
+                // The new connection's first request runs now and may fill the last slot.
+                tokio::task::yield_now().await;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                warn!("accept: {error}; trying again in {} ms", EXHAUSTED_PAUSE.as_millis());
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+        }
+    }
+
+    /// The index of a listener that may have a connection.
+    async fn wait_ready(&mut self) -> usize {
+        let count = self.listeners.len();
+        let first = self.turn;
+        let ready = poll_fn(|cx| {
+            for index in (0..count).map(|offset| (first + offset) % count) {
+                if let Poll::Ready(Ok(_)) = self.listeners[index].poll_read_ready(cx) {
+                    return Poll::Ready(index);
+                }
+            }
+            Poll::Pending
+        })
+        .await;
+        self.turn = (ready + 1) % count;
+        ready
+    }
+
+    /// `None` when another worker was faster, or the client is gone again.
+    fn accept(&self, index: usize) -> io::Result<Option<Accepted>> {
+        let listener = &self.listeners[index];
+        match accept::accept(listener.get_ref().as_fd()) {
+            Ok((socket, client)) => Ok(Some(Accepted { socket, client, listener: index })),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                clear_ready(listener);
+                Ok(None)
+            }
+            Err(error) => match error.raw_os_error() {
+                Some(code) if exhausted(code) => Err(error),
+                // Errors of that one connection, which accept(2) passes on.
+                _ => Ok(None),
+            },
+        }
+    }
+
+    /// Takes what waits in the queues: nobody else will.
+    fn empty(&self, serve: &mut impl FnMut(Accepted)) {
+        self.say_accepting(false);
+        for (index, listener) in self.listeners.iter().enumerate() {
+            while let Ok((socket, client)) = accept::accept(listener.get_ref().as_fd()) {
+                serve(Accepted { socket, client, listener: index });
+            }
+        }
+    }
+
+    fn say_accepting(&self, accepting: bool) {
+        self.scoreboard.cell(self.cell).set_accepting(u64::from(accepting));
+    }
+
+    fn above_mean(&self) -> bool {
+        above_mean(&self.scoreboard, self.cell)
+    }
+}
+
+/// Takes connections that leaving workers pass on, one at a time, until aborted.
+pub async fn take_handed_over(
+    queue: AsyncFd<OwnedFd>,
+    scoreboard: Arc<Scoreboard>,
+    cell: usize,
+    mut serve: impl FnMut(Parcel),
+) {
+    loop {
+        let Ok(mut ready) = queue.readable().await else { return };
+        if above_mean(&scoreboard, cell) {
+            tokio::time::sleep(DEFERENCE).await;
+        }
+        match ready.try_io(|queue| handover::take(queue.get_ref().as_fd())) {
+            Ok(Ok(parcel)) => serve(parcel),
+            Ok(Err(error)) => warn!("{error}"),
+            Err(_would_block) => {}
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// True when others that would accept now hold fewer connections on average.
+///
+/// A worker that is stuck still says that it accepts; so this only makes the others wait a moment,
+/// and never for good.
+fn above_mean(scoreboard: &Scoreboard, cell: usize) -> bool {
+    let own = scoreboard.cell(cell);
+    let (mut connections, mut workers) = (0, 0);
+    for index in scoreboard.used_cells() {
+        let cell = scoreboard.cell(index);
+        let serves = matches!(cell.state(), WorkerState::Idle | WorkerState::Busy);
+        if serves && cell.accepting() == 1 && cell.generation() == own.generation() {
+            connections += cell.connections();
+            workers += 1;
+        }
+    }
+    own.connections() * workers > connections + workers
+}
+
+/// Makes the reactor wait for the next edge. Between the `EAGAIN` and this line an edge could be
+/// lost only if the reactor ran, and it runs on this thread.
+fn clear_ready(watched: &AsyncFd<OwnedFd>) {
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    if let Poll::Ready(Ok(mut guard)) = watched.poll_read_ready(&mut cx) {
+        guard.clear_ready();
+    }
+}
+
+fn exhausted(code: i32) -> bool {
+    // EMFILE, ENFILE, ENOBUFS, ENOMEM of accept(2): the process or the machine is out of something.
+    const EXHAUSTED: [i32; 4] = [24, 23, 105, 12];
+    EXHAUSTED.contains(&code)
+}

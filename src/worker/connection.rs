@@ -1,0 +1,203 @@
+//! One client connection as a value: polls hyper, and takes over where hyper has to stop.
+//!
+//! hyper drives the requests. This future decides about the connection: when it is idle and no
+//! longer wanted, when its client is refused, and how it ends without losing the last answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use hyper::server::conn::http1;
+use tokio::io::ReadBuf;
+
+use super::connections::ConnectionSet;
+use super::handover::Parcel;
+use crate::app::ConnectionInfo;
+use crate::protocol::http::{Service, error_bytes};
+use crate::protocol::io::{Io, Stream};
+use crate::protocol::state::{ConnectionState, Order};
+
+#[cfg(test)]
+mod tests;
+
+/// Bytes read and thrown away after the last answer, before the client is cut off.
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
+/// A client connection from accept to close. It is done when the future is.
+pub struct Connection {
+    /// While requests are served.
+    http: Option<http1::Connection<Io, Service>>,
+    /// After that, unless the connection can simply be dropped.
+    closing: Option<Closing>,
+    info: Rc<ConnectionInfo>,
+    state: Rc<ConnectionState>,
+    set: Rc<ConnectionSet>,
+    index: usize,
+}
+
+/// What follows hyper on a connection.
+enum Next {
+    /// Nothing: drop it.
+    Drop,
+    /// Wait for the client to close, so that it gets to read its last answer.
+    Linger,
+    /// The same, with a last answer from us.
+    Answer(Bytes),
+    /// Let another worker go on with it.
+    HandOver,
+}
+
+impl Connection {
+    /// Serves `stream`. `replay` are bytes that were read from it before, by another worker.
+    pub fn new(set: &Rc<ConnectionSet>, stream: Stream, replay: Bytes, info: Rc<ConnectionInfo>) -> Self {
+        let state = Rc::new(ConnectionState::default());
+        let http = set.front().serve(stream, replay, Rc::clone(&info), Rc::clone(&state));
+        let index = set.insert(Rc::clone(&state), Instant::now());
+        Connection { http: Some(http), closing: None, info, state, set: Rc::clone(set), index }
+    }
+
+    /// Takes the socket back, with the bytes that were read from it and not answered, to serve it
+    /// elsewhere. Only between requests: `None` while one is in flight or the client was refused.
+    pub fn hand_over(&mut self) -> Option<(Stream, Bytes)> {
+        if !self.movable() {
+            return None;
+        }
+        let parts = self.http.take()?.into_parts();
+        let (stream, replay) = parts.io.into_parts();
+        let unread = match replay.is_empty() {
+            true => parts.read_buf,
+            false => [parts.read_buf, replay].concat().into(),
+        };
+        Some((stream, unread))
+    }
+
+    /// True between two requests of a client that is still welcome; a half-read head moves along.
+    fn movable(&self) -> bool {
+        let state = &self.state;
+        let between = state.all_answered() && !state.in_body.get() && !state.lingering.get();
+        between && state.refused.get().is_none() && !state.end_of_input.get()
+    }
+
+    /// Polls hyper. Ready when hyper is done with the connection, or has to be.
+    fn poll_http(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        let Some(http) = &mut self.http else { return Poll::Ready(Next::Drop) };
+        if let Poll::Ready(result) = http.poll_without_shutdown(cx) {
+            if let Err(error) = &result {
+                log::debug!("connection of {:?}: {error}", self.info.peer);
+            }
+            // A client that announced its last request sends nothing that could reset the
+            // connection under its answer.
+            let clean =
+                self.state.last_request.get() && !self.state.in_head.get() && !self.state.in_body.get();
+            let drop = self.state.end_of_input.get() || (clean && result.is_ok());
+            return Poll::Ready(if drop { Next::Drop } else { Next::Linger });
+        }
+        let order = self.state.order.take();
+        if order == Some(Order::Abort) {
+            return Poll::Ready(Next::Drop);
+        }
+        if let Some(refusal) = self.state.refused_head()
+            && self.state.all_answered()
+        {
+            log::info!("{:?} refused with {}: {}", self.info.peer, refusal.status, refusal.reason);
+            return Poll::Ready(Next::Answer(error_bytes(refusal)));
+        }
+        if (order.is_some() || self.set.stopping()) && self.state.idle() {
+            // Without an answer in flight there is nothing to protect.
+            let silent = self.state.heads.get() == 0;
+            return Poll::Ready(if silent { Next::Drop } else { Next::Linger });
+        }
+        if self.set.hands_over() && self.movable() {
+            return Poll::Ready(Next::HandOver);
+        }
+        Poll::Pending
+    }
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.set.disturb();
+        this.state.register(cx);
+        if this.closing.is_none() {
+            let next = ready!(this.poll_http(cx));
+            if matches!(next, Next::HandOver)
+                && let Some((stream, unread)) = this.hand_over()
+            {
+                let info = ConnectionInfo { peer: this.info.peer.clone(), listener: Arc::clone(&this.info.listener) };
+                this.set.give(Parcel { stream, unread, info });
+                return Poll::Ready(());
+            }
+            let http = this.http.take();
+            let (answer, http) = match (next, http) {
+                (Next::Drop | Next::HandOver, _) | (_, None) => return Poll::Ready(()),
+                (Next::Linger, Some(http)) => (Bytes::new(), http),
+                (Next::Answer(answer), Some(http)) => (answer, http),
+            };
+            this.state.lingering.set(true);
+            let (stream, _) = http.into_parts().io.into_parts();
+            this.closing = Some(Closing { stream, answer, shut_down: false, discarded: 0 });
+        }
+        if this.state.order.take() == Some(Order::Abort) {
+            return Poll::Ready(());
+        }
+        let Some(closing) = &mut this.closing else { return Poll::Ready(()) };
+        closing.poll(cx, &this.set, &this.state)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.set.remove(self.index);
+    }
+}
+
+/// The end of a connection on which the client may still be sending.
+///
+/// Closing a socket with unread input resets the connection, and the reset may overtake the last
+/// answer. So the answer is sent, our side is shut down, and input is read and thrown away until
+/// the client closes too (RFC 9112 §9.6), within a limit of bytes here and of time in the sweeper.
+struct Closing {
+    stream: Stream,
+    answer: Bytes,
+    shut_down: bool,
+    discarded: usize,
+}
+
+impl Closing {
+    fn poll(&mut self, cx: &mut Context<'_>, set: &ConnectionSet, state: &ConnectionState) -> Poll<()> {
+        while self.answer.has_remaining() {
+            match ready!(self.stream.poll_write(cx, &self.answer)) {
+                Ok(0) | Err(_) => return Poll::Ready(()),
+                Ok(count) => {
+                    self.answer.advance(count);
+                    set.front().accounting().sent(count as u64);
+                }
+            }
+        }
+        if !self.shut_down {
+            if ready!(self.stream.poll_shutdown(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            self.shut_down = true;
+        }
+        if state.end_of_input.get() {
+            return Poll::Ready(());
+        }
+        let mut scratch = set.front().scratch().borrow();
+        loop {
+            let mut filled = ReadBuf::new(&mut scratch);
+            let result = ready!(self.stream.poll_read(cx, &mut filled));
+            self.discarded += filled.filled().len();
+            if result.is_err() || filled.filled().is_empty() || self.discarded > LINGER_BYTES {
+                return Poll::Ready(());
+            }
+        }
+    }
+}

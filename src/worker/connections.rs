@@ -1,0 +1,320 @@
+//! All connections of a worker: their time limits, and how they leave when the worker drains.
+//!
+//! One sweeper looks at all of them, at most once a second, instead of a timer for each. It notes
+//! when a connection began to wait for something; connections themselves never read a clock. The
+//! sweeper sleeps while nothing changes, and without connections it does not wake at all.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::connection::Connection;
+use super::handover::{Giver, Parcel};
+use crate::protocol::Refusal;
+use crate::protocol::http::Front;
+use crate::protocol::state::{ConnectionState, Order, Phase};
+
+/// Resolution of all time limits.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a client may take to close after its last answer.
+const LINGER: Duration = Duration::from_secs(5);
+/// The same while the worker wants to leave.
+const LINGER_DRAINING: Duration = Duration::from_secs(1);
+/// How long a draining worker keeps idle connections open for one more request, when it cannot pass
+/// them on: their next answer says `Connection: close`, which no client can take for a failure.
+pub const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// How long the sweeper sleeps when no connection has a time limit and none moves.
+const LONG: Duration = Duration::from_secs(3600);
+
+const TIMEOUT: Refusal = Refusal::new(408, "the request did not arrive in time");
+
+/// Whether the worker is about to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    Serving,
+    /// Connections go to other workers as soon as they are between two requests.
+    HandingOver,
+    /// Idle connections may wait for a last request until then.
+    Draining(Instant),
+    Stopping,
+}
+
+#[derive(Debug)]
+struct Entry {
+    state: Rc<ConnectionState>,
+    /// What it was waiting for when last looked at, and since when.
+    stretch: (Phase, u64),
+    since: Instant,
+}
+
+/// The registry of a worker's connections.
+pub struct ConnectionSet {
+    front: Rc<Front>,
+    entries: RefCell<Vec<Option<Entry>>>,
+    vacant: RefCell<Vec<usize>>,
+    count: Cell<usize>,
+    drain: Cell<Drain>,
+    /// The sweeper sleeps for long: tell it when something moves.
+    quiet: Cell<bool>,
+    moved: Notify,
+    emptied: Notify,
+    giver: OnceCell<Giver>,
+    /// Connections that wait for room in the hand-over queue.
+    parcels: Cell<usize>,
+}
+
+impl ConnectionSet {
+    /// An empty set of connections behind `front`.
+    pub fn new(front: Rc<Front>) -> Rc<Self> {
+        Rc::new(ConnectionSet {
+            front,
+            entries: RefCell::default(),
+            vacant: RefCell::default(),
+            count: Cell::new(0),
+            drain: Cell::new(Drain::Serving),
+            quiet: Cell::new(false),
+            moved: Notify::new(),
+            emptied: Notify::new(),
+            giver: OnceCell::new(),
+            parcels: Cell::new(0),
+        })
+    }
+
+    /// The front door of these connections.
+    pub fn front(&self) -> &Rc<Front> {
+        &self.front
+    }
+
+    /// Open connections.
+    pub fn len(&self) -> usize {
+        self.count.get()
+    }
+
+    /// No connection is open, nor on its way to another worker.
+    pub fn is_empty(&self) -> bool {
+        self.count.get() + self.parcels.get() == 0
+    }
+
+    /// Connections with a request in flight; a half-read head counts as one.
+    pub fn busy(&self) -> usize {
+        let entries = self.entries.borrow();
+        let busy = |entry: &&Entry| !entry.state.idle() && !entry.state.lingering.get();
+        entries.iter().flatten().filter(busy).count()
+    }
+
+    /// Waits until the last connection is closed.
+    pub async fn emptied(&self) {
+        while !self.is_empty() {
+            self.emptied.notified().await;
+        }
+    }
+
+    /// Begins to drain for a reload: each connection goes to another worker once it is between two
+    /// requests. Those that cannot fall back to [`ConnectionSet::drain`].
+    pub fn hand_over(&self, giver: Giver) {
+        if self.drain.get() == Drain::Serving && self.giver.set(giver).is_ok() {
+            self.drain.set(Drain::HandingOver);
+            self.wake_all();
+            self.disturb();
+        }
+    }
+
+    pub(super) fn hands_over(&self) -> bool {
+        self.drain.get() == Drain::HandingOver
+    }
+
+    /// Gives one connection to another worker, or serves it here to its next answer.
+    pub(super) fn give(self: &Rc<Self>, parcel: Parcel) {
+        let Some(giver) = self.giver.get() else { return self.keep(parcel) };
+        match giver.give(&parcel) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.parcels.set(self.parcels.get() + 1);
+                tokio::task::spawn_local(Rc::clone(self).give_later(parcel));
+            }
+            Err(error) => {
+                log::debug!("connection of {:?} stays: {error}", parcel.info.peer);
+                self.keep(parcel);
+            }
+        }
+    }
+
+    async fn give_later(self: Rc<Self>, parcel: Parcel) {
+        let given = match self.giver.get() {
+            Some(giver) => giver.give_patiently(&parcel).await,
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        if let Err(error) = given {
+            log::debug!("connection of {:?} stays: {error}", parcel.info.peer);
+            self.keep(parcel);
+        }
+        self.parcels.set(self.parcels.get() - 1);
+        if self.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    fn keep(self: &Rc<Self>, parcel: Parcel) {
+        self.drain(Instant::now() + IDLE_GRACE);
+        tokio::task::spawn_local(Connection::new(self, parcel.stream, parcel.unread, Rc::new(parcel.info)));
+    }
+
+    fn wake_all(&self) {
+        for entry in self.entries.borrow().iter().flatten() {
+            entry.state.wake();
+        }
+    }
+
+    /// Begins to drain without a worker to pass connections to: each response closes its connection. An idle connection stays
+    /// for one more request, at most until `idle_deadline`.
+    pub fn drain(&self, idle_deadline: Instant) {
+        if self.drain.get() != Drain::Stopping {
+            self.front.close_after_response();
+            self.drain.set(Drain::Draining(idle_deadline));
+            self.disturb();
+        }
+    }
+
+    /// Stops for good: idle connections are closed now, the others after their response.
+    pub fn stop(&self) {
+        self.front.close_after_response();
+        self.drain.set(Drain::Stopping);
+        self.wake_all();
+        self.disturb();
+    }
+
+    /// Ends all connections, whatever they are doing.
+    pub fn abort(&self) {
+        self.stop();
+        for entry in self.entries.borrow().iter().flatten() {
+            entry.state.command(Order::Abort);
+        }
+    }
+
+    /// Idle connections are not wanted any more.
+    pub(super) fn stopping(&self) -> bool {
+        self.drain.get() == Drain::Stopping
+    }
+
+    /// Enters a connection accepted at `now`.
+    pub(super) fn insert(&self, state: Rc<ConnectionState>, now: Instant) -> usize {
+        let entry = Some(Entry { stretch: state.stretch(), state, since: now });
+        let mut entries = self.entries.borrow_mut();
+        let index = match self.vacant.borrow_mut().pop() {
+            Some(index) => {
+                entries[index] = entry;
+                index
+            }
+            None => {
+                entries.push(entry);
+                entries.len() - 1
+            }
+        };
+        self.recount(self.count.get() + 1);
+        self.disturb();
+        index
+    }
+
+    pub(super) fn remove(&self, index: usize) {
+        if self.entries.borrow_mut()[index].take().is_some() {
+            self.vacant.borrow_mut().push(index);
+            self.recount(self.count.get() - 1);
+        }
+        if self.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    fn recount(&self, count: usize) {
+        self.count.set(count);
+        self.front.accounting().connections(count);
+    }
+
+    /// Tells the sweeper that a connection may be waiting for something new.
+    pub(super) fn disturb(&self) {
+        if self.quiet.replace(false) {
+            self.moved.notify_one();
+        }
+    }
+
+    /// Enforces the time limits, for ever. The worker runs this in a task of its own.
+    pub async fn run_sweeper(self: Rc<Self>) {
+        loop {
+            self.front.accounting().synchronise_clock();
+            let Some(next) = self.sweep(Instant::now()) else {
+                self.moved.notified().await;
+                continue;
+            };
+            if tokio::time::timeout_at(next.into(), self.moved.notified()).await.is_ok() {
+                tokio::time::sleep(TICK).await;
+            }
+        }
+    }
+
+    /// Looks at all connections once and deals with those whose patience is at an end. Returns
+    /// when to look again: `None` while there are no connections, and then or as soon as one moves
+    /// otherwise.
+    pub fn sweep(&self, now: Instant) -> Option<Instant> {
+        let mut moved = false;
+        let mut next = now + LONG;
+        for entry in self.entries.borrow_mut().iter_mut().flatten() {
+            let stretch = entry.state.stretch();
+            if stretch != entry.stretch {
+                entry.stretch = stretch;
+                entry.since = now;
+                moved = true;
+            }
+            let Some(deadline) = self.deadline(stretch.0, entry.since) else { continue };
+            if deadline <= now {
+                Self::expire(&entry.state, stretch.0);
+            }
+            next = next.min(deadline);
+        }
+        self.quiet.set(!moved);
+        if self.is_empty() {
+            return None;
+        }
+        Some(if moved { now + TICK } else { next.max(now + TICK) })
+    }
+
+    fn deadline(&self, phase: Phase, since: Instant) -> Option<Instant> {
+        let limits = self.front.limits();
+        let limit = match phase {
+            Phase::Silent | Phase::Head => limits.headers_timeout,
+            Phase::Idle => limits.keepalive,
+            Phase::Body | Phase::Write => limits.io_timeout,
+            Phase::Linger if self.drain.get() == Drain::Serving => LINGER,
+            Phase::Linger => LINGER_DRAINING,
+            // How long the application may take is the master's business.
+            Phase::App => return None,
+        };
+        // A limit too large for the clock is none.
+        let deadline = since.checked_add(limit);
+        match (phase, self.drain.get()) {
+            (Phase::Silent | Phase::Idle, Drain::Draining(idle_deadline)) => {
+                Some(deadline.map_or(idle_deadline, |deadline| deadline.min(idle_deadline)))
+            }
+            _ => deadline,
+        }
+    }
+
+    fn expire(state: &ConnectionState, phase: Phase) {
+        match phase {
+            Phase::Silent | Phase::Idle => state.command(Order::CloseIdle),
+            Phase::Head => {
+                state.refuse(TIMEOUT, false);
+                state.wake();
+            }
+            // Too late for an answer of our own once the application's has begun.
+            Phase::Body if !state.responding.get() => {
+                state.refuse(TIMEOUT, true);
+                state.wake();
+            }
+            Phase::Body | Phase::Write | Phase::Linger => state.command(Order::Abort),
+            Phase::App => {}
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What the master says to a worker, what signals say, and how a worker leaves.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::task::AbortHandle;
+
+use crate::channel::{DrainMode, FromWorker, Incoming, ToWorker};
+use crate::logging::logfile;
+use crate::protocol::accounting::Accounting;
+use crate::scoreboard::WorkerState;
+use crate::sys::signal::KillTimer;
+use crate::sys::watch;
+
+use super::accept::{Door, Mode};
+use super::connections::{ConnectionSet, IDLE_GRACE};
+use super::handover::Giver;
+use super::{MasterChannel, hup_pipe};
+
+/// The parts of a worker that orders are about.
+pub(super) struct Control {
+    pub(super) channel: Rc<MasterChannel>,
+    /// The same channel, as the reactor watches it.
+    pub(super) orders: AsyncFd<OwnedFd>,
+    pub(super) door: Rc<Door>,
+    pub(super) connections: Rc<ConnectionSet>,
+    pub(super) accounting: Rc<Accounting>,
+    pub(super) birth_mercy: Duration,
+    /// The end of the hand-over queue to give connections to.
+    pub(super) handover: OwnedFd,
+    /// Takes connections from the other end until this worker leaves itself.
+    pub(super) taking: AbortHandle,
+}
+
+/// How to leave, and until when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leave {
+    mode: DrainMode,
+    deadline: Instant,
+}
+
+/// Catches `SIGHUP`; the descriptor becomes readable when it arrives.
+pub(super) fn catch_hup() -> io::Result<OwnedFd> {
+    hup_pipe()
+}
+
+impl Control {
+    /// Carries out orders until one of them is to leave.
+    pub(super) async fn until_told_to_leave(&self, wake: OwnedFd, hup: OwnedFd) -> io::Result<Leave> {
+        let wake = watch::readable(wake)?;
+        let hup = watch::readable(hup)?;
+        loop {
+            tokio::select! {
+                ready = self.orders.readable() => {
+                    let mut ready = ready?;
+                    while let Some(message) = self.next_message(&mut ready) {
+                        if let Some(leave) = self.obey(message) {
+                            return Ok(leave);
+                        }
+                    }
+                }
+                ready = wake.readable() => {
+                    drop(ready?);
+                    info!("told to leave by signal, or by the master's death");
+                    return Ok(self.close_door(DrainMode::Stop, self.birth_mercy));
+                }
+                ready = hup.readable() => {
+                    ready?.try_io(|fd| drain_pipe(fd.get_ref())).ok();
+                    let reason = "SIGHUP".to_owned();
+                    if let Err(error) = self.channel.send(&FromWorker::Leave { reason }, &[]) {
+                        warn!("the master cannot be asked for a replacement: {error}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next message, if one is there; the master's death is an order to leave, too.
+    fn next_message(&self, ready: &mut AsyncFdReadyGuard<'_, OwnedFd>) -> Option<Order> {
+        match self.channel.receive() {
+            Ok(Incoming::Message(message, fds)) => Some(Order::Message(message, fds)),
+            Ok(Incoming::Closed) => Some(Order::MasterGone),
+            Ok(Incoming::Nothing) => {
+                ready.clear_ready();
+                None
+            }
+            Err(error) => {
+                warn!("the master sent something unintelligible: {error}");
+                None
+            }
+        }
+    }
+
+    fn obey(&self, order: Order) -> Option<Leave> {
+        match order {
+            Order::MasterGone => {
+                info!("the master is gone: leaving within {} s", self.birth_mercy.as_secs());
+                Some(self.close_door(DrainMode::Stop, self.birth_mercy))
+            }
+            Order::Message(ToWorker::Drain { mode, patience_ms }, _) => {
+                Some(self.close_door(mode, Duration::from_millis(patience_ms)))
+            }
+            Order::Message(ToWorker::Pause, _) => {
+                self.door.set(Mode::Paused);
+                self.accounting.set_resting_state(WorkerState::Paused);
+                None
+            }
+            Order::Message(ToWorker::Resume, _) => {
+                self.door.set(Mode::Open);
+                self.accounting.set_resting_state(WorkerState::Idle);
+                None
+            }
+            Order::Message(ToWorker::LogFile, fds) => {
+                if let Some(Err(error)) = fds.into_iter().next().map(logfile::install_passed) {
+                    warn!("the new log cannot be used: {error}");
+                }
+                None
+            }
+        }
+    }
+
+    /// First of all no more connections, then the rest.
+    fn close_door(&self, mode: DrainMode, patience: Duration) -> Leave {
+        self.door.set(if mode == DrainMode::Stop { Mode::Emptying } else { Mode::Closed });
+        self.taking.abort();
+        self.accounting.set_resting_state(WorkerState::Draining);
+        Leave { mode, deadline: Instant::now() + patience }
+    }
+
+    /// Finishes what is in flight, as long as patience lasts.
+    pub(super) async fn leave(&self, leave: Leave) {
+        self.begin(leave);
+        let mut deadline = leave.deadline;
+        let mut master_gone = false;
+        while !self.connections.is_empty() {
+            tokio::select! {
+                () = self.connections.emptied() => {}
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    debug!("patience ends with {} connections open", self.connections.len());
+                    return;
+                }
+                ready = self.orders.readable(), if !master_gone => {
+                    let Ok(mut ready) = ready else { return };
+                    while let Some(order) = self.next_message(&mut ready) {
+                        match order {
+                            // Asked again: less patience than before, never more.
+                            Order::Message(ToWorker::Drain { mode, patience_ms }, _) => {
+                                deadline = deadline.min(Instant::now() + Duration::from_millis(patience_ms));
+                                self.begin(Leave { mode, deadline });
+                            }
+                            Order::MasterGone => {
+                                master_gone = true;
+                                deadline = deadline.min(Instant::now() + self.birth_mercy);
+                                self.begin(Leave { mode: DrainMode::Stop, deadline });
+                                break;
+                            }
+                            Order::Message(..) => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&self, leave: Leave) {
+        match leave.mode {
+            DrainMode::Handover => match self.handover.try_clone().and_then(Giver::new) {
+                Ok(giver) => self.connections.hand_over(giver),
+                Err(error) => {
+                    warn!("connections cannot be passed on: {error}");
+                    self.connections.drain((Instant::now() + IDLE_GRACE).min(leave.deadline));
+                }
+            },
+            DrainMode::Stop => self.connections.stop(),
+            DrainMode::Now => self.connections.abort(),
+        }
+        // Should the runtime itself be blocked by the application, the timer still ends it.
+        let left = leave.deadline.saturating_duration_since(Instant::now());
+        if let Err(error) = KillTimer::arm_kill(left + Duration::from_secs(1)) {
+            warn!("the last resort timer cannot be set: {error}");
+        }
+    }
+}
+
+/// What the control channel brings.
+enum Order {
+    Message(ToWorker, Vec<OwnedFd>),
+    MasterGone,
+}
+
+fn drain_pipe(pipe: &OwnedFd) -> io::Result<()> {
+    let mut file = std::fs::File::from(pipe.as_fd().try_clone_to_owned()?);
+    let mut bytes = [0; 64];
+    loop {
+        // Until WouldBlock, which clears the readiness.
+        if file.read(&mut bytes)? == 0 {
+            return Ok(());
+        }
+    }
+}

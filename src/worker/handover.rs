@@ -1,0 +1,176 @@
+//! Passing open connections from a worker that leaves to one that stays.
+//!
+//! All workers of all generations share one `SOCK_SEQPACKET` queue, made by the first master and kept
+//! across re-execs. A leaving worker puts each connection that is between two requests into it: the
+//! socket itself (`SCM_RIGHTS`, unix(7)) and the bytes already read from it. Nothing runs between the
+//! last poll of the connection and the message, so no byte is lost; what the client sends meanwhile
+//! waits in the socket and travels with it. The client sees no close and makes no new connection.
+//! A message that nobody has read yet survives the worker that sent it.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+use crate::app::{ConnectionInfo, Peer};
+use crate::protocol::io::Stream;
+use crate::sys::{seqpacket, watch};
+
+/// Largest message; more unread bytes than this stay where they are until they have been served.
+const MESSAGE_LIMIT: usize = 96 * 1024;
+/// Version of [`Header`]: sender and receiver may be of different releases.
+const VERSION: u32 = 1;
+
+/// What travels in front of the unread bytes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    /// The listener the connection came in on, as configured.
+    listener: String,
+}
+
+/// A connection between two workers.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The socket.
+    pub stream: Stream,
+    /// Bytes read from it that belong to the next request.
+    pub unread: Bytes,
+    /// Whose it is.
+    pub info: ConnectionInfo,
+}
+
+/// The end that leaving workers write to.
+#[derive(Debug)]
+pub struct Giver {
+    queue: AsyncFd<OwnedFd>,
+}
+
+impl Giver {
+    /// Registers the queue with the reactor of this thread.
+    ///
+    /// # Errors
+    /// When the reactor refuses.
+    pub fn new(queue: OwnedFd) -> io::Result<Self> {
+        Ok(Giver { queue: watch::writable(queue)? })
+    }
+
+    /// Gives a connection away.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the queue is full, `InvalidInput` when there are too many unread bytes. The
+    /// parcel is still whole then.
+    pub fn give(&self, parcel: &Parcel) -> io::Result<()> {
+        let message = encode(&parcel.info.listener, &parcel.unread)?;
+        seqpacket::send(self.queue.get_ref().as_fd(), &message, &[stream_fd(&parcel.stream)])
+    }
+
+    /// Gives a connection away as soon as the queue has room.
+    ///
+    /// # Errors
+    /// As [`Giver::give`], but for `WouldBlock`.
+    pub async fn give_patiently(&self, parcel: &Parcel) -> io::Result<()> {
+        loop {
+            let mut ready = self.queue.writable().await?;
+            match ready.try_io(|_| self.give(parcel)) {
+                Ok(result) => return result,
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+fn stream_fd(stream: &Stream) -> BorrowedFd<'_> {
+    match stream {
+        Stream::Tcp(stream) => stream.as_fd(),
+        Stream::Unix(stream) => stream.as_fd(),
+    }
+}
+
+/// Takes one connection out of the queue, if there is one.
+///
+/// # Errors
+/// `WouldBlock` when the queue is empty, `InvalidData` for a message of another release that this
+/// one cannot read; its connection is closed then.
+pub fn take(queue: BorrowedFd<'_>) -> io::Result<Parcel> {
+    let mut buffer = vec![0; MESSAGE_LIMIT];
+    let received = seqpacket::recv(queue, &mut buffer)?;
+    buffer.truncate(received.len);
+    let (listener, unread) = decode(&buffer)?;
+    let unread = Bytes::copy_from_slice(unread);
+    let socket = received.fds.into_iter().next().ok_or_else(|| invalid("a connection without its socket"))?;
+    let (stream, peer) = open(socket)?;
+    Ok(Parcel { stream, unread, info: ConnectionInfo { peer, listener: Arc::from(listener) } })
+}
+
+/// The same socket under the reactor of this process. The peer is asked for again: it is not worth
+/// trusting a message with.
+fn open(socket: OwnedFd) -> io::Result<(Stream, Peer)> {
+    let tcp = TcpStream::from(socket);
+    match tcp.peer_addr() {
+        Ok(address) => Ok((Stream::Tcp(tokio::net::TcpStream::from_std(tcp)?), Peer::Tcp(address))),
+        // Not an address of TCP: the other kind of stream there is.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            let unix = UnixStream::from(OwnedFd::from(tcp));
+            Ok((Stream::Unix(tokio::net::UnixStream::from_std(unix)?), Peer::Unix))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Length of the header (little endian), header, unread bytes.
+fn encode(listener: &str, unread: &[u8]) -> io::Result<Vec<u8>> {
+    let header = serde_json::to_vec(&Header { version: VERSION, listener: listener.to_owned() })?;
+    if 4 + header.len() + unread.len() > MESSAGE_LIMIT {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many unread bytes to pass on"));
+    }
+    let length = header.len() as u32;
+    Ok([&length.to_le_bytes(), header.as_slice(), unread].concat())
+}
+
+fn decode(message: &[u8]) -> io::Result<(String, &[u8])> {
+    let (length, rest) = message.split_first_chunk::<4>().ok_or_else(|| invalid("a message without a header"))?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let (header, unread) = rest.split_at_checked(length).ok_or_else(|| invalid("a header that is cut short"))?;
+    let header: Header = serde_json::from_slice(header)?;
+    if header.version != VERSION {
+        return Err(invalid("a message of another release"));
+    }
+    Ok((header.listener, unread))
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("hand-over: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_holds_listener_and_unread_bytes() {
+        let message = encode("[::1]:80", b"GET /ha").expect("it is short");
+        assert_eq!(decode(&message).expect("just encoded"), ("[::1]:80".to_owned(), &b"GET /ha"[..]));
+        assert_eq!(decode(&encode("@a", b"").expect("short")).expect("just encoded").1, b"");
+    }
+
+    #[test]
+    fn damaged_messages_are_refused() {
+        let message = encode(":80", b"").expect("it is short");
+        let other = [&2_u32.to_le_bytes()[..], b"{}"].concat();
+        for damaged in [&message[..0], &message[..3], &message[..message.len() - 1], &other] {
+            assert_eq!(decode(damaged).expect_err("damaged").kind(), io::ErrorKind::InvalidData, "{damaged:?}");
+        }
+    }
+
+    #[test]
+    fn too_many_unread_bytes_stay() {
+        let error = encode(":80", &vec![0; MESSAGE_LIMIT]).expect_err("too long");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    }
+}
