@@ -1,1 +1,220 @@
-//! placeholder
+//! Control channels: typed messages between the master and its children.
+//!
+//! A channel is a `SOCK_SEQPACKET` socketpair: one message a packet, so a reader never sees half
+//! of one, and descriptors travel with the message they belong to. Messages are JSON: they are
+//! rare, and a master may talk to children of an older release across a re-exec.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::config::Entry;
+use crate::sys::seqpacket;
+
+/// Longest message accepted; a traceback of an application fits.
+const MESSAGE_LIMIT: usize = 64 * 1024;
+
+/// Longest reason that a child may put into a message.
+const REASON_LIMIT: usize = 16 * 1024;
+
+/// Master to zygote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToZygote {
+    /// Fork a worker; its end of a new control channel comes along.
+    Spawn {
+        /// Identity of the worker for the life of the instance.
+        worker: u64,
+        /// Worker number.
+        slot: u32,
+        /// Its cell in the scoreboard.
+        cell: usize,
+        /// Re-execs of the master so far.
+        reloads: u64,
+        /// True when the worker shall not accept before it is told to resume.
+        paused: bool,
+    },
+    /// Write to this log from now on; the descriptor comes along.
+    LogFile,
+}
+
+/// Zygote to master.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromZygote {
+    /// The configuration is valid and the application is loaded.
+    Loaded {
+        /// The configuration that was proven; the re-exec'd master uses exactly this one.
+        entries: Vec<Entry>,
+    },
+    /// This generation cannot serve.
+    LoadFailed {
+        /// What an operator reads.
+        reason: String,
+        /// Exit code for a first start.
+        code: u8,
+    },
+    /// A worker was forked and is a child of the master by now.
+    Forked {
+        /// Which.
+        worker: u64,
+        /// Its process id.
+        pid: i32,
+    },
+    /// The worker could not be forked.
+    ForkFailed {
+        /// Which.
+        worker: u64,
+        /// The system's word.
+        reason: String,
+    },
+}
+
+/// How a worker shall leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DrainMode {
+    /// A newer worker serves: finish what is in flight, let idle clients leave unharmed.
+    Handover,
+    /// The server goes away: empty the accept queue, finish what is in flight, close idle clients.
+    Stop,
+    /// At once; requests in flight are cut.
+    Now,
+}
+
+/// Master to worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// Leave.
+    Drain {
+        /// How.
+        mode: DrainMode,
+        /// Milliseconds until the master's patience ends.
+        patience_ms: u64,
+    },
+    /// Stop accepting.
+    Pause,
+    /// Accept again.
+    Resume,
+    /// Write to this log from now on; the descriptor comes along.
+    LogFile,
+}
+
+/// Worker to master.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromWorker {
+    /// It accepts (or would, were it not paused).
+    Ready,
+    /// The application could not be loaded in the worker (`lazy-apps`).
+    LoadFailed {
+        /// What an operator reads.
+        reason: String,
+    },
+    /// It wants to be replaced.
+    Leave {
+        /// Why.
+        reason: String,
+    },
+    /// The application asks for a reload of everything.
+    Reload,
+    /// The application asks for a stop.
+    Stop,
+}
+
+/// One end of a channel that sends `S` and receives `R`.
+#[derive(Debug)]
+pub struct Channel<S, R> {
+    fd: OwnedFd,
+    types: PhantomData<fn(S) -> R>,
+}
+
+/// The master's end towards a zygote.
+pub type ZygoteChannel = Channel<ToZygote, FromZygote>;
+/// The master's end towards a worker.
+pub type WorkerChannel = Channel<ToWorker, FromWorker>;
+
+/// What [`Channel::receive`] found.
+#[derive(Debug)]
+pub enum Incoming<R> {
+    /// A message and the descriptors that came with it.
+    Message(R, Vec<OwnedFd>),
+    /// Nothing there now.
+    Nothing,
+    /// The other side is gone.
+    Closed,
+}
+
+impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
+    /// Wraps one end of a socketpair.
+    pub fn new(fd: OwnedFd) -> Self {
+        Channel { fd, types: PhantomData }
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the other side does not read, `BrokenPipe` when it is gone.
+    pub fn send(&self, message: &S, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        if bytes.len() > MESSAGE_LIMIT {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too long for a control channel"));
+        }
+        seqpacket::send(self.fd.as_fd(), &bytes, fds)
+    }
+
+    /// Takes the next message, if there is one.
+    ///
+    /// # Errors
+    /// `InvalidData` for a message that is not of this channel's type.
+    pub fn receive(&self) -> io::Result<Incoming<R>> {
+        let mut buffer = vec![0; MESSAGE_LIMIT];
+        match seqpacket::recv(self.fd.as_fd(), &mut buffer) {
+            Ok(received) if received.len == 0 => Ok(Incoming::Closed),
+            Ok(received) => {
+                let message = serde_json::from_slice(&buffer[..received.len])?;
+                Ok(Incoming::Message(message, received.fds))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Incoming::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Incoming::Closed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the descriptor away, to carry it over an exec.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+}
+
+impl<S, R> AsFd for Channel<S, R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl<S, R> AsRawFd for Channel<S, R> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// A connected pair: the master's end and the child's raw end.
+///
+/// # Errors
+/// When the process is out of descriptors.
+pub fn pair<S: Serialize, R: DeserializeOwned>() -> io::Result<(Channel<S, R>, OwnedFd)> {
+    let (ours, theirs) = seqpacket::pair()?;
+    Ok((Channel::new(ours), theirs))
+}
+
+/// Cuts a reason to what a message can carry, at a character boundary.
+pub fn bounded_reason(mut reason: String) -> String {
+    if reason.len() > REASON_LIMIT {
+        let mut end = REASON_LIMIT;
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        reason.truncate(end);
+        reason.push_str(" [cut]");
+    }
+    reason
+}

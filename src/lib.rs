@@ -3,6 +3,7 @@
 //! The modules, from the outside in:
 //!
 //! - [`cli`] and [`config`]: one option table, the typed configuration built from it.
+//! - [`boot`]: which process this is: a user's command, a zygote, or a master's successor.
 //! - [`master`]: the process an operator talks to. A pure state machine decides, `perform`
 //!   carries out; it runs no application code and no async runtime.
 //! - [`zygote`]: loads the application once per generation and forks workers on request.
@@ -12,8 +13,19 @@
 //! - [`channel`] and [`scoreboard`]: what travels between the processes.
 //! - [`logging`]: one log, one owner, uWSGI's request line.
 //! - [`sys`]: the only place that talks to libc.
+//!
+//! An application written in Rust is a binary whose `main` is [`run`] with its own factory:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! fn main() -> ExitCode {
+//!     appserver::run(appserver::app::build)
+//! }
+//! ```
 
 pub mod app;
+pub mod boot;
 pub mod channel;
 pub mod cli;
 pub mod config;
@@ -23,7 +35,10 @@ pub mod logging;
 pub mod master;
 pub mod net;
 pub mod protocol;
+mod run;
 pub mod scoreboard;
 pub mod sys;
 pub mod worker;
 pub mod zygote;
+
+pub use run::run;

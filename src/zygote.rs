@@ -1,1 +1,270 @@
-//! placeholder
+//! The zygote: loads the application once, forks workers on request, serves nothing.
+//!
+//! It is a fresh execution of the binary with the configuration as it is now, so "does the binary
+//! start, does the configuration parse, does the application load" is answered by doing it, while
+//! the generation before serves. Workers are forked twice, so that they become children of the
+//! master (a subreaper, prctl(2)) and there is one supervisor instead of a tree of them.
+
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use log::{error, warn};
+
+use crate::app::{App, AppFactory};
+use crate::boot::{Envelope, StartContext};
+use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason};
+use crate::cli::{self, Invocation};
+use crate::config::Config;
+use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
+use crate::logging::{self, Role, logfile};
+use crate::master::spawn::ZygoteBoot;
+use crate::net::{Listener, ListenerState};
+use crate::scoreboard::Scoreboard;
+use crate::sys::process::{self, Fork, Pid, Signal};
+use crate::sys::title::Title;
+use crate::sys::{fd, signal};
+use crate::worker::{self, Birth};
+
+/// Signals that a terminal or `pkill` sends to the whole family; the master answers them.
+const FAMILY_SIGNALS: &[Signal] = &[
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGTSTP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+];
+
+/// A generation that cannot serve: the reason and the exit code of a first start.
+struct Unfit {
+    reason: String,
+    code: u8,
+}
+
+impl Unfit {
+    fn new(reason: impl ToString) -> Self {
+        Unfit { reason: reason.to_string(), code: EXIT_ERROR }
+    }
+}
+
+/// What the zygote needs to make a worker.
+struct Zygote {
+    boot: ZygoteBoot,
+    control: Channel<FromZygote, ToZygote>,
+    listeners: Vec<Listener>,
+    scoreboard: Arc<Scoreboard>,
+    handover: (OwnedFd, OwnedFd),
+    config: Arc<Config>,
+    app: Option<Box<dyn App>>,
+    factory: AppFactory,
+    title: Title,
+    master: Pid,
+}
+
+/// Runs the zygote until its master dismisses it; the exit code. In a forked worker it never returns.
+pub fn run(start: &StartContext, envelope: Envelope, factory: AppFactory) -> u8 {
+    let boot: ZygoteBoot = match envelope.body() {
+        Ok(boot) => boot,
+        Err(error) => {
+            error!("the master speaks to its zygote in words of another release: {error}");
+            return EXIT_ERROR;
+        }
+    };
+    logging::set_role(Role::Zygote { generation: boot.generation });
+    let control = match take_control(boot.control) {
+        Ok(fd) => Channel::new(fd),
+        Err(error) => {
+            error!("no control channel: {error}");
+            return EXIT_ERROR;
+        }
+    };
+    match Zygote::prepare(start, boot, control, envelope.listeners, factory) {
+        Ok(zygote) => zygote.serve(),
+        Err(code) => code,
+    }
+}
+
+fn take_control(raw: i32) -> io::Result<OwnedFd> {
+    let control = fd::claim(raw)?;
+    // The zygote has nothing else to wait for.
+    fd::set_nonblocking(std::os::fd::AsFd::as_fd(&control), false)?;
+    Ok(control)
+}
+
+impl Zygote {
+    fn prepare(
+        start: &StartContext,
+        boot: ZygoteBoot,
+        control: Channel<FromZygote, ToZygote>,
+        listeners: Vec<ListenerState>,
+        factory: AppFactory,
+    ) -> Result<Self, u8> {
+        let mut title = Title::prepare();
+        match proven(start, &boot, listeners, factory, &mut title) {
+            Ok(Proven { config, app, listeners, scoreboard, handover }) => {
+                let master = process::parent();
+                let entries = config.entries.clone();
+                let zygote = Zygote { boot, control, listeners, scoreboard, handover, config, app, factory, title, master };
+                match zygote.control.send(&FromZygote::Loaded { entries }, &[]) {
+                    Ok(()) => Ok(zygote),
+                    Err(error) => {
+                        error!("the master does not listen: {error}");
+                        Err(EXIT_ERROR)
+                    }
+                }
+            }
+            Err(Unfit { reason, code }) => {
+                error!("generation {} cannot serve: {reason}", boot.generation);
+                let reason = bounded_reason(reason);
+                if let Err(error) = control.send(&FromZygote::LoadFailed { reason, code }, &[]) {
+                    error!("the master does not listen: {error}");
+                }
+                Err(code)
+            }
+        }
+    }
+
+    fn serve(self) -> u8 {
+        loop {
+            match self.control.receive() {
+                Ok(Incoming::Message(ToZygote::Spawn { worker, slot, cell, reloads, paused }, fds)) => {
+                    let Some(control) = fds.into_iter().next() else {
+                        warn!("worker {slot} was asked for without a control channel");
+                        continue;
+                    };
+                    match self.fork_worker(worker) {
+                        Ok(Forked::Zygote) => {}
+                        Ok(Forked::Worker) => {
+                            worker::run(self.birth(worker, slot, cell, reloads, paused, control));
+                        }
+                        Err(error) => self.report_fork_failure(worker, &error),
+                    }
+                }
+                Ok(Incoming::Message(ToZygote::LogFile, fds)) => {
+                    let installed = fds.into_iter().next().map(logfile::install_passed);
+                    if let Some(Err(error)) = installed {
+                        warn!("the new log cannot be used: {error}");
+                    }
+                }
+                Ok(Incoming::Closed) => return EXIT_OK,
+                Ok(Incoming::Nothing) => {}
+                Err(error) => {
+                    error!("control channel: {error}");
+                    return EXIT_ERROR;
+                }
+            }
+        }
+    }
+
+    fn report_fork_failure(&self, worker: u64, error: &io::Error) {
+        let reason = error.to_string();
+        if let Err(error) = self.control.send(&FromZygote::ForkFailed { worker, reason }, &[]) {
+            warn!("the master does not listen: {error}");
+        }
+    }
+
+    /// Forks twice. The middle process ends at once, which makes the worker a child of the master;
+    /// the worker does nothing before that, and before the master has been told its pid.
+    fn fork_worker(&self, worker: u64) -> io::Result<Forked> {
+        let (pid_out, pid_in) = fd::pipe()?;
+        let (go_out, go_in) = fd::pipe()?;
+        match process::fork()? {
+            Fork::Child => match process::fork() {
+                Ok(Fork::Parent(pid)) => {
+                    let told = std::fs::File::from(pid_in).write_all(&pid.as_raw().to_ne_bytes());
+                    process::exit_now(i32::from(told.is_err()));
+                }
+                Ok(Fork::Child) => {
+                    drop((pid_out, pid_in, go_in));
+                    let mut go = [0; 1];
+                    match std::fs::File::from(go_out).read(&mut go) {
+                        Ok(1) => Ok(Forked::Worker),
+                        _ => process::exit_now(1),
+                    }
+                }
+                Err(_) => process::exit_now(1),
+            },
+            Fork::Parent(middle) => {
+                drop((pid_in, go_out));
+                let mut pid = [0; 4];
+                let told = std::fs::File::from(pid_out).read_exact(&mut pid);
+                process::wait(middle)?;
+                told.map_err(|_| io::Error::other("the second fork failed; is a process limit reached?"))?;
+                let pid = i32::from_ne_bytes(pid);
+                self.control.send(&FromZygote::Forked { worker, pid }, &[])?;
+                // It may have been killed already; then the master reaps it.
+                let _ = std::fs::File::from(go_in).write_all(&[1]);
+                Ok(Forked::Zygote)
+            }
+        }
+    }
+
+    fn birth(self, worker: u64, slot: u32, cell: usize, reloads: u64, paused: bool, control: OwnedFd) -> Birth {
+        drop(self.control);
+        Birth {
+            worker,
+            slot,
+            cell,
+            generation: self.boot.generation,
+            reloads,
+            paused,
+            control,
+            listeners: self.listeners,
+            scoreboard: self.scoreboard,
+            handover: self.handover,
+            config: self.config,
+            app: self.app,
+            factory: self.factory,
+            title: self.title,
+            master: self.master,
+        }
+    }
+}
+
+/// Which process [`Zygote::fork_worker`] returned in.
+enum Forked {
+    Zygote,
+    Worker,
+}
+
+/// What a generation that can serve has.
+struct Proven {
+    config: Arc<Config>,
+    app: Option<Box<dyn App>>,
+    listeners: Vec<Listener>,
+    scoreboard: Arc<Scoreboard>,
+    handover: (OwnedFd, OwnedFd),
+}
+
+fn proven(
+    start: &StartContext,
+    boot: &ZygoteBoot,
+    listeners: Vec<ListenerState>,
+    factory: AppFactory,
+    title: &mut Title,
+) -> Result<Proven, Unfit> {
+    signal::shrug_off(FAMILY_SIGNALS).map_err(Unfit::new)?;
+    let config = match cli::parse(start.argv.iter().cloned()) {
+        Ok(Invocation::Serve(entries)) => Config::build(entries).map_err(Unfit::new)?,
+        Ok(Invocation::Command(_) | Invocation::Print(_)) => return Err(Unfit::new("the arguments start no server")),
+        Err(error) => return Err(Unfit::new(error.text)),
+    };
+    title.set(&logging::title::zygote(&config, boot.generation));
+    let base = config.base_directory(&start.cwd);
+    std::env::set_current_dir(&base)
+        .map_err(|error| Unfit::new(format!("chdir: cannot enter {}: {error}", base.display())))?;
+    let listeners = listeners.into_iter().map(Listener::adopt).collect::<io::Result<Vec<_>>>().map_err(Unfit::new)?;
+    let scoreboard = fd::claim(boot.scoreboard).and_then(Scoreboard::adopt).map_err(Unfit::new)?;
+    let (take, give) = boot.handover;
+    let handover = (fd::claim(take).map_err(Unfit::new)?, fd::claim(give).map_err(Unfit::new)?);
+    let app = if config.lazy_apps {
+        None
+    } else {
+        let code = if config.need_app { EXIT_NO_APP } else { EXIT_ERROR };
+        Some(factory(&config).map_err(|error| Unfit { reason: format!("no application: {error}"), code })?)
+    };
+    Ok(Proven { config: Arc::new(config), app, listeners, scoreboard: Arc::new(scoreboard), handover })
+}

@@ -1,1 +1,349 @@
-//! placeholder
+//! The master: one thread, one poll loop, no application code.
+//!
+//! [`state`] decides, [`perform`] carries out, this file waits. Signals, FIFO, touch files and the
+//! control channels of the children become [`event::Event`]s; nothing here ever blocks or sleeps.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use log::{debug, error, warn};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::channel::{FromWorker, FromZygote, Incoming, WorkerChannel, ZygoteChannel};
+use crate::config::Entry;
+use crate::control::fifo::Restored;
+use crate::control::fifo_watch::FifoWatch;
+use crate::control::{self, Command};
+use crate::error::EXIT_ERROR;
+use crate::sys::process::{self, Pid, Signal};
+use crate::sys::signal::SignalSource;
+
+pub mod event;
+pub mod holdings;
+mod lifecycle;
+mod perform;
+mod reexec;
+mod reload;
+pub mod report;
+mod roll;
+mod saved;
+pub mod spawn;
+mod startup;
+pub mod state;
+pub mod workers;
+
+pub use lifecycle::{catch_signals, resume, start};
+
+use event::Event;
+use holdings::Holdings;
+use startup::Verdict;
+use state::{Master, Phase};
+use workers::{Generation, WorkerId};
+
+/// How often touch files are looked at when the kernel cannot tell.
+const TOUCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a readiness event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Signals,
+    Fifo,
+    FifoWatch,
+    Touch,
+    Listener,
+    Zygote(Generation),
+    Worker(WorkerId),
+}
+
+/// The running master.
+pub(crate) struct Runner {
+    machine: Master,
+    holdings: Holdings,
+    poll: Poll,
+    signals: SignalSource,
+    sources: HashMap<Token, Source>,
+    next_token: usize,
+    zygotes: BTreeMap<Generation, ZygoteChannel>,
+    workers: BTreeMap<WorkerId, WorkerChannel>,
+    /// The configuration each zygote has proven.
+    proven: BTreeMap<Generation, Vec<Entry>>,
+    queue: VecDeque<Event>,
+    verdict: Option<Verdict>,
+    next_touch: Option<Instant>,
+    reexec_due: bool,
+    exit: Option<u8>,
+}
+
+impl Runner {
+    fn new(machine: Master, holdings: Holdings, mut signals: SignalSource, verdict: Option<Verdict>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
+        let mut runner = Runner {
+            machine,
+            holdings,
+            poll,
+            signals,
+            sources: HashMap::from([(Token(0), Source::Signals)]),
+            next_token: 1,
+            zygotes: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            proven: BTreeMap::new(),
+            queue: VecDeque::from([Event::Start]),
+            verdict,
+            next_touch: None,
+            reexec_due: false,
+            exit: None,
+        };
+        runner.watch_fifo();
+        if let Some(fd) = runner.holdings.touch.fd().map(|fd| fd.as_raw_fd()) {
+            runner.watch(fd, Source::Touch);
+        }
+        runner.check_touch();
+        Ok(runner)
+    }
+
+    /// Runs until the master has nothing left to supervise; the exit code.
+    fn run(mut self) -> u8 {
+        let mut events = Events::with_capacity(256);
+        loop {
+            self.settle();
+            if let Some(code) = self.exit {
+                return self.leave(code);
+            }
+            let timeout = self.deadline().map(|instant| instant.saturating_duration_since(Instant::now()));
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    error!("the master cannot wait for events: {error}");
+                    return self.leave(EXIT_ERROR);
+                }
+            }
+            let ready: Vec<Source> =
+                events.iter().filter_map(|event| self.sources.get(&event.token()).copied()).collect();
+            self.collect(&ready);
+        }
+    }
+
+    /// Steps through all events, then replaces the image if that has become due: never with an event
+    /// in hand, for it would be lost.
+    fn settle(&mut self) {
+        loop {
+            while let Some(event) = self.queue.pop_front() {
+                for action in self.machine.step(Instant::now(), event) {
+                    self.perform(action);
+                }
+            }
+            if !std::mem::take(&mut self.reexec_due) || self.machine.phase() != Phase::ReExecuting {
+                return;
+            }
+            self.reexec();
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.machine.deadline().into_iter().chain(self.next_touch).min()
+    }
+
+    /// Turns readiness into events. Children's messages come before their deaths, so that the last
+    /// word of a child is known when its exit is judged.
+    fn collect(&mut self, ready: &[Source]) {
+        for source in ready {
+            match source {
+                Source::Zygote(generation) => self.hear_zygote(*generation),
+                Source::Worker(worker) => self.hear_worker(*worker),
+                Source::Fifo => self.read_fifo(),
+                Source::FifoWatch => self.check_fifo(),
+                Source::Touch => self.check_touch(),
+                Source::Listener => self.queue.push_back(Event::ConnectionWaiting),
+                Source::Signals => {}
+            }
+        }
+        if ready.contains(&Source::Signals) {
+            self.read_signals();
+        }
+        let now = Instant::now();
+        if self.next_touch.is_some_and(|at| now >= at) {
+            self.check_touch();
+            self.next_touch = Some(now + TOUCH_INTERVAL);
+        }
+        if self.machine.deadline().is_some_and(|at| now >= at) {
+            self.queue.push_back(Event::Tick);
+        }
+    }
+
+    fn read_signals(&mut self) {
+        let pending: Vec<Signal> = self.signals.pending().collect();
+        for signal in pending {
+            match control::signal_command(signal, self.holdings.config.die_on_term) {
+                Some(command) => self.command(command, signal.as_str()),
+                None if signal == Signal::SIGCHLD => self.reap(),
+                None => debug!("{} ignored", signal.as_str()),
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command, origin: &str) {
+        log::info!("{origin} received: {command:?}");
+        self.queue.push_back(Event::Command(command));
+    }
+
+    /// Reaps every child that is gone, strangers included.
+    fn reap(&mut self) {
+        let mut dead: Vec<(Pid, process::Exit)> = Vec::new();
+        loop {
+            match process::reap() {
+                Ok(Some(child)) => dead.push(child),
+                Ok(None) => break,
+                Err(error) => {
+                    error!("waitpid: {error}");
+                    break;
+                }
+            }
+        }
+        if dead.is_empty() {
+            return;
+        }
+        for generation in self.zygotes.keys().copied().collect::<Vec<_>>() {
+            self.hear_zygote(generation);
+        }
+        for worker in self.workers.keys().copied().collect::<Vec<_>>() {
+            self.hear_worker(worker);
+        }
+        self.queue.extend(dead.into_iter().map(|(pid, exit)| Event::ChildExited { pid, exit }));
+    }
+
+    fn hear_zygote(&mut self, generation: Generation) {
+        let Some(channel) = self.zygotes.get(&generation) else { return };
+        loop {
+            let event = match channel.receive() {
+                Ok(Incoming::Message(message, _)) => match message {
+                    FromZygote::Loaded { entries } => {
+                        self.proven.insert(generation, entries);
+                        Event::ZygoteLoaded { generation }
+                    }
+                    FromZygote::LoadFailed { reason, code } => Event::ZygoteLoadFailed { generation, reason, code },
+                    FromZygote::Forked { worker, pid } => Event::WorkerForked { worker, pid: Pid::from_raw(pid) },
+                    FromZygote::ForkFailed { worker, reason } => Event::WorkerForkFailed { worker, reason },
+                },
+                // Its exit follows and is acted upon.
+                Ok(Incoming::Closed | Incoming::Nothing) => return,
+                Err(error) => {
+                    warn!("zygote of generation {generation} sent something unintelligible: {error}");
+                    return;
+                }
+            };
+            self.queue.push_back(event);
+        }
+    }
+
+    fn hear_worker(&mut self, worker: WorkerId) {
+        let Some(channel) = self.workers.get(&worker) else { return };
+        loop {
+            let event = match channel.receive() {
+                Ok(Incoming::Message(message, _)) => match message {
+                    FromWorker::Ready => Event::WorkerReady { worker },
+                    FromWorker::LoadFailed { reason } => Event::WorkerLoadFailed { worker, reason },
+                    FromWorker::Leave { reason } => Event::WorkerLeaves { worker, reason },
+                    FromWorker::Reload => Event::Command(Command::Reload),
+                    FromWorker::Stop => Event::Command(Command::Stop),
+                },
+                Ok(Incoming::Closed | Incoming::Nothing) => return,
+                Err(error) => {
+                    warn!("worker {worker} sent something unintelligible: {error}");
+                    return;
+                }
+            };
+            self.queue.push_back(event);
+        }
+    }
+
+    fn read_fifo(&mut self) {
+        loop {
+            let Some(fifo) = &mut self.holdings.fifos.active else { return };
+            let bytes = match fifo.read() {
+                Ok(bytes) if bytes.is_empty() => return,
+                Ok(bytes) => bytes,
+                Err(error) => return error!("master fifo {}: {error}", fifo.path().display()),
+            };
+            for byte in bytes {
+                match control::fifo_command(byte) {
+                    Ok(Some(command)) => self.command(command, &format!("master fifo '{}'", char::from(byte))),
+                    Ok(None) => {}
+                    Err(unknown) => warn!("{unknown}: ignored"),
+                }
+            }
+        }
+    }
+
+    fn check_fifo(&mut self) {
+        if let Some(Err(error)) = self.holdings.fifos.watch.as_ref().map(FifoWatch::acknowledge) {
+            warn!("the master fifo cannot be watched any more: {error}");
+        }
+        let Some(fifo) = &mut self.holdings.fifos.active else { return };
+        let path = fifo.path().to_owned();
+        match fifo.restore() {
+            Ok(Restored::InPlace) => {}
+            Ok(Restored::Recreated) => {
+                warn!("master fifo {} was removed by somebody: made anew", path.display());
+                self.watch_fifo();
+                // Letters rescued from the removed one come first.
+                self.read_fifo();
+            }
+            Err(error) => error!("master fifo {} is gone: {error}", path.display()),
+        }
+    }
+
+    fn check_touch(&mut self) {
+        let touched = self.holdings.touch.check();
+        // The kernel may refuse to watch any longer, which shows after a check.
+        if self.holdings.touch.fd().is_none() && self.next_touch.is_none() {
+            self.next_touch = Some(Instant::now() + TOUCH_INTERVAL);
+        }
+        for path in touched {
+            log::info!("*** {} has been touched... grace them all !!! ***", path.display());
+            self.queue.push_back(Event::Command(Command::Reload));
+        }
+    }
+
+    // Registration.
+
+    fn watch(&mut self, fd: RawFd, source: Source) {
+        let token = Token(self.next_token);
+        self.next_token += 1;
+        match self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE) {
+            Ok(()) => {
+                self.sources.insert(token, source);
+            }
+            Err(error) => error!("cannot watch descriptor {fd} ({source:?}): {error}"),
+        }
+    }
+
+    /// Forgets a source. The descriptor is deregistered here, because a duplicate of it in another
+    /// process would keep it alive in the epoll set (epoll(7), question 6).
+    fn unwatch(&mut self, fd: RawFd, source: Source) {
+        self.sources.retain(|_, it| *it != source);
+        if let Err(error) = self.poll.registry().deregister(&mut SourceFd(&fd)) {
+            debug!("descriptor {fd} was not watched: {error}");
+        }
+    }
+
+    fn watch_fifo(&mut self) {
+        self.sources.retain(|_, it| !matches!(it, Source::Fifo | Source::FifoWatch));
+        self.holdings.fifos.watch = None;
+        let Some(fifo) = &self.holdings.fifos.active else { return };
+        let raw = fifo.fd().as_raw_fd();
+        match FifoWatch::new(fifo.path()) {
+            Ok(watch) => {
+                let raw = watch.as_fd().as_raw_fd();
+                self.holdings.fifos.watch = Some(watch);
+                self.watch(raw, Source::FifoWatch);
+            }
+            Err(error) => warn!("master fifo: should somebody remove it, that goes unnoticed: {error}"),
+        }
+        self.watch(raw, Source::Fifo);
+    }
+}

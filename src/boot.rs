@@ -1,0 +1,221 @@
+//! Which process this is: started by a user, or executed by a master as zygote or as its own successor.
+//!
+//! A master that executes the binary passes a memory file with a known name; the new image finds it
+//! among its descriptors. Neither arguments nor environment are touched, so both images see exactly
+//! what the user gave the first one, and no variable of ours leaks into the application.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::net::ListenerState;
+use crate::sys;
+
+/// Name of the memory file.
+const BOOT_FILE: &str = "appserver-boot";
+/// Version of [`Envelope`]; its meaning may only grow.
+const ENVELOPE_VERSION: u32 = 1;
+
+/// Whom a boot file is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootRole {
+    /// The same process, with a new image.
+    Master,
+    /// A child that loads the application.
+    Zygote,
+    /// A second master on the same listeners.
+    Refork,
+}
+
+/// What a boot file holds. The outer fields are readable by every release; `body` may not be.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    version: u32,
+    /// Whom it is for.
+    pub role: BootRole,
+    /// The master's pid: the reader's own after a re-exec, its parent's for a zygote.
+    master: i32,
+    /// Listening sockets passed along.
+    pub listeners: Vec<ListenerState>,
+    body: serde_json::Value,
+}
+
+impl Envelope {
+    /// Packs `body` for a process of this role.
+    ///
+    /// # Errors
+    /// When the kernel refuses a memory file.
+    pub fn write(role: BootRole, listeners: Vec<ListenerState>, body: &impl Serialize) -> io::Result<OwnedFd> {
+        let master = sys::process::this().as_raw();
+        let body = serde_json::to_value(body)?;
+        let envelope = Envelope { version: ENVELOPE_VERSION, role, master, listeners, body };
+        let name = CString::new(BOOT_FILE).expect("the name has no NUL");
+        let mut file = fs::File::from(sys::fd::memfd(&name)?);
+        file.write_all(&serde_json::to_vec(&envelope)?)?;
+        file.rewind()?;
+        Ok(file.into())
+    }
+
+    /// The part that only the same or a compatible release understands.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn body<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(&self.body)
+    }
+
+    /// True when this process is the one it was written for.
+    ///
+    /// A memory file that reached somebody else by accident must not make a master or a zygote of it.
+    fn is_ours(&self) -> bool {
+        let expected = match self.role {
+            BootRole::Master => sys::process::this(),
+            BootRole::Zygote | BootRole::Refork => sys::process::parent(),
+        };
+        self.version == ENVELOPE_VERSION && expected.as_raw() == self.master
+    }
+}
+
+/// Looks for a boot file among the inherited descriptors; takes it away, so that no child sees it.
+///
+/// # Errors
+/// When there is one for this process that cannot be read, or one for a zygote whose master is gone.
+pub fn take_envelope() -> io::Result<Option<Envelope>> {
+    for raw in sys::fd::open_fds()? {
+        if raw > 2 && sys::fd::memfd_name(raw).as_deref() == Some(BOOT_FILE) {
+            let envelope = read_envelope(raw)?;
+            if envelope.is_ours() {
+                return Ok(Some(envelope));
+            }
+            if envelope.role == BootRole::Zygote {
+                return Err(io::Error::other("the master of this zygote is gone"));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn read_envelope(raw: RawFd) -> io::Result<Envelope> {
+    let mut file = fs::File::from(sys::fd::claim(raw)?);
+    sys::fd::set_cloexec(file.as_fd(), true)?;
+    let mut text = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// What the user started: remembered once, given to every image unchanged.
+#[derive(Debug, Clone)]
+pub struct StartContext {
+    /// Arguments, the program's name first.
+    pub argv: Vec<OsString>,
+    /// Environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Directory as the user named it: a `current` symlink in it is resolved anew by each image.
+    pub cwd: PathBuf,
+    /// The binary as the user named it, absolute; what a reload executes.
+    pub binary: PathBuf,
+}
+
+impl StartContext {
+    /// Reads it from the process.
+    ///
+    /// # Errors
+    /// When the current directory is gone.
+    pub fn capture() -> io::Result<Self> {
+        let argv: Vec<OsString> = env::args_os().collect();
+        let cwd = logical_cwd()?;
+        let binary = locate_binary(argv.first().map(OsString::as_os_str), &cwd)?;
+        Ok(StartContext { argv, env: env::vars_os().collect(), cwd, binary })
+    }
+
+    /// Arguments for `execve`.
+    pub fn argv_c(&self) -> Vec<CString> {
+        self.argv.iter().map(|argument| c_string(argument)).collect()
+    }
+
+    /// Environment for `execve`, with these changes.
+    pub fn env_c(&self, set: &[(String, String)], unset: &[String]) -> Vec<CString> {
+        let changed = |name: &OsStr| {
+            set.iter().any(|(it, _)| OsStr::new(it) == name) || unset.iter().any(|it| OsStr::new(it) == name)
+        };
+        let kept = self.env.iter().filter(|(name, _)| !changed(name)).cloned();
+        // The last of several settings of one name wins, as it would in a shell.
+        let last = |index: usize, name: &str| !set[index + 1..].iter().any(|(it, _)| it == name);
+        let added = set.iter().enumerate().filter(|(index, (name, _))| last(*index, name));
+        let added = added.map(|(_, (name, value))| (OsString::from(name), OsString::from(value)));
+        kept.chain(added)
+            .map(|(name, value)| {
+                let mut pair = name.into_vec();
+                pair.push(b'=');
+                pair.extend_from_slice(value.as_bytes());
+                c_string(OsStr::from_bytes(&pair))
+            })
+            .collect()
+    }
+}
+
+/// The operating system gave us the text without NULs, or the configuration refused them.
+pub(crate) fn c_string(text: &OsStr) -> CString {
+    let bytes: Vec<u8> = text.as_bytes().iter().copied().take_while(|byte| *byte != 0).collect();
+    CString::new(bytes).expect("NUL bytes were cut")
+}
+
+/// The directory as the shell names it (`PWD`), if that is where we are; else as the kernel names it.
+fn logical_cwd() -> io::Result<PathBuf> {
+    let here = env::current_dir()?;
+    let Some(named) = env::var_os("PWD").map(PathBuf::from).filter(|path| path.is_absolute()) else {
+        return Ok(here);
+    };
+    let same = match (fs::metadata(&named), fs::metadata(&here)) {
+        (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
+        _ => false,
+    };
+    Ok(if same { named } else { here })
+}
+
+/// Finds the binary by the name it was started with, not by `/proc/self/exe`: after an upgrade that
+/// is the old, deleted file.
+fn locate_binary(name: Option<&OsStr>, cwd: &Path) -> io::Result<PathBuf> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return env::current_exe() };
+    if name.as_bytes().contains(&b'/') {
+        let path = cwd.join(name);
+        return if path.is_file() { Ok(path) } else { env::current_exe() };
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|directory| cwd.join(directory).join(name)).find(|path| path.is_file());
+    found.map_or_else(env::current_exe, Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(env: &[(&str, &str)]) -> StartContext {
+        let env = env.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+        StartContext { argv: vec!["a".into()], env, cwd: "/".into(), binary: "/bin/true".into() }
+    }
+
+    fn texts(env: Vec<CString>) -> Vec<String> {
+        env.into_iter().map(|it| it.into_string().expect("test data is UTF-8")).collect()
+    }
+
+    #[test]
+    fn environment_options_replace_add_and_remove() {
+        let start = context(&[("A", "1"), ("B", "2"), ("C", "3")]);
+        let set = [("B".to_owned(), "x".to_owned()), ("D".to_owned(), "y".to_owned()), ("B".to_owned(), "z".to_owned())];
+        assert_eq!(texts(start.env_c(&set, &["C".to_owned()])), ["A=1", "D=y", "B=z"]);
+    }
+
+    #[test]
+    fn without_options_the_environment_is_as_it_was() {
+        assert_eq!(texts(context(&[("A", "1"), ("LANG", "")]).env_c(&[], &[])), ["A=1", "LANG="]);
+    }
+}

@@ -1,0 +1,199 @@
+//! What the master's state machine is told, and what it asks for in return.
+
+use std::time::Duration;
+
+use log::Level;
+
+use crate::channel::DrainMode;
+use crate::control::Command;
+use crate::sys::process::{Exit, Pid, Signal};
+
+use super::workers::{Generation, SlotId, WorkerId};
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// First event of a fresh master, or of one that took over after a re-exec.
+    Start,
+    /// An operator or the application asks for something.
+    Command(Command),
+    /// A zygote was forked.
+    ZygoteSpawned {
+        /// Its generation.
+        generation: Generation,
+        /// Its process id.
+        pid: Pid,
+    },
+    /// A zygote could not be forked or executed.
+    ZygoteSpawnFailed {
+        /// Its generation.
+        generation: Generation,
+        /// The system's word.
+        reason: String,
+    },
+    /// A zygote has loaded the application.
+    ZygoteLoaded {
+        /// Its generation.
+        generation: Generation,
+    },
+    /// A zygote cannot load the application.
+    ZygoteLoadFailed {
+        /// Its generation.
+        generation: Generation,
+        /// What an operator reads.
+        reason: String,
+        /// Exit code of the server if this was the first start.
+        code: u8,
+    },
+    /// A worker process exists.
+    WorkerForked {
+        /// Which.
+        worker: WorkerId,
+        /// Its process id.
+        pid: Pid,
+    },
+    /// A worker could not be forked.
+    WorkerForkFailed {
+        /// Which.
+        worker: WorkerId,
+        /// The system's word.
+        reason: String,
+    },
+    /// A worker accepts.
+    WorkerReady {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A worker could not load the application (`lazy-apps`).
+    WorkerLoadFailed {
+        /// Which.
+        worker: WorkerId,
+        /// What an operator reads.
+        reason: String,
+    },
+    /// A worker asks to be replaced.
+    WorkerLeaves {
+        /// Which.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// A child of the master, or a stranger reparented to it, was reaped.
+    ChildExited {
+        /// Who.
+        pid: Pid,
+        /// How.
+        exit: Exit,
+    },
+    /// A client waits on a listener that no worker watches.
+    ConnectionWaiting,
+    /// `execve` came back.
+    ReExecFailed {
+        /// The system's word.
+        reason: String,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// Something to do. What comes of it arrives as an [`Event`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Fork and execute the binary as zygote of this generation.
+    SpawnZygote {
+        /// Its generation.
+        generation: Generation,
+    },
+    /// Close a zygote's channel and kill it; it serves nobody.
+    DismissZygote {
+        /// Its generation.
+        generation: Generation,
+        /// Its process id, if it ever had one.
+        pid: Option<Pid>,
+    },
+    /// Ask the zygote of this generation for a worker.
+    SpawnWorker {
+        /// Its identity.
+        worker: WorkerId,
+        /// Its number.
+        slot: SlotId,
+        /// Its scoreboard cell.
+        cell: usize,
+        /// Its generation.
+        generation: Generation,
+        /// True when it shall not accept yet.
+        paused: bool,
+    },
+    /// Tell a worker to leave.
+    Drain {
+        /// Which.
+        worker: WorkerId,
+        /// How.
+        mode: DrainMode,
+        /// Until it is killed.
+        patience: Duration,
+    },
+    /// Tell a worker to stop accepting.
+    Pause {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Tell a worker to accept again.
+    Resume {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// Send a signal to a child.
+    Kill {
+        /// Whom.
+        pid: Pid,
+        /// Which.
+        signal: Signal,
+    },
+    /// Tell the log how a worker died that was not told to, before its cell is cleared.
+    ReportDeath {
+        /// Which.
+        worker: WorkerId,
+        /// Its number.
+        slot: SlotId,
+        /// Its scoreboard cell.
+        cell: usize,
+        /// Its process id.
+        pid: Pid,
+        /// How.
+        exit: Exit,
+        /// What the master knows of the reason.
+        reason: Option<String>,
+    },
+    /// A worker is gone: close its channel, clear its cell.
+    Retire {
+        /// Which.
+        worker: WorkerId,
+        /// Its scoreboard cell.
+        cell: usize,
+    },
+    /// Watch the listeners for clients, or leave them to the workers.
+    WatchListeners(bool),
+    /// All workers of the first generation serve.
+    FirstGenerationServes,
+    /// Write a line to the log.
+    Log(Level, String),
+    /// Counters to the log.
+    LogStatistics,
+    /// What each worker is doing, to the log.
+    LogWorkers,
+    /// Open the log anew.
+    ReopenLog,
+    /// Rename the log and start a new one.
+    RotateLog,
+    /// Write the pidfiles again.
+    RewritePidfiles,
+    /// Start a second master on the same listeners.
+    Refork,
+    /// Read commands from this FIFO.
+    FifoSlot(u8),
+    /// Replace the image of the master.
+    ReExec,
+    /// Leave with this code.
+    Exit(u8),
+}

@@ -1,0 +1,191 @@
+//! The three ways in which a master begins: started by a user, as its own successor, as a copy.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use log::{error, info, warn};
+
+use crate::boot::{Envelope, StartContext};
+use crate::channel::{Channel, WorkerChannel, ZygoteChannel};
+use crate::config::Config;
+use crate::control::{MASTER_SIGNALS, fifo::MasterFifo, pidfile::Pidfile};
+use crate::error::EXIT_ERROR;
+use crate::logging::logfile::LogFile;
+use crate::net::Listener;
+use crate::scoreboard::Scoreboard;
+use crate::sys::signal::SignalSource;
+use crate::sys::title::Title;
+use crate::sys::{fd, process, seqpacket};
+
+use super::holdings::{Fifos, HeldPidfile, Holdings};
+use super::reexec::Legacy;
+use super::state::{Master, Policy};
+use super::workers::{Generation, WorkerId};
+use super::{Runner, Source, startup};
+
+/// Starts a server; `inherited` are the listeners of the master this one is a copy of.
+pub fn start(start: StartContext, config: Config, signals: SignalSource, inherited: Option<Envelope>) -> u8 {
+    match try_start(start, config, signals, inherited) {
+        Ok(code) => code,
+        Err(error) => {
+            error!("cannot start: {error}");
+            EXIT_ERROR
+        }
+    }
+}
+
+fn try_start(
+    start: StartContext,
+    config: Config,
+    signals: SignalSource,
+    inherited: Option<Envelope>,
+) -> Result<u8, Box<dyn std::error::Error>> {
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let copy = inherited.is_some();
+    let mut verdict = None;
+    let mut log = None;
+    if !copy && (config.daemonize.is_some() || config.daemonize2.is_some()) {
+        verdict = Some(startup::daemonize(&config)?);
+    }
+    if let Some(path) = config.logto.as_ref().or(config.daemonize.as_ref()) {
+        log = Some(startup::open_log(&start.cwd.join(path))?);
+    }
+    let listeners = match inherited {
+        Some(envelope) => envelope.listeners.into_iter().map(Listener::adopt).collect::<Result<_, _>>()?,
+        None => Vec::new(),
+    };
+    process::set_child_subreaper()?;
+    let mut holdings = startup::prepare(start, config, listeners)?;
+    if holdings.log.is_none() {
+        holdings.log = log;
+    }
+    startup::banner(&holdings);
+    info!("spawned appserver master process (pid: {})", process::this());
+    let machine = Master::new(Policy::of(&holdings.config));
+    holdings.set_title(machine.generation());
+    report_header(&holdings, machine.generation());
+    if holdings.config.daemonize2.is_none()
+        && let Some(verdict) = verdict.take()
+    {
+        verdict.success();
+    }
+    Ok(Runner::new(machine, holdings, signals, verdict)?.run())
+}
+
+/// Goes on where the previous image stopped.
+pub fn resume(start: StartContext, envelope: Envelope, signals: SignalSource) -> u8 {
+    match try_resume(start, envelope, signals) {
+        Ok(code) => code,
+        Err(error) => {
+            error!("cannot take over from the previous image: {error}");
+            EXIT_ERROR
+        }
+    }
+}
+
+fn try_resume(start: StartContext, envelope: Envelope, signals: SignalSource) -> Result<u8, Box<dyn std::error::Error>> {
+    let legacy: Legacy = envelope.body()?;
+    let listeners = envelope.listeners.into_iter().map(Listener::adopt).collect::<Result<Vec<_>, _>>()?;
+    let config = Config::build(legacy.entries.clone())?;
+    let base = config.base_directory(&start.cwd);
+    std::env::set_current_dir(&base)?;
+    let scoreboard = Scoreboard::adopt(claim(legacy.scoreboard)?)?;
+    let touch = startup::watch_touch_files(&config, &base, &legacy.touch.unwrap_or_default());
+    let fifo = match legacy.fifo {
+        Some((slot, state)) => Some((slot, MasterFifo::adopt(state)?)),
+        None => None,
+    };
+    let pidfiles = legacy.pidfiles.into_iter().filter_map(|(option, state)| {
+        let option = ["pidfile", "pidfile2", "safe-pidfile", "safe-pidfile2"].into_iter().find(|it| **it == option)?;
+        match Pidfile::adopt(state) {
+            Ok(file) => Some(HeldPidfile { option, file }),
+            Err(error) => {
+                warn!("{option} is lost: {error}");
+                None
+            }
+        }
+    });
+    let holdings = Holdings {
+        listeners,
+        scoreboard: Arc::new(scoreboard),
+        handover: match legacy.handover {
+            Some((take, give)) => (claim(take)?, claim(give)?),
+            None => seqpacket::pair()?,
+        },
+        pidfiles: pidfiles.collect(),
+        fifos: Fifos {
+            paths: config.master_fifos.iter().map(|path| base.join(path)).collect(),
+            slot: fifo.as_ref().map_or(0, |(slot, _)| *slot),
+            active: fifo.map(|(_, fifo)| fifo),
+            watch: None,
+        },
+        touch,
+        log: legacy.log.map(|path| LogFile::adopt(&path)).transpose()?,
+        title: Title::prepare(),
+        reloads: legacy.reloads,
+        started_at: legacy.started_at,
+        start,
+        config,
+    };
+    let completed = legacy.machine.completed;
+    let machine = Master::restore(legacy.machine, Policy::of(&holdings.config), Instant::now());
+    let generation = machine.generation();
+    info!("gracefully (RE)spawned appserver master process (pid: {})", process::this());
+    report_header(&holdings, generation);
+    let leaving = machine.workers().filter(|(_, worker)| worker.is_leaving()).count();
+    let serving = machine.workers().filter(|(_, worker)| worker.is_ready()).count();
+    if let Some(completed) = completed {
+        info!(
+            "reload {} complete: generation {generation} serves with {serving} workers, {leaving} old ones finish their requests",
+            completed.id
+        );
+    }
+    let mut runner = Runner::new(machine, holdings, signals, None)?;
+    runner.holdings.set_title(generation);
+    for (generation, raw) in legacy.zygotes {
+        runner.adopt_zygote(generation, Channel::new(claim(raw)?));
+    }
+    for (worker, raw) in legacy.workers {
+        runner.adopt_worker(worker, Channel::new(claim(raw)?));
+    }
+    // Children may have died while nobody was there to hear of it.
+    runner.reap();
+    Ok(runner.run())
+}
+
+/// A descriptor that the previous image left open on purpose; close-on-exec again from here on.
+fn claim(raw: i32) -> std::io::Result<std::os::fd::OwnedFd> {
+    let owned = fd::claim(raw)?;
+    fd::set_cloexec(owned.as_fd(), true)?;
+    Ok(owned)
+}
+
+fn report_header(holdings: &Holdings, generation: u64) {
+    holdings.scoreboard.set_instance(generation, holdings.reloads, holdings.started_at);
+}
+
+/// The signals of a master, caught from the first moment of the process.
+///
+/// # Errors
+/// When the process is out of descriptors.
+pub fn catch_signals() -> std::io::Result<SignalSource> {
+    let source = SignalSource::new(MASTER_SIGNALS)?;
+    // A previous image has blocked them for the time of the exec.
+    crate::sys::signal::unblock_all()?;
+    Ok(source)
+}
+
+impl Runner {
+    fn adopt_zygote(&mut self, generation: Generation, channel: ZygoteChannel) {
+        self.watch(channel.as_raw_fd(), Source::Zygote(generation));
+        self.zygotes.insert(generation, channel);
+    }
+
+    fn adopt_worker(&mut self, worker: WorkerId, channel: WorkerChannel) {
+        self.watch(channel.as_raw_fd(), Source::Worker(worker));
+        self.workers.insert(worker, channel);
+    }
+}

@@ -1,0 +1,217 @@
+//! Carrying out what the state machine asks for. Each action is a short arm; outcomes are events.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::{error, info, log, warn};
+
+use crate::channel::{self, ToWorker, ToZygote, WorkerChannel};
+use crate::scoreboard::{CELLS, WorkerState};
+use crate::sys::process;
+use crate::sys::signal;
+
+use super::event::{Action, Event};
+use super::reexec::{self, Channels};
+use super::workers::{Generation, SlotId, WorkerId};
+use super::{Runner, Source, report, spawn, startup};
+
+/// A worker to be spawned.
+struct Birth {
+    worker: WorkerId,
+    slot: SlotId,
+    cell: usize,
+    generation: Generation,
+    paused: bool,
+}
+
+impl Runner {
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::SpawnZygote { generation } => self.spawn_zygote(generation),
+            Action::DismissZygote { generation, pid } => {
+                self.drop_zygote_channel(generation);
+                if let Some(pid) = pid {
+                    self.kill(pid, process::Signal::SIGKILL);
+                }
+            }
+            Action::SpawnWorker { worker, slot, cell, generation, paused } => {
+                self.spawn_worker(Birth { worker, slot, cell, generation, paused });
+            }
+            Action::Drain { worker, mode, patience } => {
+                self.tell(worker, &ToWorker::Drain { mode, patience_ms: patience.as_millis() as u64 });
+            }
+            Action::Pause { worker } => self.tell(worker, &ToWorker::Pause),
+            Action::Resume { worker } => self.tell(worker, &ToWorker::Resume),
+            Action::Kill { pid, signal } => self.kill(pid, signal),
+            Action::ReportDeath { slot, cell, pid, exit, reason, .. } => {
+                report::death(&self.holdings.scoreboard.cell(cell), slot, pid, exit, reason.as_deref());
+            }
+            Action::Retire { worker, cell } => {
+                if let Some(channel) = self.workers.remove(&worker) {
+                    self.unwatch(channel.as_raw_fd(), Source::Worker(worker));
+                }
+                if cell < CELLS {
+                    self.holdings.scoreboard.retire(cell);
+                }
+            }
+            Action::WatchListeners(watch) => self.watch_listeners(watch),
+            Action::FirstGenerationServes => self.first_generation_serves(),
+            Action::Log(level, line) => log!(level, "{line}"),
+            Action::LogStatistics => report::statistics(&self.holdings, &self.machine),
+            Action::LogWorkers => report::workers(&self.holdings, &self.machine),
+            Action::ReopenLog => self.reopen_log(false),
+            Action::RotateLog => self.reopen_log(true),
+            Action::RewritePidfiles => self.holdings.rewrite_pidfiles(),
+            Action::Refork => match spawn::second_master(&self.holdings) {
+                Ok(pid) => info!("new master copy spawned with pid {pid}"),
+                Err(error) => error!("second master not started: {error}"),
+            },
+            Action::FifoSlot(slot) => {
+                self.holdings.switch_fifo(slot);
+                self.watch_fifo();
+            }
+            Action::ReExec => self.reexec_due = true,
+            Action::Exit(code) => self.exit = Some(code),
+        }
+    }
+
+    fn spawn_zygote(&mut self, generation: Generation) {
+        match spawn::zygote(&self.holdings, generation) {
+            Ok((pid, channel)) => {
+                self.watch(channel.as_raw_fd(), Source::Zygote(generation));
+                self.zygotes.insert(generation, channel);
+                self.queue.push_back(Event::ZygoteSpawned { generation, pid });
+            }
+            Err(error) => {
+                let reason = format!("no zygote could be started: {error}");
+                self.queue.push_back(Event::ZygoteSpawnFailed { generation, reason });
+            }
+        }
+    }
+
+    fn drop_zygote_channel(&mut self, generation: Generation) {
+        if let Some(channel) = self.zygotes.remove(&generation) {
+            self.unwatch(channel.as_raw_fd(), Source::Zygote(generation));
+        }
+    }
+
+    fn spawn_worker(&mut self, birth: Birth) {
+        let worker = birth.worker;
+        if let Err(reason) = self.try_spawn_worker(birth) {
+            self.queue.push_back(Event::WorkerForkFailed { worker, reason });
+        }
+    }
+
+    fn try_spawn_worker(&mut self, birth: Birth) -> Result<(), String> {
+        let Birth { worker, slot, cell, generation, paused } = birth;
+        if cell >= CELLS {
+            return Err(format!("{CELLS} workers are alive already, the leaving ones included"));
+        }
+        let zygote = self.zygotes.get(&generation).ok_or("its zygote is gone")?;
+        let (ours, theirs): (WorkerChannel, _) = channel::pair().map_err(|error| error.to_string())?;
+        let board = self.holdings.scoreboard.open(cell);
+        board.set_state(WorkerState::Starting);
+        board.set_slot(u64::from(slot));
+        board.set_generation(generation);
+        board.set_started_at(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
+        // Workers of a generation that does not serve yet will do so under the next image.
+        let reloads = self.holdings.reloads + u64::from(generation != self.machine.generation());
+        let spawn = ToZygote::Spawn { worker, slot, cell, reloads, paused };
+        zygote.send(&spawn, &[theirs.as_fd()]).map_err(|error| format!("its zygote does not listen: {error}"))?;
+        self.watch(ours.as_raw_fd(), Source::Worker(worker));
+        self.workers.insert(worker, ours);
+        Ok(())
+    }
+
+    fn tell(&self, worker: WorkerId, message: &ToWorker) {
+        let Some(channel) = self.workers.get(&worker) else { return };
+        if let Err(error) = channel.send(message, &[]) {
+            // A worker that does not listen is dead, or stuck: then its deadline decides.
+            warn!("worker {worker} cannot be told {message:?}: {error}");
+        }
+    }
+
+    fn kill(&self, pid: process::Pid, signal: process::Signal) {
+        if let Err(error) = process::kill(pid, signal) {
+            warn!("cannot send {} to {pid}: {error}", signal.as_str());
+        }
+    }
+
+    fn watch_listeners(&mut self, watch: bool) {
+        let fds: Vec<_> = self.holdings.listeners.iter().map(|listener| listener.fd.as_raw_fd()).collect();
+        for fd in fds {
+            if watch {
+                self.watch(fd, Source::Listener);
+            } else {
+                self.unwatch(fd, Source::Listener);
+            }
+        }
+    }
+
+    fn first_generation_serves(&mut self) {
+        let generation = self.machine.generation();
+        if let Err(error) = startup::write_pidfiles(&mut self.holdings.pidfiles, &["safe-pidfile2", "safe-pidfile"]) {
+            error!("{error}");
+        }
+        let addresses: Vec<&str> = self.holdings.listeners.iter().map(|it| it.local.as_str()).collect();
+        let workers = self.machine.workers().filter(|(_, worker)| worker.is_ready()).count();
+        info!("ready: {workers} workers of generation {generation} accept on {}", addresses.join(", "));
+        if let Some(verdict) = self.verdict.take() {
+            startup::leave_terminal(&mut self.holdings);
+            verdict.success();
+        }
+    }
+
+    /// The master alone opens the log; the children get the new descriptor.
+    fn reopen_log(&mut self, rotate: bool) {
+        let reopened = if rotate { self.holdings.rotate_log() } else { self.holdings.reopen_log() };
+        match reopened {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return error!("the log could not be opened anew: {error}; the old one stays in use"),
+        }
+        let Some(log) = &self.holdings.log else { return };
+        for (generation, channel) in &self.zygotes {
+            if let Err(error) = channel.send(&ToZygote::LogFile, &[log.fd()]) {
+                warn!("zygote of generation {generation} keeps the old log: {error}");
+            }
+        }
+        for (worker, channel) in &self.workers {
+            if let Err(error) = channel.send(&ToWorker::LogFile, &[log.fd()]) {
+                warn!("worker {worker} keeps the old log: {error}");
+            }
+        }
+    }
+
+    /// Replaces the image. Coming back means that it failed, and that nothing has changed.
+    pub(super) fn reexec(&mut self) {
+        info!("binary reloading appserver...");
+        info!("running {}", self.holdings.binary().display());
+        // Blocked signals stay pending across execve; those already caught travel in the state.
+        if let Err(error) = signal::block(crate::control::MASTER_SIGNALS) {
+            warn!("signals could not be blocked: {error}");
+        }
+        let caught: Vec<_> = self.signals.pending().collect();
+        let die_on_term = self.holdings.config.die_on_term;
+        let pending: Vec<_> =
+            caught.iter().filter_map(|it| crate::control::signal_command(*it, die_on_term)).collect();
+        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers };
+        let generation = self.machine.generation();
+        let entries = self.proven.get(&generation).unwrap_or(&self.holdings.config.entries);
+        let error = reexec::reexec(&self.holdings, &self.machine, &channels, entries, &pending);
+        if let Err(error) = signal::unblock_all() {
+            warn!("signals could not be unblocked: {error}");
+        }
+        self.queue.push_back(Event::ReExecFailed { reason: format!("cannot execute {}: {error}", self.holdings.binary().display()) });
+        self.queue.extend(pending.into_iter().map(Event::Command));
+        self.holdings.set_title(generation);
+        self.reap();
+    }
+
+    /// The last things of a master.
+    pub(super) fn leave(mut self, code: u8) -> u8 {
+        self.holdings.clean_up();
+        info!("goodbye to appserver.");
+        code
+    }
+}

@@ -1,0 +1,131 @@
+//! Replacing the master's image in the same pid: what is packed, what is kept, what is left behind.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::boot::{BootRole, Envelope, c_string};
+use crate::channel::{WorkerChannel, ZygoteChannel};
+use crate::config::Entry;
+use crate::control::{Command, fifo::FifoState, pidfile::PidfileState, touch::Baseline};
+use crate::sys::{fd, process};
+
+use super::holdings::Holdings;
+use super::saved::SavedMaster;
+use super::state::Master;
+use super::workers::{Generation, WorkerId};
+
+/// What the old image leaves to the new one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Legacy {
+    /// The state machine.
+    pub machine: SavedMaster,
+    /// The configuration that the zygote of the serving generation has proven.
+    pub entries: Vec<Entry>,
+    /// Re-execs so far, this one included.
+    pub reloads: u64,
+    /// CLOCK_REALTIME seconds of the first start.
+    pub started_at: u64,
+    /// Descriptor of the scoreboard.
+    pub scoreboard: i32,
+    /// Descriptors of the hand-over queue: to take from, to give to.
+    #[serde(default)]
+    pub handover: Option<(i32, i32)>,
+    /// Control channels of the zygotes.
+    pub zygotes: BTreeMap<Generation, i32>,
+    /// Control channels of the workers.
+    pub workers: BTreeMap<WorkerId, i32>,
+    /// Pidfiles with the option that named them.
+    #[serde(default)]
+    pub pidfiles: Vec<(String, PidfileState)>,
+    /// The open FIFO and its slot.
+    #[serde(default)]
+    pub fifo: Option<(usize, FifoState)>,
+    /// Touch files as last seen, so that a touch during the exec is not missed.
+    #[serde(default)]
+    pub touch: Option<Baseline>,
+    /// The log file; descriptors 1 and 2 are it.
+    #[serde(default)]
+    pub log: Option<PathBuf>,
+}
+
+/// The children's channels, by what the state machine calls them.
+pub struct Channels<'a> {
+    /// Of the zygotes.
+    pub zygotes: &'a BTreeMap<Generation, ZygoteChannel>,
+    /// Of the workers.
+    pub workers: &'a BTreeMap<WorkerId, WorkerChannel>,
+}
+
+/// Replaces the image. Returns only when that failed; then nothing has been lost.
+///
+/// The caller has blocked the master's signals: they stay pending across `execve(2)`, while a
+/// handler would have nowhere to put them.
+pub fn reexec(holdings: &Holdings, machine: &Master, channels: &Channels<'_>, entries: &[Entry], pending: &[Command]) -> io::Error {
+    match try_reexec(holdings, machine, channels, entries, pending) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+fn try_reexec(
+    holdings: &Holdings,
+    machine: &Master,
+    channels: &Channels<'_>,
+    entries: &[Entry],
+    pending: &[Command],
+) -> io::Result<std::convert::Infallible> {
+    let legacy = Legacy {
+        machine: machine.save(Instant::now(), pending),
+        entries: entries.to_vec(),
+        reloads: holdings.reloads + 1,
+        started_at: holdings.started_at,
+        scoreboard: holdings.scoreboard.fd().as_raw_fd(),
+        handover: Some((holdings.handover.0.as_raw_fd(), holdings.handover.1.as_raw_fd())),
+        zygotes: channels.zygotes.iter().map(|(generation, it)| (*generation, it.as_raw_fd())).collect(),
+        workers: channels.workers.iter().map(|(worker, it)| (*worker, it.as_raw_fd())).collect(),
+        pidfiles: holdings.pidfiles.iter().map(|it| (it.option.to_owned(), it.file.state())).collect(),
+        fifo: holdings.fifos.active.as_ref().map(|it| (holdings.fifos.slot, it.state())),
+        touch: Some(holdings.touch.baseline().clone()),
+        log: holdings.log.as_ref().map(|log| log.path().to_owned()),
+    };
+    let listeners = holdings.listeners.iter().map(|listener| listener.state()).collect();
+    let envelope = Envelope::write(BootRole::Master, listeners, &legacy)?;
+
+    let mut keep: Vec<BorrowedFd<'_>> = vec![envelope.as_fd(), holdings.scoreboard.fd()];
+    keep.extend([holdings.handover.0.as_fd(), holdings.handover.1.as_fd()]);
+    keep.extend(holdings.listeners.iter().map(|listener| listener.fd.as_fd()));
+    keep.extend(channels.zygotes.values().map(AsFd::as_fd));
+    keep.extend(channels.workers.values().map(AsFd::as_fd));
+    keep.extend(holdings.pidfiles.iter().map(|it| it.file.fd()));
+    keep.extend(holdings.fifos.active.iter().map(|it| it.fd()));
+
+    let program = c_string(holdings.binary().as_os_str());
+    let (argv, env) = (holdings.start.argv_c(), holdings.start.env_c(&[], &[]));
+    // Marking instead of closing: a failing execve has lost nothing.
+    fd::mark_all_cloexec()?;
+    let error = exec_keeping(&keep, holdings, || process::exec(&program, &argv, &env));
+    for descriptor in &keep {
+        fd::set_cloexec(*descriptor, true)?;
+    }
+    Err(error)
+}
+
+fn exec_keeping(keep: &[BorrowedFd<'_>], holdings: &Holdings, exec: impl FnOnce() -> io::Error) -> io::Error {
+    for descriptor in keep {
+        if let Err(error) = fd::set_cloexec(*descriptor, false) {
+            return error;
+        }
+    }
+    if let Err(error) = std::env::set_current_dir(&holdings.start.cwd) {
+        return error;
+    }
+    let error = exec();
+    // Best effort: the directory was entered from there a moment ago.
+    let _ = std::env::set_current_dir(holdings.config.base_directory(&holdings.start.cwd));
+    error
+}

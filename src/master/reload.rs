@@ -1,0 +1,145 @@
+//! Reload: prepare, surge, drain, re-exec. Nothing is replaced before its successor is proven.
+
+use std::time::Instant;
+
+use log::Level;
+use serde::{Deserialize, Serialize};
+
+use crate::channel::DrainMode;
+use crate::control::Command;
+
+use super::event::Action;
+use super::state::{Master, Phase};
+use super::workers::{Generation, WorkerId};
+
+/// How far a reload has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadStage {
+    /// The new zygote loads the application.
+    Preparing,
+    /// The new workers start.
+    Surging,
+}
+
+/// A reload that has not replaced anything yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reload {
+    /// Number of this reload, for log and status.
+    pub id: u64,
+    /// The generation being prepared.
+    pub generation: Generation,
+    /// How far it has come.
+    pub stage: ReloadStage,
+    /// True when requests of the old workers are cut.
+    pub brutal: bool,
+}
+
+/// A reload whose new generation serves; what the image after the re-exec reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completed {
+    /// Number of the reload.
+    pub id: u64,
+    /// The generation that serves now.
+    pub generation: Generation,
+}
+
+impl Master {
+    /// Starts a reload, replaces one that is still preparing, or waits for one that is past that.
+    pub(super) fn request_reload(&mut self, now: Instant, command: Command) {
+        if self.phase != Phase::Running {
+            return self.defer(command);
+        }
+        match self.reload.clone() {
+            Some(Reload { stage: ReloadStage::Surging, .. }) => self.defer(command),
+            Some(Reload { id, generation, stage: ReloadStage::Preparing, .. }) => {
+                self.log(Level::Info, format!("reload {id} gives way to a newer one"));
+                self.reload = None;
+                self.dismiss_zygote(generation);
+                self.begin_reload(now, command);
+            }
+            None => self.begin_reload(now, command),
+        }
+    }
+
+    fn begin_reload(&mut self, now: Instant, command: Command) {
+        let id = self.next_reload;
+        self.next_reload += 1;
+        let generation = self.newest + 1;
+        let brutal = command == Command::BrutalReload;
+        self.reload = Some(Reload { id, generation, stage: ReloadStage::Preparing, brutal });
+        self.log(
+            Level::Info,
+            format!("reload {id} begins: preparing generation {generation} while generation {} serves", self.generation),
+        );
+        self.spawn_zygote(now, generation);
+    }
+
+    /// The new code is proven to load: start its workers beside the old ones.
+    pub(super) fn surge(&mut self, now: Instant) {
+        let Some(reload) = &mut self.reload else { return };
+        reload.stage = ReloadStage::Surging;
+        let (id, generation) = (reload.id, reload.generation);
+        self.log(Level::Info, format!("reload {id}: generation {generation} is loaded, starting its workers"));
+        for slot in 1..=self.desired {
+            self.spawn_worker(now, slot, generation, None);
+        }
+        self.check_surge(now);
+    }
+
+    /// Once every new worker accepts, the old ones drain and the image is replaced.
+    ///
+    /// The drain goes on across the re-exec: the master keeps its pid, so it stays the parent of the
+    /// old workers, and a response that takes minutes does not hold up the reload.
+    pub(super) fn check_surge(&mut self, now: Instant) {
+        let Some(reload) = self.reload.clone() else { return };
+        let ready = self.workers.values().filter(|it| it.generation == reload.generation && it.is_ready()).count();
+        if ready < self.desired as usize {
+            return;
+        }
+        let kind = if reload.brutal { "brutally" } else { "gracefully" };
+        self.log(Level::Info, format!("...{kind} killing workers..."));
+        let old: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, it)| it.generation != reload.generation).map(|(id, _)| *id).collect();
+        for worker in old {
+            self.drain(now, worker, if reload.brutal { DrainMode::Now } else { DrainMode::Handover });
+        }
+        for generation in self.zygotes.keys().copied().filter(|it| *it != reload.generation).collect::<Vec<_>>() {
+            self.dismiss_zygote(generation);
+        }
+        self.generation = reload.generation;
+        self.throttles.clear();
+        self.roll = None;
+        self.phase = Phase::ReExecuting;
+        self.push(Action::ReExec);
+    }
+
+    /// The new generation does not work: it goes, the old one stays as it was.
+    pub(super) fn refuse_reload(&mut self, now: Instant, reason: String) {
+        let Some(reload) = self.reload.take() else { return };
+        self.log(
+            Level::Error,
+            format!("reload {} refused: {reason}; generation {} serves on", reload.id, self.generation),
+        );
+        self.dismiss_zygote(reload.generation);
+        let new: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, it)| it.generation == reload.generation).map(|(id, _)| *id).collect();
+        for worker in new {
+            self.drain(now, worker, DrainMode::Handover);
+        }
+        self.resume_deferred(now);
+    }
+
+    /// `execve` came back: the new workers serve all the same, under the old image of the master.
+    pub(super) fn reexec_failed(&mut self, reason: String) {
+        self.phase = Phase::Running;
+        if let Some(reload) = self.reload.take() {
+            self.log(
+                Level::Error,
+                format!(
+                    "reload {}: the master could not be replaced: {reason}; the old master supervises generation {}",
+                    reload.id, reload.generation
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What the master tells the log about its workers.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use log::{error, info};
+
+use crate::scoreboard::{Cell, Scoreboard};
+use crate::sys::process::{Exit, Pid};
+
+use super::holdings::Holdings;
+use super::state::Master;
+
+/// A worker died that was not told to: the cause, and what it was doing.
+pub fn death(cell: &Cell<'_>, slot: u32, pid: Pid, exit: Exit, reason: Option<&str>) {
+    let how = match exit {
+        Exit::Signal { .. } => format!("killed by {exit}"),
+        Exit::Code(_) => format!("with {exit}"),
+    };
+    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let requests = cell.requests();
+    let doing = match (cell.in_flight(), cell.last_request()) {
+        (_, last) if last.is_empty() => "it had no request yet".to_owned(),
+        (0, last) => format!("idle after {requests} requests, the last one was {last}"),
+        (many, last) => format!("with {many} requests in flight, the last one begun is {last}"),
+    };
+    error!("DAMN ! worker {slot} (pid: {pid}) died {how} :( trying respawn ...{reason} ({doing})");
+}
+
+/// USR1 and FIFO `s`: the configuration and the counters.
+pub fn statistics(holdings: &Holdings, machine: &Master) {
+    info!(";appserver instance configuration");
+    info!("[appserver]");
+    for entry in &holdings.config.entries {
+        info!("{} = {}", entry.name, entry.value.as_deref().unwrap_or("true"));
+    }
+    info!(";end of configuration");
+    info!("workers total requests: {}", holdings.scoreboard.total_requests());
+    for (_, worker) in machine.workers() {
+        let cell = holdings.scoreboard.cell(worker.cell);
+        info!(
+            "worker {} generation {} requests: {} exceptions: {} tx: {} avg_rt: {} us connections: {}",
+            worker.slot,
+            worker.generation,
+            cell.requests(),
+            cell.exceptions(),
+            cell.tx_bytes(),
+            cell.average_micros(),
+            cell.connections()
+        );
+    }
+}
+
+/// USR2: what each worker is doing.
+pub fn workers(holdings: &Holdings, machine: &Master) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    info!(
+        "master {} generation {} reloads {}{}",
+        crate::sys::process::this(),
+        machine.generation(),
+        holdings.reloads,
+        if machine.is_paused() { ", paused" } else { "" }
+    );
+    for (_, worker) in machine.workers() {
+        info!("{}", worker_line(&holdings.scoreboard, worker.cell, now.as_micros() as u64));
+    }
+}
+
+/// One worker in one line; for the log and for `--status`.
+pub fn worker_line(scoreboard: &Scoreboard, cell: usize, now_micros: u64) -> String {
+    let cell = scoreboard.cell(cell);
+    let uptime = (now_micros / 1_000_000).saturating_sub(cell.started_at());
+    let mut line = format!(
+        "worker {} (pid: {}, generation {}) {}, up {uptime} s, {} requests, {} connections, {} in flight",
+        cell.slot(),
+        cell.pid(),
+        cell.generation(),
+        cell.state().name(),
+        cell.requests(),
+        cell.connections(),
+        cell.in_flight(),
+    );
+    if cell.in_flight() > 0 && cell.request_start() > 0 {
+        let milliseconds = now_micros.saturating_sub(cell.request_start()) / 1000;
+        line.push_str(&format!(", busy for {milliseconds} ms with {}", cell.last_request()));
+    }
+    line
+}

@@ -1,0 +1,161 @@
+//! The state machine across a re-exec: what the old image tells the new one.
+//!
+//! Both may be of different releases, so every field that came later has a default, and instants
+//! travel as milliseconds from now.
+
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::channel::DrainMode;
+use crate::control::Command;
+use crate::sys::process::Pid;
+
+use super::reload::Completed;
+use super::state::{Master, Phase, Policy};
+use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
+
+/// A worker as it travels.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SavedWorker {
+    /// Identity.
+    pub id: WorkerId,
+    slot: SlotId,
+    /// Scoreboard cell.
+    pub cell: usize,
+    generation: Generation,
+    pid: Option<i32>,
+    stage: SavedStage,
+    #[serde(default)]
+    replaces: Option<WorkerId>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum SavedStage {
+    Starting { left_ms: u64 },
+    Ready { for_ms: u64 },
+    Leaving { for_ms: u64, left_ms: u64, mode: DrainMode },
+}
+
+/// A zygote as it travels.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SavedZygote {
+    /// Its generation.
+    pub generation: Generation,
+    pid: i32,
+    ready: bool,
+}
+
+/// The state machine as it travels.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SavedMaster {
+    generation: Generation,
+    newest: Generation,
+    /// Zygotes alive, the dismissed ones too: they still have to be reaped.
+    pub zygotes: Vec<SavedZygote>,
+    /// Workers alive, the draining ones too.
+    pub workers: Vec<SavedWorker>,
+    next_worker: WorkerId,
+    next_reload: u64,
+    desired: u32,
+    processes: u32,
+    #[serde(default)]
+    paused: bool,
+    #[serde(default)]
+    deferred: Vec<Command>,
+    /// The reload that this re-exec belongs to.
+    #[serde(default)]
+    pub completed: Option<Completed>,
+}
+
+fn left(now: Instant, instant: Instant) -> u64 {
+    instant.saturating_duration_since(now).as_millis() as u64
+}
+
+fn ago(now: Instant, milliseconds: u64) -> Instant {
+    now.checked_sub(Duration::from_millis(milliseconds)).unwrap_or(now)
+}
+
+impl Master {
+    /// Packs the state for the next image; `pending` are commands that arrived too late for this one.
+    pub fn save(&self, now: Instant, pending: &[Command]) -> SavedMaster {
+        let workers = self.workers.iter().map(|(id, worker)| SavedWorker {
+            id: *id,
+            slot: worker.slot,
+            cell: worker.cell,
+            generation: worker.generation,
+            pid: worker.pid.map(Pid::as_raw),
+            stage: match worker.stage {
+                Stage::Starting { deadline } => SavedStage::Starting { left_ms: left(now, deadline) },
+                Stage::Ready { since } => SavedStage::Ready { for_ms: left(since, now) },
+                Stage::Leaving { since, kill_at, mode } => {
+                    SavedStage::Leaving { for_ms: left(since, now), left_ms: left(now, kill_at), mode }
+                }
+            },
+            replaces: worker.replaces,
+        });
+        let zygotes = self.zygotes.iter().filter_map(|(generation, zygote)| {
+            let ready = zygote.stage == ZygoteStage::Ready;
+            zygote.pid.map(|pid| SavedZygote { generation: *generation, pid: pid.as_raw(), ready })
+        });
+        SavedMaster {
+            generation: self.generation,
+            newest: self.newest,
+            zygotes: zygotes.collect(),
+            workers: workers.collect(),
+            next_worker: self.next_worker,
+            next_reload: self.next_reload,
+            desired: self.desired,
+            processes: self.policy.processes,
+            paused: self.paused,
+            deferred: self.deferred.iter().copied().chain(pending.iter().copied()).collect(),
+            completed: self.reload.as_ref().map(|it| Completed { id: it.id, generation: it.generation }),
+        }
+    }
+
+    /// Takes over what the previous image left; the policy is that of the new configuration.
+    pub fn restore(saved: SavedMaster, policy: Policy, now: Instant) -> Self {
+        let mut master = Master::new(policy);
+        master.phase = Phase::Running;
+        master.generation = saved.generation;
+        master.newest = saved.newest;
+        master.next_worker = saved.next_worker;
+        master.next_reload = saved.next_reload;
+        // A changed `processes` takes effect; a count lowered by hand or by cheap mode stays.
+        if saved.desired != saved.processes {
+            master.desired = saved.desired.min(master.policy.processes);
+        }
+        master.paused = saved.paused;
+        master.deferred = saved.deferred.into();
+        let dismissed = || ZygoteStage::Failed { reason: "dismissed".to_owned(), code: 1 };
+        for zygote in saved.zygotes {
+            let stage = if zygote.ready { ZygoteStage::Ready } else { dismissed() };
+            master.zygotes.insert(zygote.generation, Zygote { pid: Some(Pid::from_raw(zygote.pid)), stage });
+        }
+        master.workers = saved.workers.into_iter().map(|worker| (worker.id, worker.restore(now))).collect();
+        let slots = master.workers.values().map(|worker| ((worker.generation, worker.slot), 1));
+        master.forks = slots.collect();
+        master
+    }
+}
+
+impl SavedWorker {
+    fn restore(self, now: Instant) -> Worker {
+        let later = |milliseconds| now + Duration::from_millis(milliseconds);
+        Worker {
+            slot: self.slot,
+            cell: self.cell,
+            generation: self.generation,
+            pid: self.pid.map(Pid::from_raw),
+            stage: match self.stage {
+                SavedStage::Starting { left_ms } => Stage::Starting { deadline: later(left_ms) },
+                SavedStage::Ready { for_ms } => Stage::Ready { since: ago(now, for_ms) },
+                SavedStage::Leaving { for_ms, left_ms, mode } => {
+                    Stage::Leaving { since: ago(now, for_ms), kill_at: later(left_ms), mode }
+                }
+            },
+            replaces: self.replaces,
+            doomed: None,
+        }
+    }
+}
