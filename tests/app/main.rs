@@ -1,0 +1,174 @@
+//! The application of the black-box tests: it waits, spins, streams, leaks and dies on request.
+//!
+//! | Path | What it does |
+//! |---|---|
+//! | `/` | `hello VERSION`, the version read when the application was loaded |
+//! | `/pid` | the worker's pid |
+//! | `/info` | JSON: what the worker process looks like from inside |
+//! | `/sleep?ms=N` | answers after N ms, waiting: occupies its slot, not the worker |
+//! | `/spin?ms=N` | answers after N ms, computing: blocks the whole worker |
+//! | `/stream?chunks=N&ms=M&size=K` | N pieces of K bytes, one every M ms, then the line `end` |
+//! | `/echo` | the request body, streamed; with `?sum=1` its length and checksum as JSON |
+//! | `/exit?code=N`, `/abort`, `/kill9` | three ways for a worker to die |
+//! | `/openfd?n=K` | leaks a descriptor without close-on-exec, numbered from K up; answers the number |
+//! | `/reload`, `/stop` | asks the master |
+//! | `/fail` | 500 |
+
+use std::error::Error;
+use std::fs::File;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use appserver::app::{App, AppCommand, Reply, Request, RequestBody, Response, ResponseBody, WorkerInfo};
+use appserver::config::Config;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+mod body;
+mod checksum;
+mod info;
+mod settings;
+
+use checksum::Checksum;
+use settings::{Settings, WorkerStart};
+
+fn main() -> ExitCode {
+    appserver::run(build)
+}
+
+fn build(_config: &Config) -> Result<Box<dyn App>, Box<dyn Error>> {
+    let settings = Settings::read()?;
+    settings.act_on_load()?;
+    Ok(Box::new(TestApp { settings, worker: None }))
+}
+
+struct TestApp {
+    settings: Settings,
+    worker: Option<WorkerInfo>,
+}
+
+impl App for TestApp {
+    fn worker_started(&mut self, worker: &WorkerInfo) {
+        self.worker = Some(worker.clone());
+        match self.settings.worker_start {
+            WorkerStart::Ok => {}
+            WorkerStart::Crash => std::process::abort(),
+            WorkerStart::Hang => settings::hang(),
+        }
+    }
+
+    fn call(&self, request: Request) -> Reply {
+        let uri = request.head.uri.clone();
+        let query = Query(uri.query().unwrap_or_default());
+        match uri.path() {
+            "/" => text(format!("hello {}\n", self.settings.version)),
+            "/pid" => text(format!("{}\n", std::process::id())),
+            "/info" => json(&info::describe(&self.settings.version, self.worker.as_ref())),
+            "/sleep" => sleep(query.millis("ms")),
+            "/spin" => spin(query.millis("ms")),
+            "/stream" => {
+                let (count, size) = (query.number("chunks", 10), query.number("size", 16));
+                answer(200, ResponseBody::Stream(Box::pin(body::pieces(count, size, query.millis("ms")))))
+            }
+            "/echo" if query.number("sum", 0) == 1 => Reply::Later(Box::pin(sum(request.body))),
+            "/echo" => answer(200, ResponseBody::Stream(Box::pin(request.body))),
+            "/exit" => std::process::exit(i32::try_from(query.number("code", 0)).unwrap_or(1)),
+            "/abort" => std::process::abort(),
+            "/kill9" => {
+                kill(Pid::this(), Signal::SIGKILL).expect("a process may kill itself");
+                text("still here\n".to_owned())
+            }
+            "/openfd" => leak_descriptor(query.number("n", 100)),
+            "/reload" => self.ask(AppCommand::Reload),
+            "/stop" => self.ask(AppCommand::Stop),
+            "/fail" => answer(500, ResponseBody::Full(Bytes::from_static(b"failed as asked\n"))),
+            _ => answer(404, ResponseBody::Full(Bytes::from_static(b"no such test\n"))),
+        }
+    }
+}
+
+impl TestApp {
+    fn ask(&self, command: AppCommand) -> Reply {
+        let worker = self.worker.as_ref().expect("workers are started before they serve");
+        (worker.master)(command);
+        text("asked\n".to_owned())
+    }
+}
+
+/// The query string of a request.
+struct Query<'a>(&'a str);
+
+impl Query<'_> {
+    fn number(&self, name: &str, default: u64) -> u64 {
+        let pairs = self.0.split('&').filter_map(|pair| pair.split_once('='));
+        let value = pairs.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse().ok());
+        value.unwrap_or(default)
+    }
+
+    fn millis(&self, name: &str) -> Duration {
+        Duration::from_millis(self.number(name, 0))
+    }
+}
+
+fn response(status: u16, body: ResponseBody) -> Response {
+    let builder = http::Response::builder().status(status).header("content-type", "text/plain");
+    builder.body(body).expect("status and header are valid")
+}
+
+fn answer(status: u16, body: ResponseBody) -> Reply {
+    Reply::Now(response(status, body))
+}
+
+fn text(text: String) -> Reply {
+    answer(200, ResponseBody::Full(text.into()))
+}
+
+fn json(value: &serde_json::Value) -> Reply {
+    text(value.to_string())
+}
+
+fn sleep(time: Duration) -> Reply {
+    Reply::Later(Box::pin(async move {
+        tokio::time::sleep(time).await;
+        response(200, ResponseBody::Full(Bytes::from_static(b"slept\n")))
+    }))
+}
+
+fn spin(time: Duration) -> Reply {
+    let start = Instant::now();
+    while start.elapsed() < time {
+        std::hint::spin_loop();
+    }
+    text("spun\n".to_owned())
+}
+
+/// Reads the whole body and answers what arrived.
+async fn sum(mut body: RequestBody) -> Response {
+    let (mut length, mut checksum) = (0, Checksum::default());
+    while let Some(frame) = body.frame().await {
+        match frame.map(http_body::Frame::into_data) {
+            Ok(Ok(data)) => {
+                length += data.len();
+                checksum.update(&data);
+            }
+            Ok(Err(_trailers)) => {}
+            Err(error) => return response(400, ResponseBody::Full(format!("{error}\n").into())),
+        }
+    }
+    let answer = serde_json::json!({ "length": length, "checksum": checksum.to_string() });
+    response(200, ResponseBody::Full(answer.to_string().into()))
+}
+
+fn leak_descriptor(from: u64) -> Reply {
+    let number = i32::try_from(from).ok().and_then(|from| {
+        let null = File::open("/dev/null").ok()?;
+        fcntl(&null, FcntlArg::F_DUPFD(from)).ok()
+    });
+    match number {
+        Some(number) => text(format!("{number}\n")),
+        None => answer(500, ResponseBody::Full(Bytes::from_static(b"no descriptor to be had\n"))),
+    }
+}

@@ -1,0 +1,13 @@
+//! Black-box tests: the real binary, real processes, real sockets; one file per promise.
+
+mod support;
+
+mod bed;
+mod broken_reload;
+mod fifo;
+mod http_rules;
+mod main_job;
+mod pidfile;
+mod reload;
+mod signals;
+mod stop;

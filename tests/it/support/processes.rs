@@ -1,0 +1,90 @@
+//! Processes as `/proc` shows them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::sync::Once;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+/// The fields of `/proc/PID/stat` that the tests need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Process id.
+    pub pid: u32,
+    /// Parent.
+    pub parent: u32,
+    /// Process group.
+    pub group: u32,
+    /// Dead, but not reaped yet.
+    pub zombie: bool,
+}
+
+/// One process; `None` when it does not exist.
+pub fn stat(pid: u32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command name stands in parentheses and may itself contain some, see proc_pid_stat(5).
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    let zombie = matches!(fields.next()?, "Z" | "X");
+    Some(Stat { pid, zombie, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
+}
+
+/// True while the process runs.
+pub fn is_alive(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| !stat.zombie)
+}
+
+/// All running processes that `wanted` picks.
+pub fn list(wanted: impl Fn(&Stat) -> bool) -> Vec<Stat> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(stat).filter(|stat| !stat.zombie && wanted(stat)).collect()
+}
+
+/// The title of a process, as `ps` shows it.
+pub fn title(pid: u32) -> String {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&raw).replace('\0', " ").trim().to_owned()
+}
+
+/// Open descriptors of a process and what they lead to.
+pub fn descriptors(pid: u32) -> BTreeMap<u32, PathBuf> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let descriptor = |entry: fs::DirEntry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, entry.path().read_link().ok()?))
+    };
+    entries.filter_map(descriptor).collect()
+}
+
+/// What kinds of descriptors a process has open, and how many of each: for comparing processes
+/// or moments. Inode numbers of sockets and pipes are left out, they differ each time.
+pub fn descriptor_kinds(pid: u32) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for target in descriptors(pid).into_values() {
+        let target = target.to_string_lossy().into_owned();
+        let kind = match target.split_once(":[") {
+            Some((kind @ ("socket" | "pipe"), _)) => kind.to_owned(),
+            _ => target,
+        };
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
+}
+
+/// Makes sure that no server inherits what the test runner itself inherited, such as the job
+/// server of make: its descriptors would be counted as the server's.
+pub fn keep_own_descriptors() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        for number in descriptors(std::process::id()).into_keys().filter(|&number| number > 2) {
+            let number = number.try_into().expect("descriptors are small numbers");
+            // SAFETY: it is only used for one call, which changes nothing for a descriptor that the
+            // standard library opened and fails for one that was closed since it was listed.
+            #[allow(unsafe_code)]
+            let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+            let _ = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
+        }
+    });
+}
