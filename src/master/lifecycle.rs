@@ -124,7 +124,7 @@ fn try_resume(
             }
         }
     });
-    let holdings = Holdings {
+    let mut holdings = Holdings {
         listeners,
         scoreboard: Arc::new(scoreboard),
         handover: match legacy.handover {
@@ -159,6 +159,7 @@ fn try_resume(
             completed.id
         );
     }
+    holdings.follow_config();
     let mut runner = Runner::new(machine, holdings, signals, None)?;
     runner.holdings.set_title(generation);
     for (generation, raw) in legacy.zygotes {
@@ -166,6 +167,9 @@ fn try_resume(
     }
     for (worker, raw) in legacy.workers {
         runner.adopt_worker(worker, Channel::new(claim(raw)?));
+    }
+    if runner.holdings.follow_log() {
+        runner.pass_log_on();
     }
     // Children may have died while nobody was there to hear of it.
     runner.reap();

@@ -13,7 +13,6 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::channel::{FromWorker, FromZygote, Incoming, WorkerChannel, ZygoteChannel};
-use crate::config::Entry;
 use crate::control::fifo::Restored;
 use crate::control::fifo_watch::FifoWatch;
 use crate::control::{self, Command};
@@ -40,7 +39,7 @@ pub mod workers;
 pub use lifecycle::{catch_signals, resume, start};
 
 use event::Event;
-use holdings::Holdings;
+use holdings::{Holdings, Proven};
 use startup::Verdict;
 use state::{Master, Phase};
 use workers::{Generation, WorkerId};
@@ -70,8 +69,8 @@ pub(crate) struct Runner {
     next_token: usize,
     zygotes: BTreeMap<Generation, ZygoteChannel>,
     workers: BTreeMap<WorkerId, WorkerChannel>,
-    /// The configuration each zygote has proven.
-    proven: BTreeMap<Generation, Vec<Entry>>,
+    /// What the zygotes have proven that do not serve yet.
+    proven: BTreeMap<Generation, Proven>,
     queue: VecDeque<Event>,
     verdict: Option<Verdict>,
     next_touch: Option<Instant>,
@@ -231,9 +230,17 @@ impl Runner {
         let Some(channel) = self.zygotes.get(&generation) else { return };
         loop {
             let event = match channel.receive() {
-                Ok(Incoming::Message(message, _)) => match message {
-                    FromZygote::Loaded { entries } => {
-                        self.proven.insert(generation, entries);
+                Ok(Incoming::Message(message, fds)) => match message {
+                    FromZygote::Loaded { entries, listeners } => {
+                        let proven = Proven { entries, listeners, fds };
+                        if generation == self.machine.generation() {
+                            // First start, or in place of a zygote that was lost: it serves at once.
+                            if let Err(error) = self.holdings.adopt(proven) {
+                                error!("the configuration of generation {generation}: {error}");
+                            }
+                        } else {
+                            self.proven.insert(generation, proven);
+                        }
                         Event::ZygoteLoaded { generation }
                     }
                     FromZygote::LoadFailed { reason, code } => {

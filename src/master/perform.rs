@@ -30,6 +30,9 @@ impl Runner {
             Action::SpawnZygote { generation } => self.spawn_zygote(generation),
             Action::DismissZygote { generation, pid } => {
                 self.drop_zygote_channel(generation);
+                if let Some(proven) = self.proven.remove(&generation) {
+                    proven.discard();
+                }
                 if let Some(pid) = pid {
                     self.kill(pid, process::Signal::SIGKILL);
                 }
@@ -185,6 +188,11 @@ impl Runner {
                 return error!("the log could not be opened anew: {error}; the old one stays in use");
             }
         }
+        self.pass_log_on();
+    }
+
+    /// Gives the log's descriptor to the children.
+    pub(super) fn pass_log_on(&self) {
         let Some(log) = &self.holdings.log else { return };
         for (generation, channel) in &self.zygotes {
             if let Err(error) = channel.send(&ToZygote::LogFile, &[log.fd()]) {
@@ -210,10 +218,14 @@ impl Runner {
         let die_on_term = self.holdings.config.die_on_term;
         let pending: Vec<_> =
             caught.iter().filter_map(|it| crate::control::signal_command(*it, die_on_term)).collect();
-        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers };
         let generation = self.machine.generation();
-        let entries = self.proven.get(&generation).unwrap_or(&self.holdings.config.entries);
-        let error = reexec::reexec(&self.holdings, &self.machine, &channels, entries, &pending);
+        if let Some(proven) = self.proven.remove(&generation)
+            && let Err(error) = self.holdings.adopt(proven)
+        {
+            error!("the new configuration of the master is not in effect: {error}");
+        }
+        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers };
+        let error = reexec::reexec(&self.holdings, &self.machine, &channels, &pending);
         if let Err(error) = signal::unblock_all() {
             warn!("signals could not be unblocked: {error}");
         }

@@ -15,7 +15,8 @@ use crate::control::fifo::MasterFifo;
 use crate::control::pidfile::Pidfile;
 use crate::control::touch::{Baseline, TouchFiles};
 use crate::logging::logfile::LogFile;
-use crate::net::{self, BindOptions, Listener};
+use crate::net::Listener;
+use crate::net::set::ListenerSet;
 use crate::scoreboard::Scoreboard;
 use crate::sys::process::{self, Fork};
 use crate::sys::title::Title;
@@ -105,7 +106,7 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
     std::env::set_current_dir(&base)
         .map_err(|error| StartError::new(&format!("chdir: cannot enter {}", base.display()), error))?;
     let listeners = match sockets {
-        Sockets::Bind => bind_all(&config)?,
+        Sockets::Bind => ListenerSet::bind(&config, Vec::new()).map_err(StartError)?.into_listeners(),
         Sockets::Shared(listeners) | Sockets::Kept(listeners) => listeners,
     };
     write_pidfiles(&mut pidfiles, &["pidfile"])?;
@@ -167,39 +168,6 @@ pub fn watch_touch_files(config: &Config, base: &Path, earlier: &Baseline) -> To
         warn!("touch-reload: {reason}; looking once a second instead");
     }
     touch
-}
-
-fn bind_all(config: &Config) -> Result<Vec<Listener>, StartError> {
-    let (backlog, note) = net::effective_backlog(config.backlog);
-    if let Some(note) = note {
-        warn!("{note}");
-    }
-    let chown = match &config.chown_socket {
-        Some(owner) => {
-            Some(cred::parse_owner(owner).map_err(|error| StartError::new("chown-socket", error))?)
-        }
-        None => None,
-    };
-    let options = BindOptions { backlog, reuse_port: config.reuse_port, chmod: config.chmod_socket, chown };
-    let mut listeners = Vec::new();
-    for spec in &config.listeners {
-        match Listener::bind(&spec.address, &options) {
-            Ok(listener) => {
-                if let Err(error) = listener.set_nodelay(config.tcp_nodelay) {
-                    warn!("tcp-nodelay on {}: {error}", listener.local);
-                }
-                listeners.push(listener);
-            }
-            Err(error) => {
-                listeners.iter().for_each(|listener: &Listener| {
-                    // Made a moment ago by this start, which fails: leave nothing behind.
-                    let _ = listener.remove_if_ours();
-                });
-                return Err(StartError(format!("{error} ({})", spec.origin)));
-            }
-        }
-    }
-    Ok(listeners)
 }
 
 /// Writes those of the claimed pidfiles whose time has come.
