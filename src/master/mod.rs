@@ -32,9 +32,12 @@ mod saved;
 pub mod spawn;
 mod startup;
 pub mod state;
+mod stop;
+mod supervision;
 #[cfg(test)]
 mod tests;
 pub mod workers;
+mod zygotes;
 
 pub use lifecycle::{catch_signals, resume, start};
 
