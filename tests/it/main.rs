@@ -4,11 +4,15 @@ mod support;
 
 mod bed;
 mod broken_reload;
+mod descriptors;
 mod fifo;
 mod http_rules;
 mod main_job;
 mod pidfile;
+mod races;
 mod reload;
+mod reload_storm;
 mod signals;
 mod stop;
+mod supervision;
 mod takeover;

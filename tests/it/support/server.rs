@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::gate::Gate;
 use super::http::{Client, Response, Target};
 use super::log::{CapturedLog, Mark};
 use super::{LIMIT, eventually, http, processes};
@@ -168,6 +169,17 @@ impl Builder {
         let copy = self.path("server-under-test");
         copy_program(&self.program, &copy);
         self.program = copy;
+        self
+    }
+
+    /// The binary that will run.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Runs a file in the server's directory.
+    pub fn run_from(mut self, name: &str) -> Self {
+        self.program = self.path(name);
         self
     }
 
@@ -342,6 +354,29 @@ impl Server {
     /// Pids of all children of the master: zygotes and workers.
     pub fn children(&self) -> Vec<u32> {
         processes::list(|stat| stat.parent == self.pid()).iter().map(|stat| stat.pid).collect()
+    }
+
+    /// Pids of the zygotes, the dismissed ones too.
+    pub fn zygotes(&self) -> Vec<u32> {
+        let workers = self.workers();
+        let is_zygote = |pid: &u32| {
+            // A worker carries the title of its zygote until it has one of its own.
+            workers.iter().all(|worker| worker.pid != *pid) && processes::title(*pid).contains("zygote")
+        };
+        self.children().into_iter().filter(is_zygote).collect()
+    }
+
+    /// The one zygote, once it is alone.
+    pub fn zygote(&self) -> u32 {
+        eventually("there is one zygote", LIMIT, || match self.zygotes()[..] {
+            [zygote] => Some(zygote),
+            _ => None,
+        })
+    }
+
+    /// Opens a gate in its directory.
+    pub fn gate(&self) -> Gate {
+        Gate::new(self.path("gate"))
     }
 
     /// Kinds of descriptors the master has open.
