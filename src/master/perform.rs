@@ -29,12 +29,14 @@ impl Runner {
         match action {
             Action::SpawnZygote { generation } => self.spawn_zygote(generation),
             Action::DismissZygote { generation, pid } => {
-                self.drop_zygote_channel(generation);
                 if let Some(proven) = self.proven.remove(&generation) {
                     proven.discard();
                 }
-                if let Some(pid) = pid {
-                    self.kill(pid, process::Signal::SIGKILL);
+                match pid {
+                    // Its channel stays until it is reaped: it may just have reported a worker that
+                    // nobody wants any more and that has to be killed, too.
+                    Some(pid) => self.kill(pid, process::Signal::SIGKILL),
+                    None => self.drop_zygote_channel(generation),
                 }
             }
             Action::SpawnWorker { worker, slot, cell, generation, paused } => {
