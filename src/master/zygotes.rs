@@ -9,7 +9,7 @@ use crate::sys::process::{Exit, Pid, Signal};
 
 use super::event::Action;
 use super::state::{Master, Phase};
-use super::workers::{Generation, Throttle, Zygote, ZygoteStage};
+use super::workers::{Generation, Throttle, Worker, WorkerId, Zygote, ZygoteStage};
 
 impl Master {
     pub(super) fn spawn_zygote(&mut self, now: Instant, generation: Generation) {
@@ -29,6 +29,10 @@ impl Master {
 
     pub(super) fn zygote_loaded(&mut self, now: Instant, generation: Generation) {
         let Some(zygote) = self.zygotes.get_mut(&generation) else { return };
+        if !matches!(zygote.stage, ZygoteStage::Loading { .. }) {
+            // Dismissed, or too late: it has been killed meanwhile.
+            return;
+        }
         zygote.stage = ZygoteStage::Ready;
         if generation == self.generation {
             self.zygote_throttle = Throttle::default();
@@ -50,6 +54,7 @@ impl Master {
     pub(super) fn zygote_exited(&mut self, now: Instant, generation: Generation, exit: Exit) {
         let Some(zygote) = self.zygotes.remove(&generation) else { return };
         self.push(Action::DismissZygote { generation, pid: None });
+        self.forget_unforked(generation);
         match zygote.stage {
             ZygoteStage::Failed { reason, code } => self.zygote_failed(now, generation, reason, code),
             ZygoteStage::Loading { .. } => {
@@ -59,6 +64,20 @@ impl Master {
             ZygoteStage::Ready if self.stopping() => {}
             ZygoteStage::Ready => {
                 self.zygote_failed(now, generation, format!("the zygote ended with {exit}"), EXIT_ERROR);
+            }
+        }
+    }
+
+    /// Workers that a zygote was asked for and will never fork: the slots are free for the next one.
+    fn forget_unforked(&mut self, generation: Generation) {
+        let unforked = |worker: &Worker| worker.generation == generation && worker.pid.is_none();
+        let lost: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, worker)| unforked(worker)).map(|(id, _)| *id).collect();
+        for id in lost {
+            let Some(worker) = self.workers.remove(&id) else { continue };
+            self.push(Action::Retire { worker: id, cell: worker.cell });
+            if worker.replaces.is_some() {
+                self.abort_roll("the zygote ended before it had forked the next worker");
             }
         }
     }
