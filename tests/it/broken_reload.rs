@@ -162,8 +162,13 @@ fn a_binary_that_is_none() {
 
 #[test]
 fn a_binary_that_may_not_be_executed() {
-    let allow = |server: &Server, mode| fs::set_permissions(server.program(), Permissions::from_mode(mode)).unwrap();
-    is_refused_from_the_start("cannot execute ", |server| allow(server, 0o644), |server| allow(server, 0o755));
+    let allow =
+        |server: &Server, mode| fs::set_permissions(server.program(), Permissions::from_mode(mode)).unwrap();
+    is_refused_from_the_start(
+        "cannot execute ",
+        |server| allow(server, 0o644),
+        |server| allow(server, 0o755),
+    );
 }
 
 #[test]

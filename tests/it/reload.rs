@@ -195,7 +195,8 @@ fn another_release(server: &Server, version: &str) -> PathBuf {
     fs::write(server.path("draft"), program).unwrap();
     // Copied once more, because a file that was just written cannot always be executed.
     copy_program(&server.path("draft"), &server.path("another"));
-    fs::set_permissions(server.path("another"), fs::metadata(server.program()).unwrap().permissions()).unwrap();
+    fs::set_permissions(server.path("another"), fs::metadata(server.program()).unwrap().permissions())
+        .unwrap();
     server.path("another")
 }
 

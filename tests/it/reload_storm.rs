@@ -108,7 +108,11 @@ fn a_hundred_reloads_change_only_what_they_are_for() {
     let mut seen: BTreeSet<u32> = server.children().into_iter().collect();
     for generation in 2..=RELOADS + 1 {
         // By turns as operators do it: the FIFO and the signal have to survive, too.
-        if generation % 2 == 0 { server.fifo("r") } else { server.signal(nix::sys::signal::Signal::SIGHUP) }
+        if generation % 2 == 0 {
+            server.fifo("r")
+        } else {
+            server.signal(nix::sys::signal::Signal::SIGHUP)
+        }
         server.wait_reloaded(generation);
         let fresh = eventually("zygote and workers are new, the old ones gone", LIMIT, || {
             let children = server.children();

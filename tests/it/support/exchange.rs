@@ -23,7 +23,8 @@ impl Exchange {
         let mut connection = Self::open(target, "/echo", &[]);
         connection.send(&half()).expect("the server reads");
         let head = connection.receive_begin().expect("the application answers");
-        let pid = head.header("x-pid").and_then(|pid| pid.parse().ok()).expect("the application tells its pid");
+        let pid =
+            head.header("x-pid").and_then(|pid| pid.parse().ok()).expect("the application tells its pid");
         Exchange { connection, begun: Some(head), pid }
     }
 

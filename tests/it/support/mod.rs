@@ -25,7 +25,6 @@ pub mod processes;
 pub mod server;
 
 pub use exchange::Exchange;
-pub use gate::Gate;
 pub use http::{Client, Connection, Failure, Target, get};
 pub use load::{Load, LoadSpec};
 pub use server::Server;

@@ -394,6 +394,11 @@ impl Server {
         let status =
             eventually("the master exits", limit, || self.child.try_wait().expect("it is our child"));
         self.exited = Some(status);
+        // Of two processes in the last moments of their exit, either may have closed the log first.
+        eventually("what has let go of everything is gone", limit, || {
+            let group = processes::list(|stat| stat.group == self.pid());
+            (!group.iter().any(|stat| processes::descriptors(stat.pid).is_empty())).then_some(())
+        });
         status
     }
 
