@@ -162,9 +162,14 @@ impl Holdings {
     }
 
     fn remove_fifos(&mut self) {
-        if let Some(fifo) = self.fifos.active.take() {
-            let path = fifo.path().to_owned();
-            match fifo.remove_if_ours() {
+        let active = self.fifos.active.take();
+        for path in &self.fifos.paths {
+            let removal = match &active {
+                Some(fifo) if fifo.path() == path => fifo.remove_if_ours(),
+                // Commands may have come from there before another slot was chosen.
+                _ => MasterFifo::remove_idle(path),
+            };
+            match removal {
                 Removal::Removed => info!("VACUUM: master fifo {} removed.", path.display()),
                 Removal::NotOurs => {
                     warn!("VACUUM: master fifo {} is no longer ours: not removed", path.display())
