@@ -170,7 +170,9 @@ impl Runner {
             }
         }
         if let Some(verdict) = self.verdict.take() {
-            startup::leave_terminal(&mut self.holdings);
+            if startup::leave_terminal(&mut self.holdings) {
+                self.share_log();
+            }
             verdict.success();
         }
     }
@@ -185,6 +187,11 @@ impl Runner {
                 return error!("the log could not be opened anew: {error}; the old one stays in use");
             }
         }
+        self.share_log();
+    }
+
+    /// Makes the children write where the master writes.
+    fn share_log(&self) {
         let Some(log) = &self.holdings.log else { return };
         for (generation, channel) in &self.zygotes {
             if let Err(error) = channel.send(&ToZygote::LogFile, &[log.fd()]) {
@@ -229,6 +236,10 @@ impl Runner {
     pub(super) fn leave(mut self, code: u8) -> u8 {
         self.holdings.clean_up();
         info!("goodbye to appserver.");
+        if let Some(verdict) = self.verdict.take() {
+            // Never served: the shell that waits gets the exit code of the daemon.
+            verdict.failure(code);
+        }
         code
     }
 }

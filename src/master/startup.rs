@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::control::fifo::MasterFifo;
 use crate::control::pidfile::Pidfile;
 use crate::control::touch::{Baseline, TouchFiles};
+use crate::error::{EXIT_ERROR, EXIT_OK};
 use crate::logging::logfile::LogFile;
 use crate::net::{self, BindOptions, Listener};
 use crate::scoreboard::Scoreboard;
@@ -42,7 +43,14 @@ impl Verdict {
     /// Lets the process in the foreground leave with success.
     pub fn success(self) {
         // If it is gone already nobody waits for the word.
-        let _ = std::fs::File::from(self.0).write_all(&[0]);
+        let _ = std::fs::File::from(self.0).write_all(&[EXIT_OK]);
+    }
+
+    /// Lets the process in the foreground leave with this code; with [`EXIT_ERROR`] if it is none
+    /// of a failure. Dropping the verdict means [`EXIT_ERROR`], too.
+    pub fn failure(self, code: u8) {
+        let code = if code == EXIT_OK { EXIT_ERROR } else { code };
+        let _ = std::fs::File::from(self.0).write_all(&[code]);
     }
 }
 
@@ -58,12 +66,12 @@ pub fn daemonize(config: &Config) -> Result<Verdict, StartError> {
         drop(writer);
         let mut word = [0; 1];
         let told = std::fs::File::from(reader).read(&mut word).unwrap_or(0);
-        process::exit_now(if told == 1 { i32::from(word[0]) } else { 1 });
+        process::exit_now(i32::from(if told == 1 { word[0] } else { EXIT_ERROR }));
     }
     drop(reader);
     process::new_session().map_err(failed)?;
     if let Fork::Parent(_) = process::fork().map_err(failed)? {
-        process::exit_now(0);
+        process::exit_now(i32::from(EXIT_OK));
     }
     if config.umask.is_none() {
         // As uWSGI and daemon(7) do; files of ours get explicit modes.
@@ -139,11 +147,18 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
 }
 
 /// What `daemonize2` puts off until the first generation serves: errors until then are the shell's.
-pub fn leave_terminal(holdings: &mut Holdings) {
-    let Some(path) = holdings.config.daemonize2.clone() else { return };
+/// True when the log is another one now.
+pub fn leave_terminal(holdings: &mut Holdings) -> bool {
+    let Some(path) = holdings.config.daemonize2.clone() else { return false };
     match open_log(&holdings.start.cwd.join(path)) {
-        Ok(log) => holdings.log = Some(log),
-        Err(error) => warn!("daemonize2: {error}; logging goes on to the terminal"),
+        Ok(log) => {
+            holdings.log = Some(log);
+            true
+        }
+        Err(error) => {
+            warn!("daemonize2: {error}; logging goes on to the terminal");
+            false
+        }
     }
 }
 
