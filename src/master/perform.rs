@@ -152,11 +152,7 @@ impl Runner {
 
     fn first_generation_serves(&mut self) {
         let generation = self.machine.generation();
-        if let Err(error) =
-            startup::write_pidfiles(&mut self.holdings.pidfiles, &["safe-pidfile2", "safe-pidfile"])
-        {
-            error!("{error}");
-        }
+        self.holdings.write_safe_pidfiles();
         let addresses: Vec<&str> = self.holdings.listeners.iter().map(|it| it.local.as_str()).collect();
         let workers = self.machine.workers().filter(|(_, worker)| worker.is_ready()).count();
         info!("ready: {workers} workers of generation {generation} accept on {}", addresses.join(", "));
