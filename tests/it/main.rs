@@ -4,10 +4,14 @@ mod support;
 
 mod bed;
 mod broken_reload;
+mod daemonize;
 mod fifo;
 mod http_rules;
+mod listen;
+mod logs;
 mod main_job;
 mod pidfile;
+mod privileges;
 mod reload;
 mod signals;
 mod stop;

@@ -4,6 +4,7 @@
 //! - [`log`]: what the server logged; tests wait for lines instead of sleeping.
 //! - [`http`]: a blocking client that tells exactly how a request failed.
 //! - [`load`]: many clients at once, counting failures by kind.
+//! - [`daemon`]: a server that left its shell.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 #[path = "../../app/checksum.rs"]
 pub mod checksum;
+pub mod daemon;
 pub mod http;
 pub mod load;
 pub mod log;
