@@ -124,7 +124,9 @@ fn owners_of_unix_sockets_are_those_asked_for() {
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: only root may give files away");
     }
-    for (owner, expected) in [("nobody:nogroup", (65534, 65534)), ("65534", (65534, 0)), (":65534", (0, 65534))] {
+    for (owner, expected) in
+        [("nobody:nogroup", (65534, 65534)), ("65534", (65534, 0)), (":65534", (0, 65534))]
+    {
         let server =
             Server::builtin().on_unix_socket("app.sock").arg(format!("--chown-socket={owner}")).start();
         let socket = std::fs::symlink_metadata(server.path("app.sock")).unwrap();
@@ -137,7 +139,9 @@ fn owners_of_unix_sockets_are_those_asked_for() {
 
 #[test]
 fn tcp_nodelay_is_on_unless_turned_off() {
-    for (args, expected) in [(vec![], true), (vec!["--tcp-nodelay"], true), (vec!["--tcp-nodelay=false"], false)] {
+    for (args, expected) in
+        [(vec![], true), (vec!["--tcp-nodelay"], true), (vec!["--tcp-nodelay=false"], false)]
+    {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = listener.try_clone().unwrap();
         let builder = on(["--http=fd://11"]).descriptor(11, listener);

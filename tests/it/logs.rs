@@ -29,7 +29,8 @@ fn expect<'a>(rest: &'a str, text: &str, line: &str) -> &'a str {
 /// Takes a number off the front of `rest`.
 fn number<'a>(rest: &'a str, line: &str) -> (u64, &'a str) {
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let value = rest[..end].parse().unwrap_or_else(|_| panic!("expected a number before {rest:?} in {line:?}"));
+    let value =
+        rest[..end].parse().unwrap_or_else(|_| panic!("expected a number before {rest:?} in {line:?}"));
     (value, &rest[end..])
 }
 
@@ -39,13 +40,26 @@ fn parse_request_line(line: &str) -> Vec<u64> {
     let mut rest = line;
     // What stands between two numbers; `T` is the date, 24 characters as in ctime(3).
     for text in [
-        "[pid: ", "|app: ", "|req: ", "/", "] 127.0.0.1 () {", " vars in ", " bytes] T GET /sleep?line => generated ",
-        " bytes in ", " msecs (HTTP/1.1 ", ") ", " headers in ", " bytes (1 switches on core ",
+        "[pid: ",
+        "|app: ",
+        "|req: ",
+        "/",
+        "] 127.0.0.1 () {",
+        " vars in ",
+        " bytes] T GET /sleep?line => generated ",
+        " bytes in ",
+        " msecs (HTTP/1.1 ",
+        ") ",
+        " headers in ",
+        " bytes (1 switches on core ",
     ] {
         match text.split_once('T') {
             Some((before, after)) if before.ends_with("] ") => {
                 rest = expect(rest, " bytes} [", line);
-                assert!(rest.is_char_boundary(24) && rest[..24].split_ascii_whitespace().count() == 5, "{line}");
+                assert!(
+                    rest.is_char_boundary(24) && rest[..24].split_ascii_whitespace().count() == 5,
+                    "{line}"
+                );
                 rest = expect(expect(&rest[24..], "]", line), after, line);
             }
             _ => rest = expect(rest, text, line),
@@ -69,13 +83,17 @@ fn the_request_line_is_uwsgis() {
     let lines: Vec<_> = lines.iter().filter(|line| line.contains("GET /sleep?line")).collect();
     for (line, count) in lines.iter().zip(1..) {
         let numbers = parse_request_line(line);
-        let [its_pid, app, of_worker, of_all, vars, size, body, _msecs, status, headers, head, core] = numbers[..]
+        let [its_pid, app, of_worker, of_all, vars, size, body, _msecs, status, headers, head, core] =
+            numbers[..]
         else {
             unreachable!("one for each text before it")
         };
         assert_eq!([its_pid, app, of_worker, of_all], [pid, 0, count, count], "{line}");
         // `Host` and `Connection`, in the request as the test sent it.
-        assert_eq!((vars, size), (2, "GET /sleep?line HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".len() as u64));
+        assert_eq!(
+            (vars, size),
+            (2, "GET /sleep?line HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n".len() as u64)
+        );
         assert_eq!([body, status, core], [6, 200, 0], "{line}");
         assert!(headers >= 1 && head > 30, "{line}");
     }

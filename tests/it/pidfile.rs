@@ -137,7 +137,8 @@ fn no_safe_pidfile_tells_of_a_server_that_did_not_start() {
 #[test]
 fn a_pidfile_is_never_written_through_a_link() {
     for option in ["pidfile", "pidfile2", "safe-pidfile", "safe-pidfile2"] {
-        let builder = Server::app().file("precious", "precious").args(["--master", &format!("--{option}=pid")]);
+        let builder =
+            Server::app().file("precious", "precious").args(["--master", &format!("--{option}=pid")]);
         symlink(builder.path("precious"), builder.path("pid")).unwrap();
         let mut server = builder.spawn();
         assert_eq!(server.wait_exit(LIMIT).code(), Some(1), "{option}");
@@ -148,7 +149,8 @@ fn a_pidfile_is_never_written_through_a_link() {
 
 #[test]
 fn one_file_may_have_several_names() {
-    let mut server = Server::app().args(["--master", "--pidfile=pid", "--safe-pidfile=pid", "--vacuum"]).start();
+    let mut server =
+        Server::app().args(["--master", "--pidfile=pid", "--safe-pidfile=pid", "--vacuum"]).start();
     assert_eq!(content(&server), format!("{}\n", server.pid()));
     assert_eq!(command(&server, "--stop", "pid").0, 0);
     server.wait_exit(LIMIT);
@@ -161,9 +163,15 @@ fn commands_tell_what_they_found() {
     let (code, words) = command(&server, "--status", "pid");
     assert_eq!(code, 0);
     let line = words.lines().next().unwrap();
-    assert!(line.starts_with(&format!("appserver {} is running: generation 1, 0 reloads, up ", server.pid())), "{words}");
+    assert!(
+        line.starts_with(&format!("appserver {} is running: generation 1, 0 reloads, up ", server.pid())),
+        "{words}"
+    );
     assert!(words.lines().nth(1).is_some_and(|line| line.starts_with("worker 1 (pid: ")), "{words}");
-    assert_eq!(command(&server, "--reload", "pid"), (0, format!("asked appserver {} to reload\n", server.pid())));
+    assert_eq!(
+        command(&server, "--reload", "pid"),
+        (0, format!("asked appserver {} to reload\n", server.pid()))
+    );
     server.wait_reloaded(2);
     assert!(command(&server, "--status", "pid").1.contains("generation 2, 1 reloads"));
     let pid = server.pid();

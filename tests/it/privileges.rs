@@ -9,8 +9,8 @@ use std::os::unix::fs::{MetadataExt, chown};
 
 use nix::sys::signal::Signal;
 
-use crate::support::server::{Builder, mode};
 use crate::support::daemon::wait_for_text;
+use crate::support::server::{Builder, mode};
 use crate::support::{LIMIT, Server};
 
 const NOBODY: u32 = 65534;
@@ -109,10 +109,18 @@ fn without_root_only_the_own_identity_can_be_asked_for() {
     if !is_root() {
         return;
     }
-    let demoted = || open_to_all().directory_mode(0o777).through(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    let demoted = || {
+        open_to_all().directory_mode(0o777).through([
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+        ])
+    };
     let mut server = demoted().arg("--uid=daemon").spawn();
     assert_eq!(server.wait_exit(LIMIT).code(), Some(1));
-    server.wait_for_log("cannot drop privileges: without root this process cannot become uid 1 (it is 65534)");
+    server
+        .wait_for_log("cannot drop privileges: without root this process cannot become uid 1 (it is 65534)");
     let server = demoted().args(["--uid=nobody", "--gid=nogroup"]).start();
     assert_run_as(&server, NOBODY, NOBODY, &[]);
     server.reload();
@@ -147,7 +155,8 @@ fn reloads_commands_and_vacuum_work_after_the_drop() {
     }
     let builder = with_run(open_to_all()).on_unix_socket("run/app.sock");
     let builder = builder.args(["--uid=nobody", "--chown-socket=nobody", "--vacuum"]);
-    let mut server = builder.args(["--pidfile=run/pid", "--safe-pidfile=run/safe", "--master-fifo=run/fifo"]).start();
+    let mut server =
+        builder.args(["--pidfile=run/pid", "--safe-pidfile=run/safe", "--master-fifo=run/fifo"]).start();
     for generation in 2..=4 {
         server.signal(Signal::SIGHUP);
         server.wait_reloaded(generation);
@@ -156,7 +165,10 @@ fn reloads_commands_and_vacuum_work_after_the_drop() {
         let status = server.command(["--status", "run/pid"]);
         let text = String::from_utf8_lossy(&status.stdout).into_owned();
         assert_eq!(status.status.code(), Some(0), "{text}");
-        assert!(text.contains(&format!("is running: generation {generation}")) && text.contains("worker 2 "), "{text}");
+        assert!(
+            text.contains(&format!("is running: generation {generation}")) && text.contains("worker 2 "),
+            "{text}"
+        );
     }
     let stop = server.command(["--stop", "run/pid"]);
     assert_eq!(stop.status.code(), Some(0), "{stop:?}");

@@ -20,7 +20,11 @@ impl Daemon {
         let text = fs::read_to_string(shell.path(pidfile)).expect("the daemon has written its pidfile");
         let pid = Pid::from_raw(text.trim().parse().expect("a pidfile holds a number"));
         let group = getpgid(Some(pid)).expect("the daemon runs");
-        assert_ne!(group, Pid::from_raw(shell.pid().cast_signed()), "the daemon is in the shell's process group");
+        assert_ne!(
+            group,
+            Pid::from_raw(shell.pid().cast_signed()),
+            "the daemon is in the shell's process group"
+        );
         Daemon { pid, group }
     }
 

@@ -216,7 +216,12 @@ impl Builder {
         let mut words = std::mem::take(&mut self.launcher);
         words.push(program.into());
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(&self.args).env_clear().envs(&self.env).current_dir(self.directory.path());
+        command
+            .args(&words[1..])
+            .args(&self.args)
+            .env_clear()
+            .envs(&self.env)
+            .current_dir(self.directory.path());
         command.stdin(Stdio::null()).process_group(0);
         command.stdout(writer.try_clone().expect("a pipe end can be duplicated")).stderr(writer);
         command.fd_mappings(std::mem::take(&mut self.descriptors)).expect("each number is used once");
