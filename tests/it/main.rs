@@ -18,3 +18,4 @@ mod reload;
 mod signals;
 mod stop;
 mod takeover;
+mod touch;
