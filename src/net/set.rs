@@ -36,14 +36,19 @@ impl ListenerSet {
     /// The first address that cannot be had, with where it was configured; sockets made for the
     /// others are gone again.
     pub fn bind(config: &Config, mut inherited: Vec<Listener>) -> Result<Self, String> {
-        let options = bind_options(config)?;
+        // Made when first needed: what it has to say about the backlog is said once then.
+        let mut options = None;
         let mut set = ListenerSet { members: Vec::new() };
         for spec in &config.listeners {
             if let Some(position) = inherited.iter().position(|it| it.name == spec.address) {
                 set.members.push((inherited.swap_remove(position), false));
                 continue;
             }
-            match Listener::bind(&spec.address, &options) {
+            let options = match &mut options {
+                Some(options) => options,
+                none => none.insert(bind_options(config)?),
+            };
+            match Listener::bind(&spec.address, options) {
                 Ok(listener) => set.members.push((listener, true)),
                 Err(error) => {
                     set.undo();

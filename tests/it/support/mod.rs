@@ -6,6 +6,7 @@
 //! - [`load`]: many clients at once, counting failures by kind.
 //! - [`exchange`]: requests that last exactly as long as the test wants.
 //! - [`gate`]: where the test application waits until the test lets it go on.
+//! - [`daemon`]: a server that left its shell.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 #[path = "../../app/checksum.rs"]
 pub mod checksum;
+pub mod daemon;
 pub mod exchange;
 pub mod gate;
 pub mod http;

@@ -11,6 +11,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+/// Flag of a process that ends. It stands before the process closes its files: whoever waits for
+/// the end of a pipe and looks then finds it set, while the process may not be a zombie yet.
+const PF_EXITING: u32 = 4;
+
 /// The fields of `/proc/PID/stat` that the tests need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
@@ -20,7 +24,7 @@ pub struct Stat {
     pub parent: u32,
     /// Process group.
     pub group: u32,
-    /// Dead, but not reaped yet.
+    /// Dead, but not reaped yet; or about to be, and holding nothing any more but its number.
     pub zombie: bool,
 }
 
@@ -29,8 +33,10 @@ pub fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command name stands in parentheses and may itself contain some, see proc_pid_stat(5).
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
-    let zombie = matches!(fields.next()?, "Z" | "X");
-    Some(Stat { pid, zombie, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
+    let dead = matches!(fields.next()?, "Z" | "X");
+    let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let flags: u32 = fields.nth(3)?.parse().ok()?;
+    Some(Stat { pid, zombie: dead || flags & PF_EXITING != 0, parent, group })
 }
 
 /// True while the process runs.

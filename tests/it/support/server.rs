@@ -37,6 +37,8 @@ pub struct Builder {
     program: PathBuf,
     /// Started in its place.
     wrapper: Option<PathBuf>,
+    /// A command in front of it, which executes it in its own place.
+    launcher: Vec<OsString>,
     directory: TempDir,
     args: Vec<OsString>,
     env: BTreeMap<OsString, OsString>,
@@ -85,6 +87,7 @@ impl Builder {
         let mut builder = Builder {
             program,
             wrapper: None,
+            launcher: Vec::new(),
             directory,
             args: Vec::new(),
             env: BTreeMap::new(),
@@ -183,6 +186,19 @@ impl Builder {
         self
     }
 
+    /// Starts it through a command that executes it in its own place, such as `setpriv`.
+    pub fn through<A: Into<OsString>>(mut self, launcher: impl IntoIterator<Item = A>) -> Self {
+        self.launcher.extend(launcher.into_iter().map(Into::into));
+        self
+    }
+
+    /// Lets every user into the server's directory, or to write there: a temporary directory is
+    /// closed to others.
+    pub fn directory_mode(self, mode: u32) -> Self {
+        set_mode(self.directory.path(), mode);
+        self
+    }
+
     /// How the test application behaves; see `tests/app/settings.rs`.
     pub fn settings(self, settings: serde_json::Value) -> Self {
         self.file(SETTINGS, settings.to_string())
@@ -208,8 +224,16 @@ impl Builder {
         }
         processes::keep_own_descriptors();
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let mut command = Command::new(self.wrapper.as_ref().unwrap_or(&self.program));
-        command.args(&self.args).env_clear().envs(&self.env).current_dir(self.directory.path());
+        let program = self.wrapper.as_ref().unwrap_or(&self.program);
+        let mut words = std::mem::take(&mut self.launcher);
+        words.push(program.into());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(&self.args)
+            .env_clear()
+            .envs(&self.env)
+            .current_dir(self.directory.path());
         command.stdin(Stdio::null()).process_group(0);
         command.stdout(writer.try_clone().expect("a pipe end can be duplicated")).stderr(writer);
         command.fd_mappings(std::mem::take(&mut self.descriptors)).expect("each number is used once");
@@ -253,6 +277,13 @@ impl Server {
     /// Where it listens.
     pub fn target(&self) -> &Target {
         self.target.as_ref().expect("the test started it without a known address")
+    }
+
+    /// The addresses it listens on, as the log names them.
+    pub fn addresses(&self) -> Vec<String> {
+        let line = self.wait_for_log(" accept on ");
+        let (_, addresses) = line.split_once(" accept on ").expect("the line was just chosen for it");
+        addresses.split(", ").map(str::to_owned).collect()
     }
 
     /// For servers that bound a port of their own choice.
@@ -480,6 +511,11 @@ fn write_file(path: &Path, content: &[u8]) {
 pub fn mode(path: &Path) -> u32 {
     let metadata = fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     metadata.permissions().mode() & 0o7777
+}
+
+/// Sets the permission bits of a file.
+pub fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a file of ours");
 }
 
 fn pid(number: u32) -> Pid {
