@@ -13,7 +13,7 @@ use log::Level;
 use crate::channel::DrainMode;
 use crate::config::Config;
 use crate::control::Command;
-use crate::error::{EXIT_ERROR, EXIT_OK};
+use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
 use crate::sys::process::{Exit, Pid};
 
 use super::event::{Action, Event};
@@ -32,6 +32,8 @@ pub struct Policy {
     pub mercy: Duration,
     /// How long a zygote or worker may take to become ready.
     pub boot_timeout: Duration,
+    /// A server without its application is of no use (`need-app`): says so by its exit code.
+    pub need_app: bool,
 }
 
 impl Policy {
@@ -42,7 +44,13 @@ impl Policy {
             threads: config.threads,
             mercy: config.worker_reload_mercy,
             boot_timeout: config.boot_timeout,
+            need_app: config.need_app,
         }
+    }
+
+    /// Exit code of a first start whose application did not load, whatever kept it from that.
+    pub(super) fn no_app_code(&self) -> u8 {
+        if self.need_app { EXIT_NO_APP } else { EXIT_ERROR }
     }
 }
 

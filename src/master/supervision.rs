@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::channel::DrainMode;
-use crate::error::EXIT_ERROR;
 use crate::sys::process::{Exit, Pid, Signal};
 
 use super::event::Action;
@@ -208,7 +207,7 @@ impl Master {
         let (short_lives, delay) = (throttle.short_lives(), throttle.delay());
         if self.phase == Phase::Starting && never_ready && short_lives >= FIRST_START_ATTEMPTS {
             self.log(Level::Error, format!("cannot start: {reason}"));
-            self.stop(now, EXIT_ERROR, true);
+            self.stop(now, self.policy.no_app_code(), true);
         } else if !delay.is_zero() {
             let (slot, milliseconds) = (worker.slot, delay.as_millis());
             self.log(
@@ -254,7 +253,7 @@ impl Master {
             {
                 let seconds = self.policy.boot_timeout.as_secs_f32();
                 let reason = format!("the application was not loaded within {seconds} s (boot-timeout)");
-                zygote.stage = ZygoteStage::Failed { reason, code: EXIT_ERROR };
+                zygote.stage = ZygoteStage::Failed { reason, code: self.policy.no_app_code() };
                 slow.push(pid);
             }
         }

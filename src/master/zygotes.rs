@@ -59,7 +59,7 @@ impl Master {
             ZygoteStage::Failed { reason, code } => self.zygote_failed(now, generation, reason, code),
             ZygoteStage::Loading { .. } => {
                 let reason = format!("the zygote ended with {exit} before the application was loaded");
-                self.zygote_failed(now, generation, reason, EXIT_ERROR);
+                self.zygote_failed(now, generation, reason, self.policy.no_app_code());
             }
             ZygoteStage::Ready if self.stopping() => {}
             ZygoteStage::Ready => {

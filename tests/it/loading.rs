@@ -26,7 +26,6 @@ fn an_application_that_does_not_load_ends_the_start() {
 }
 
 #[test]
-#[ignore = "the master knows the reason but not that the application was needed"]
 fn need_app_counts_for_every_way_not_to_load() {
     for how in ["fail", "crash", "exit"] {
         for arg in ["--lazy-apps=false", "--lazy-apps"] {
