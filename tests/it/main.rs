@@ -16,6 +16,7 @@ mod pidfile;
 mod privileges;
 mod reload;
 mod signals;
+mod slots;
 mod stop;
 mod takeover;
 mod touch;
