@@ -20,6 +20,7 @@ mod races;
 mod reload;
 mod reload_storm;
 mod signals;
+mod slots;
 mod stop;
 mod stop_patience;
 mod supervision;
