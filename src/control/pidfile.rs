@@ -259,8 +259,9 @@ impl Pidfile {
     pub fn remove_if_ours(&self) -> Removal {
         // Somebody may have written another number into the same inode, as uWSGI's fopen("w") does.
         // Reading closes a descriptor of the file and so drops the lock: the file goes anyway.
+        let expected = if self.empty { String::new() } else { self.locked_by.to_string() };
         match std::fs::read_to_string(&self.path) {
-            Ok(text) if text.trim() != self.locked_by.to_string() => Removal::NotOurs,
+            Ok(text) if text.trim() != expected => Removal::NotOurs,
             _ => remove_if_same(&self.path, self.id),
         }
     }
