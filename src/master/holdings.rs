@@ -123,24 +123,15 @@ impl Holdings {
     /// When it cannot be; then everything stays as it was.
     pub fn adopt(&mut self, proven: Proven) -> Result<(), String> {
         let config = Config::build(proven.entries).map_err(|errors| errors.to_string())?;
-        let at_hand = std::mem::take(&mut self.listeners);
-        match set::assemble(proven.listeners, proven.fds, at_hand) {
-            Ok((listeners, dropped)) => {
-                self.listeners = listeners;
-                for listener in dropped {
-                    info!("no longer listening on {}", listener.local);
-                    if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
-                        warn!("unix socket {}: {reason}", listener.name);
-                    }
-                }
-                self.config = config;
-                Ok(())
-            }
-            Err((reason, at_hand)) => {
-                self.listeners = at_hand;
-                Err(reason)
+        let listeners = set::assemble(proven.listeners, proven.fds, &mut self.listeners)?;
+        for listener in std::mem::replace(&mut self.listeners, listeners) {
+            info!("no longer listening on {}", listener.local);
+            if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
+                warn!("unix socket {}: {reason}", listener.name);
             }
         }
+        self.config = config;
+        Ok(())
     }
 
     /// The log file that the configuration asks for.
