@@ -52,7 +52,11 @@ impl Envelope {
     ///
     /// # Errors
     /// When the kernel refuses a memory file.
-    pub fn write(role: BootRole, listeners: Vec<ListenerState>, body: &impl Serialize) -> io::Result<OwnedFd> {
+    pub fn write(
+        role: BootRole,
+        listeners: Vec<ListenerState>,
+        body: &impl Serialize,
+    ) -> io::Result<OwnedFd> {
         let master = sys::process::this().as_raw();
         let body = serde_json::to_value(body)?;
         let envelope = Envelope { version: ENVELOPE_VERSION, role, master, listeners, body };
@@ -190,7 +194,8 @@ fn locate_binary(name: Option<&OsStr>, cwd: &Path) -> io::Result<PathBuf> {
         return if path.is_file() { Ok(path) } else { env::current_exe() };
     }
     let path = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&path).map(|directory| cwd.join(directory).join(name)).find(|path| path.is_file());
+    let found =
+        env::split_paths(&path).map(|directory| cwd.join(directory).join(name)).find(|path| path.is_file());
     found.map_or_else(env::current_exe, Ok)
 }
 
@@ -210,7 +215,11 @@ mod tests {
     #[test]
     fn environment_options_replace_add_and_remove() {
         let start = context(&[("A", "1"), ("B", "2"), ("C", "3")]);
-        let set = [("B".to_owned(), "x".to_owned()), ("D".to_owned(), "y".to_owned()), ("B".to_owned(), "z".to_owned())];
+        let set = [
+            ("B".to_owned(), "x".to_owned()),
+            ("D".to_owned(), "y".to_owned()),
+            ("B".to_owned(), "z".to_owned()),
+        ];
         assert_eq!(texts(start.env_c(&set, &["C".to_owned()])), ["A=1", "D=y", "B=z"]);
     }
 

@@ -156,7 +156,10 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     pub fn send(&self, message: &S, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let bytes = serde_json::to_vec(message)?;
         if bytes.len() > MESSAGE_LIMIT {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too long for a control channel"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "message too long for a control channel",
+            ));
         }
         seqpacket::send(self.fd.as_fd(), &bytes, fds)
     }

@@ -107,7 +107,18 @@ impl Zygote {
             Ok(Proven { config, app, listeners, scoreboard, handover }) => {
                 let master = process::parent();
                 let entries = config.entries.clone();
-                let zygote = Zygote { boot, control, listeners, scoreboard, handover, config, app, factory, title, master };
+                let zygote = Zygote {
+                    boot,
+                    control,
+                    listeners,
+                    scoreboard,
+                    handover,
+                    config,
+                    app,
+                    factory,
+                    title,
+                    master,
+                };
                 match zygote.control.send(&FromZygote::Loaded { entries }, &[]) {
                     Ok(()) => Ok(zygote),
                     Err(error) => {
@@ -202,7 +213,15 @@ impl Zygote {
         }
     }
 
-    fn birth(self, worker: u64, slot: u32, cell: usize, reloads: u64, paused: bool, control: OwnedFd) -> Birth {
+    fn birth(
+        self,
+        worker: u64,
+        slot: u32,
+        cell: usize,
+        reloads: u64,
+        paused: bool,
+        control: OwnedFd,
+    ) -> Birth {
         drop(self.control);
         Birth {
             worker,
@@ -249,14 +268,17 @@ fn proven(
     signal::shrug_off(FAMILY_SIGNALS).map_err(Unfit::new)?;
     let config = match cli::parse(start.argv.iter().cloned()) {
         Ok(Invocation::Serve(entries)) => Config::build(entries).map_err(Unfit::new)?,
-        Ok(Invocation::Command(_) | Invocation::Print(_)) => return Err(Unfit::new("the arguments start no server")),
+        Ok(Invocation::Command(_) | Invocation::Print(_)) => {
+            return Err(Unfit::new("the arguments start no server"));
+        }
         Err(error) => return Err(Unfit::new(error.text)),
     };
     title.set(&logging::title::zygote(&config, boot.generation));
     let base = config.base_directory(&start.cwd);
     std::env::set_current_dir(&base)
         .map_err(|error| Unfit::new(format!("chdir: cannot enter {}: {error}", base.display())))?;
-    let listeners = listeners.into_iter().map(Listener::adopt).collect::<io::Result<Vec<_>>>().map_err(Unfit::new)?;
+    let listeners =
+        listeners.into_iter().map(Listener::adopt).collect::<io::Result<Vec<_>>>().map_err(Unfit::new)?;
     let scoreboard = fd::claim(boot.scoreboard).and_then(Scoreboard::adopt).map_err(Unfit::new)?;
     let (take, give) = boot.handover;
     let handover = (fd::claim(take).map_err(Unfit::new)?, fd::claim(give).map_err(Unfit::new)?);

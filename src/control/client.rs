@@ -30,7 +30,9 @@ pub fn signal(pidfile: &Path, signal: Signal, verb: &str) -> Outcome {
     // By descriptor, not by number: between the check and the signal the pid may become another's.
     match process::pidfd_signal(owner.pidfd.as_fd(), signal) {
         Ok(()) => Outcome { text: format!("asked appserver {} to {verb}", owner.pid), code: EXIT_OK },
-        Err(error) => Outcome { text: format!("cannot {verb}: appserver {}: {error}", owner.pid), code: EXIT_ERROR },
+        Err(error) => {
+            Outcome { text: format!("cannot {verb}: appserver {}: {error}", owner.pid), code: EXIT_ERROR }
+        }
     }
 }
 

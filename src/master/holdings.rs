@@ -102,11 +102,13 @@ impl Holdings {
             let held = self.pidfiles.iter_mut().find(|it| it.file.path() == path);
             let written = match held {
                 Some(held) => held.file.write(pid).map_err(|error| error.to_string()),
-                None => Pidfile::claim(&path, 0o644).map_err(|error| error.to_string()).and_then(|mut file| {
-                    file.write(pid).map_err(|error| error.to_string())?;
-                    self.pidfiles.push(HeldPidfile { option, file });
-                    Ok(())
-                }),
+                None => {
+                    Pidfile::claim(&path, 0o644).map_err(|error| error.to_string()).and_then(|mut file| {
+                        file.write(pid).map_err(|error| error.to_string())?;
+                        self.pidfiles.push(HeldPidfile { option, file });
+                        Ok(())
+                    })
+                }
             };
             match written {
                 Ok(()) => info!("{option} {} written", path.display()),
@@ -164,7 +166,9 @@ impl Holdings {
             let path = fifo.path().to_owned();
             match fifo.remove_if_ours() {
                 Removal::Removed => info!("VACUUM: master fifo {} removed.", path.display()),
-                Removal::NotOurs => warn!("VACUUM: master fifo {} is no longer ours: not removed", path.display()),
+                Removal::NotOurs => {
+                    warn!("VACUUM: master fifo {} is no longer ours: not removed", path.display())
+                }
                 Removal::Absent => {}
                 Removal::Failed(reason) => warn!("VACUUM: master fifo {}: {reason}", path.display()),
             }

@@ -8,11 +8,12 @@ use log::{error, info, warn};
 
 use crate::boot::{Envelope, StartContext};
 use crate::channel::{Channel, WorkerChannel, ZygoteChannel};
+use crate::cli::{self, Invocation};
 use crate::config::Config;
 use crate::control::{MASTER_SIGNALS, fifo::MasterFifo, pidfile::Pidfile};
 use crate::error::EXIT_ERROR;
 use crate::logging::logfile::LogFile;
-use crate::net::Listener;
+use crate::net::{Listener, ListenerState};
 use crate::scoreboard::Scoreboard;
 use crate::sys::signal::SignalSource;
 use crate::sys::title::Title;
@@ -20,6 +21,7 @@ use crate::sys::{fd, process, seqpacket};
 
 use super::holdings::{Fifos, HeldPidfile, Holdings};
 use super::reexec::Legacy;
+use super::startup::Sockets;
 use super::state::{Master, Policy};
 use super::workers::{Generation, WorkerId};
 use super::{Runner, Source, startup};
@@ -53,12 +55,12 @@ fn try_start(
     if let Some(path) = config.logto.as_ref().or(config.daemonize.as_ref()) {
         log = Some(startup::open_log(&start.cwd.join(path))?);
     }
-    let listeners = match inherited {
-        Some(envelope) => envelope.listeners.into_iter().map(Listener::adopt).collect::<Result<_, _>>()?,
-        None => Vec::new(),
+    let sockets = match inherited {
+        Some(envelope) => Sockets::Shared(adopt_listeners(envelope.listeners)?),
+        None => Sockets::Bind,
     };
     process::set_child_subreaper()?;
-    let mut holdings = startup::prepare(start, config, listeners)?;
+    let mut holdings = startup::prepare(start, config, sockets)?;
     if holdings.log.is_none() {
         holdings.log = log;
     }
@@ -77,7 +79,16 @@ fn try_start(
 
 /// Goes on where the previous image stopped.
 pub fn resume(start: StartContext, envelope: Envelope, signals: SignalSource) -> u8 {
-    match try_resume(start, envelope, signals) {
+    let resumed = match envelope.body::<Legacy>() {
+        Ok(legacy) => try_resume(start, envelope.listeners, legacy, signals),
+        Err(error) => {
+            error!(
+                "the previous image speaks of another release ({error}): keeping the listeners, starting anew"
+            );
+            start_over(start, envelope.listeners, signals)
+        }
+    };
+    match resumed {
         Ok(code) => code,
         Err(error) => {
             error!("cannot take over from the previous image: {error}");
@@ -86,9 +97,13 @@ pub fn resume(start: StartContext, envelope: Envelope, signals: SignalSource) ->
     }
 }
 
-fn try_resume(start: StartContext, envelope: Envelope, signals: SignalSource) -> Result<u8, Box<dyn std::error::Error>> {
-    let legacy: Legacy = envelope.body()?;
-    let listeners = envelope.listeners.into_iter().map(Listener::adopt).collect::<Result<Vec<_>, _>>()?;
+fn try_resume(
+    start: StartContext,
+    listeners: Vec<ListenerState>,
+    legacy: Legacy,
+    signals: SignalSource,
+) -> Result<u8, Box<dyn std::error::Error>> {
+    let listeners = adopt_listeners(listeners)?;
     let config = Config::build(legacy.entries.clone())?;
     let base = config.base_directory(&start.cwd);
     std::env::set_current_dir(&base)?;
@@ -99,7 +114,8 @@ fn try_resume(start: StartContext, envelope: Envelope, signals: SignalSource) ->
         None => None,
     };
     let pidfiles = legacy.pidfiles.into_iter().filter_map(|(option, state)| {
-        let option = ["pidfile", "pidfile2", "safe-pidfile", "safe-pidfile2"].into_iter().find(|it| **it == option)?;
+        let option =
+            ["pidfile", "pidfile2", "safe-pidfile", "safe-pidfile2"].into_iter().find(|it| **it == option)?;
         match Pidfile::adopt(state) {
             Ok(file) => Some(HeldPidfile { option, file }),
             Err(error) => {
@@ -154,6 +170,39 @@ fn try_resume(start: StartContext, envelope: Envelope, signals: SignalSource) ->
     // Children may have died while nobody was there to hear of it.
     runner.reap();
     Ok(runner.run())
+}
+
+/// A state that cannot be read: the sockets are what must not be lost. A new generation starts; the
+/// children of the previous image leave when their channels close, once the new workers serve.
+fn start_over(
+    start: StartContext,
+    listeners: Vec<ListenerState>,
+    signals: SignalSource,
+) -> Result<u8, Box<dyn std::error::Error>> {
+    let listeners = adopt_listeners(listeners)?;
+    let strangers = fd::claim_left_open()?;
+    let entries = match cli::parse(start.argv.iter().cloned()).map_err(|error| error.text)? {
+        Invocation::Serve(entries) => entries,
+        Invocation::Command(_) | Invocation::Print(_) => return Err("the arguments start no server".into()),
+    };
+    let config = Config::build(entries)?;
+    let log = config.logto.as_ref().or(config.daemonize.as_ref()).map(|path| start.cwd.join(path));
+    process::set_child_subreaper()?;
+    let mut holdings = startup::prepare(start, config, Sockets::Kept(listeners))?;
+    if holdings.log.is_none() {
+        holdings.log = log.map(|path| LogFile::adopt(&path)).transpose()?;
+    }
+    info!("spawned appserver master process (pid: {})", process::this());
+    let machine = Master::new(Policy::of(&holdings.config));
+    report_header(&holdings, machine.generation());
+    let mut runner = Runner::new(machine, holdings, signals, None)?;
+    runner.holdings.set_title(1);
+    runner.strangers = strangers;
+    Ok(runner.run())
+}
+
+fn adopt_listeners(states: Vec<ListenerState>) -> std::io::Result<Vec<Listener>> {
+    states.into_iter().map(Listener::adopt).collect()
 }
 
 /// A descriptor that the previous image left open on purpose; close-on-exec again from here on.

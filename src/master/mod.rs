@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use log::{debug, error, warn};
@@ -33,6 +33,8 @@ mod saved;
 pub mod spawn;
 mod startup;
 pub mod state;
+#[cfg(test)]
+mod tests;
 pub mod workers;
 
 pub use lifecycle::{catch_signals, resume, start};
@@ -73,12 +75,20 @@ pub(crate) struct Runner {
     queue: VecDeque<Event>,
     verdict: Option<Verdict>,
     next_touch: Option<Instant>,
+    /// Descriptors that a previous image of another release has left: its children's channels among
+    /// them, which end those children when they close.
+    strangers: Vec<OwnedFd>,
     reexec_due: bool,
     exit: Option<u8>,
 }
 
 impl Runner {
-    fn new(machine: Master, holdings: Holdings, mut signals: SignalSource, verdict: Option<Verdict>) -> io::Result<Self> {
+    fn new(
+        machine: Master,
+        holdings: Holdings,
+        mut signals: SignalSource,
+        verdict: Option<Verdict>,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
         let mut runner = Runner {
@@ -94,6 +104,7 @@ impl Runner {
             queue: VecDeque::from([Event::Start]),
             verdict,
             next_touch: None,
+            strangers: Vec::new(),
             reexec_due: false,
             exit: None,
         };
@@ -225,8 +236,12 @@ impl Runner {
                         self.proven.insert(generation, entries);
                         Event::ZygoteLoaded { generation }
                     }
-                    FromZygote::LoadFailed { reason, code } => Event::ZygoteLoadFailed { generation, reason, code },
-                    FromZygote::Forked { worker, pid } => Event::WorkerForked { worker, pid: Pid::from_raw(pid) },
+                    FromZygote::LoadFailed { reason, code } => {
+                        Event::ZygoteLoadFailed { generation, reason, code }
+                    }
+                    FromZygote::Forked { worker, pid } => {
+                        Event::WorkerForked { worker, pid: Pid::from_raw(pid) }
+                    }
                     FromZygote::ForkFailed { worker, reason } => Event::WorkerForkFailed { worker, reason },
                 },
                 // Its exit follows and is acted upon.
@@ -271,7 +286,9 @@ impl Runner {
             };
             for byte in bytes {
                 match control::fifo_command(byte) {
-                    Ok(Some(command)) => self.command(command, &format!("master fifo '{}'", char::from(byte))),
+                    Ok(Some(command)) => {
+                        self.command(command, &format!("master fifo '{}'", char::from(byte)))
+                    }
                     Ok(None) => {}
                     Err(unknown) => warn!("{unknown}: ignored"),
                 }

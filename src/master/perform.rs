@@ -117,7 +117,9 @@ impl Runner {
         // Workers of a generation that does not serve yet will do so under the next image.
         let reloads = self.holdings.reloads + u64::from(generation != self.machine.generation());
         let spawn = ToZygote::Spawn { worker, slot, cell, reloads, paused };
-        zygote.send(&spawn, &[theirs.as_fd()]).map_err(|error| format!("its zygote does not listen: {error}"))?;
+        zygote
+            .send(&spawn, &[theirs.as_fd()])
+            .map_err(|error| format!("its zygote does not listen: {error}"))?;
         self.watch(ours.as_raw_fd(), Source::Worker(worker));
         self.workers.insert(worker, ours);
         Ok(())
@@ -150,12 +152,23 @@ impl Runner {
 
     fn first_generation_serves(&mut self) {
         let generation = self.machine.generation();
-        if let Err(error) = startup::write_pidfiles(&mut self.holdings.pidfiles, &["safe-pidfile2", "safe-pidfile"]) {
+        if let Err(error) =
+            startup::write_pidfiles(&mut self.holdings.pidfiles, &["safe-pidfile2", "safe-pidfile"])
+        {
             error!("{error}");
         }
         let addresses: Vec<&str> = self.holdings.listeners.iter().map(|it| it.local.as_str()).collect();
         let workers = self.machine.workers().filter(|(_, worker)| worker.is_ready()).count();
         info!("ready: {workers} workers of generation {generation} accept on {}", addresses.join(", "));
+        if !self.strangers.is_empty() {
+            self.strangers.clear();
+            // One of them may have been a descriptor of a pidfile: closing it drops the lock (fcntl(2)).
+            for held in &mut self.holdings.pidfiles {
+                if let Err(error) = held.file.relock() {
+                    error!("{}: {error}", held.option);
+                }
+            }
+        }
         if let Some(verdict) = self.verdict.take() {
             startup::leave_terminal(&mut self.holdings);
             verdict.success();
@@ -168,7 +181,9 @@ impl Runner {
         match reopened {
             Ok(true) => {}
             Ok(false) => return,
-            Err(error) => return error!("the log could not be opened anew: {error}; the old one stays in use"),
+            Err(error) => {
+                return error!("the log could not be opened anew: {error}; the old one stays in use");
+            }
         }
         let Some(log) = &self.holdings.log else { return };
         for (generation, channel) in &self.zygotes {
@@ -202,7 +217,9 @@ impl Runner {
         if let Err(error) = signal::unblock_all() {
             warn!("signals could not be unblocked: {error}");
         }
-        self.queue.push_back(Event::ReExecFailed { reason: format!("cannot execute {}: {error}", self.holdings.binary().display()) });
+        self.queue.push_back(Event::ReExecFailed {
+            reason: format!("cannot execute {}: {error}", self.holdings.binary().display()),
+        });
         self.queue.extend(pending.into_iter().map(Event::Command));
         self.holdings.set_title(generation);
         self.reap();

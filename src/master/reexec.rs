@@ -65,7 +65,13 @@ pub struct Channels<'a> {
 ///
 /// The caller has blocked the master's signals: they stay pending across `execve(2)`, while a
 /// handler would have nowhere to put them.
-pub fn reexec(holdings: &Holdings, machine: &Master, channels: &Channels<'_>, entries: &[Entry], pending: &[Command]) -> io::Error {
+pub fn reexec(
+    holdings: &Holdings,
+    machine: &Master,
+    channels: &Channels<'_>,
+    entries: &[Entry],
+    pending: &[Command],
+) -> io::Error {
     match try_reexec(holdings, machine, channels, entries, pending) {
         Ok(never) => match never {},
         Err(error) => error,

@@ -69,7 +69,10 @@ impl Master {
         self.reload = Some(Reload { id, generation, stage: ReloadStage::Preparing, brutal });
         self.log(
             Level::Info,
-            format!("reload {id} begins: preparing generation {generation} while generation {} serves", self.generation),
+            format!(
+                "reload {id} begins: preparing generation {generation} while generation {} serves",
+                self.generation
+            ),
         );
         self.spawn_zygote(now, generation);
     }
@@ -79,7 +82,10 @@ impl Master {
         let Some(reload) = &mut self.reload else { return };
         reload.stage = ReloadStage::Surging;
         let (id, generation) = (reload.id, reload.generation);
-        self.log(Level::Info, format!("reload {id}: generation {generation} is loaded, starting its workers"));
+        self.log(
+            Level::Info,
+            format!("reload {id}: generation {generation} is loaded, starting its workers"),
+        );
         for slot in 1..=self.desired {
             self.spawn_worker(now, slot, generation, None);
         }
@@ -92,18 +98,25 @@ impl Master {
     /// old workers, and a response that takes minutes does not hold up the reload.
     pub(super) fn check_surge(&mut self, now: Instant) {
         let Some(reload) = self.reload.clone() else { return };
-        let ready = self.workers.values().filter(|it| it.generation == reload.generation && it.is_ready()).count();
+        let ready =
+            self.workers.values().filter(|it| it.generation == reload.generation && it.is_ready()).count();
         if ready < self.desired as usize {
             return;
         }
         let kind = if reload.brutal { "brutally" } else { "gracefully" };
         self.log(Level::Info, format!("...{kind} killing workers..."));
-        let old: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, it)| it.generation != reload.generation).map(|(id, _)| *id).collect();
+        let old: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, it)| it.generation != reload.generation)
+            .map(|(id, _)| *id)
+            .collect();
         for worker in old {
             self.drain(now, worker, if reload.brutal { DrainMode::Now } else { DrainMode::Handover });
         }
-        for generation in self.zygotes.keys().copied().filter(|it| *it != reload.generation).collect::<Vec<_>>() {
+        for generation in
+            self.zygotes.keys().copied().filter(|it| *it != reload.generation).collect::<Vec<_>>()
+        {
             self.dismiss_zygote(generation);
         }
         self.generation = reload.generation;
@@ -121,8 +134,12 @@ impl Master {
             format!("reload {} refused: {reason}; generation {} serves on", reload.id, self.generation),
         );
         self.dismiss_zygote(reload.generation);
-        let new: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, it)| it.generation == reload.generation).map(|(id, _)| *id).collect();
+        let new: Vec<WorkerId> = self
+            .workers
+            .iter()
+            .filter(|(_, it)| it.generation == reload.generation)
+            .map(|(id, _)| *id)
+            .collect();
         for worker in new {
             self.drain(now, worker, DrainMode::Handover);
         }

@@ -51,7 +51,8 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
     match process::fork()? {
         Fork::Parent(pid) => Ok((pid, ours)),
         Fork::Child => {
-            let mut keep: Vec<BorrowedFd<'_>> = vec![envelope.as_fd(), theirs.as_fd(), holdings.scoreboard.fd()];
+            let mut keep: Vec<BorrowedFd<'_>> =
+                vec![envelope.as_fd(), theirs.as_fd(), holdings.scoreboard.fd()];
             keep.extend([holdings.handover.0.as_fd(), holdings.handover.1.as_fd()]);
             keep.extend(holdings.listeners.iter().map(|listener| listener.fd.as_fd()));
             let error = match prepare_child(&keep, master, &holdings.start.cwd) {
@@ -80,7 +81,8 @@ fn prepare_child(keep: &[BorrowedFd<'_>], master: Pid, cwd: &Path) -> io::Result
 }
 
 fn report_exec_failure(control: OwnedFd, binary: &Path, error: &io::Error) {
-    let reason = format!("cannot execute {}: {error}", String::from_utf8_lossy(binary.as_os_str().as_bytes()));
+    let reason =
+        format!("cannot execute {}: {error}", String::from_utf8_lossy(binary.as_os_str().as_bytes()));
     let channel: Channel<FromZygote, ToZygote> = Channel::new(control);
     // Nobody is left to tell if this fails; the master then sees the exit alone.
     let _ = channel.send(&FromZygote::LoadFailed { reason, code: 1 }, &[]);

@@ -74,19 +74,29 @@ pub fn daemonize(config: &Config) -> Result<Verdict, StartError> {
     Ok(Verdict(writer))
 }
 
+/// Where a master's listeners come from.
+#[derive(Debug)]
+pub enum Sockets {
+    /// From nowhere: they are bound.
+    Bind,
+    /// From another master that goes on using them, and keeps its pidfiles.
+    Shared(Vec<Listener>),
+    /// From the previous image of this process.
+    Kept(Vec<Listener>),
+}
+
 /// Binds, opens, drops privileges: all that a master needs before it starts children.
 ///
 /// # Errors
 /// The first thing that cannot be had; what was made until then is removed again.
-pub fn prepare(start: StartContext, config: Config, inherited: Vec<Listener>) -> Result<Holdings, StartError> {
+pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<Holdings, StartError> {
     if let Some(mask) = config.umask {
         cred::set_umask(mask);
     }
     let base = config.base_directory(&start.cwd);
-    let second = !inherited.is_empty();
     let mut pidfiles = Vec::new();
     // Claimed before anything is bound: a second master by mistake stops here and harms nothing.
-    if !second {
+    if !matches!(sockets, Sockets::Shared(_)) {
         for (option, path) in pidfile_paths(&config, &start.cwd) {
             let file = Pidfile::claim(&path, 0o644).map_err(|error| StartError::new(option, error))?;
             pidfiles.push(HeldPidfile { option, file });
@@ -94,7 +104,10 @@ pub fn prepare(start: StartContext, config: Config, inherited: Vec<Listener>) ->
     }
     std::env::set_current_dir(&base)
         .map_err(|error| StartError::new(&format!("chdir: cannot enter {}", base.display()), error))?;
-    let listeners = if second { inherited } else { bind_all(&config)? };
+    let listeners = match sockets {
+        Sockets::Bind => bind_all(&config)?,
+        Sockets::Shared(listeners) | Sockets::Kept(listeners) => listeners,
+    };
     write_pidfiles(&mut pidfiles, &["pidfile"])?;
     drop_privileges(&config)?;
     write_pidfiles(&mut pidfiles, &["pidfile2"])?;
@@ -162,15 +175,12 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, StartError> {
         warn!("{note}");
     }
     let chown = match &config.chown_socket {
-        Some(owner) => Some(cred::parse_owner(owner).map_err(|error| StartError::new("chown-socket", error))?),
+        Some(owner) => {
+            Some(cred::parse_owner(owner).map_err(|error| StartError::new("chown-socket", error))?)
+        }
         None => None,
     };
-    let options = BindOptions {
-        backlog,
-        reuse_port: config.reuse_port,
-        chmod: config.chmod_socket,
-        chown,
-    };
+    let options = BindOptions { backlog, reuse_port: config.reuse_port, chmod: config.chmod_socket, chown };
     let mut listeners = Vec::new();
     for spec in &config.listeners {
         match Listener::bind(&spec.address, &options) {
@@ -225,8 +235,16 @@ pub fn banner(holdings: &Holdings) {
     for listener in &holdings.listeners {
         info!("listening on {} (http)", listener.local);
     }
-    info!("{} workers with {} {} each", config.processes, config.threads, if config.threads == 1 { "slot" } else { "slots" });
-    info!("reload: kill -HUP {pid}    stop: kill -INT {pid}{}", if config.die_on_term { " or kill -TERM" } else { "" });
+    info!(
+        "{} workers with {} {} each",
+        config.processes,
+        config.threads,
+        if config.threads == 1 { "slot" } else { "slots" }
+    );
+    info!(
+        "reload: kill -HUP {pid}    stop: kill -INT {pid}{}",
+        if config.die_on_term { " or kill -TERM" } else { "" }
+    );
     if let Some(fifo) = &holdings.fifos.active {
         info!("master fifo: echo r > {} (r reload, q stop, s statistics)", fifo.path().display());
     }

@@ -164,7 +164,9 @@ impl Master {
                 self.zygote_failed(now, generation, reason, EXIT_ERROR);
             }
             Event::ZygoteLoaded { generation } => self.zygote_loaded(now, generation),
-            Event::ZygoteLoadFailed { generation, reason, code } => self.zygote_load_failed(generation, reason, code),
+            Event::ZygoteLoadFailed { generation, reason, code } => {
+                self.zygote_load_failed(generation, reason, code)
+            }
             Event::WorkerForked { worker, pid } => self.worker_forked(now, worker, pid),
             Event::WorkerForkFailed { worker, reason } => self.worker_fork_failed(now, worker, reason),
             Event::WorkerReady { worker } => self.worker_ready(now, worker),
@@ -283,7 +285,10 @@ impl Master {
     fn change_desired(&mut self, change: i64) {
         let wanted = (i64::from(self.desired) + change).clamp(1, i64::from(self.policy.processes)) as u32;
         if wanted == self.desired {
-            self.log(Level::Warn, format!("{wanted} of {} workers wanted: cannot change", self.policy.processes));
+            self.log(
+                Level::Warn,
+                format!("{wanted} of {} workers wanted: cannot change", self.policy.processes),
+            );
         } else {
             self.desired = wanted;
             self.log(Level::Info, format!("{wanted} of {} workers wanted", self.policy.processes));
@@ -390,16 +395,27 @@ impl Master {
 
     /// The worker of the serving generation that fills a slot.
     fn candidate(&self, slot: SlotId) -> Option<WorkerId> {
-        let fills = |worker: &Worker| worker.slot == slot && worker.generation == self.generation && !worker.is_leaving();
+        let fills = |worker: &Worker| {
+            worker.slot == slot && worker.generation == self.generation && !worker.is_leaving()
+        };
         self.workers.iter().find(|(_, worker)| fills(worker)).map(|(id, _)| *id)
     }
 
-    pub(super) fn spawn_worker(&mut self, now: Instant, slot: SlotId, generation: Generation, replaces: Option<WorkerId>) {
+    pub(super) fn spawn_worker(
+        &mut self,
+        now: Instant,
+        slot: SlotId,
+        generation: Generation,
+        replaces: Option<WorkerId>,
+    ) {
         let worker = self.next_worker;
         self.next_worker += 1;
-        let cell = (0..).find(|cell| self.workers.values().all(|it| it.cell != *cell)).expect("cells are unbounded here");
+        let cell = (0..)
+            .find(|cell| self.workers.values().all(|it| it.cell != *cell))
+            .expect("cells are unbounded here");
         let stage = Stage::Starting { deadline: now + self.policy.boot_timeout };
-        self.workers.insert(worker, Worker { slot, cell, generation, pid: None, stage, replaces, doomed: None });
+        self.workers
+            .insert(worker, Worker { slot, cell, generation, pid: None, stage, replaces, doomed: None });
         self.push(Action::SpawnWorker { worker, slot, cell, generation, paused: self.paused });
     }
 
@@ -422,7 +438,9 @@ impl Master {
         *forks += 1;
         let line = match *forks {
             1 => format!("spawned appserver worker {slot} (pid: {pid}, cores: {})", self.policy.threads),
-            times => format!("Respawned appserver worker {slot} (new pid: {pid}, respawned {} times)", times - 1),
+            times => {
+                format!("Respawned appserver worker {slot} (new pid: {pid}, respawned {} times)", times - 1)
+            }
         };
         self.log(Level::Info, line);
     }
@@ -486,7 +504,11 @@ impl Master {
     }
 
     fn child_exited(&mut self, now: Instant, pid: Pid, exit: Exit) {
-        let zygote = self.zygotes.iter().find(|(_, zygote)| zygote.pid == Some(pid)).map(|(generation, _)| *generation);
+        let zygote = self
+            .zygotes
+            .iter()
+            .find(|(_, zygote)| zygote.pid == Some(pid))
+            .map(|(generation, _)| *generation);
         if let Some(generation) = zygote {
             return self.zygote_exited(now, generation, exit);
         }
@@ -501,7 +523,13 @@ impl Master {
         }
     }
 
-    fn lose_worker(&mut self, now: Instant, id: WorkerId, death: Option<(Pid, Exit)>, reason: Option<String>) {
+    fn lose_worker(
+        &mut self,
+        now: Instant,
+        id: WorkerId,
+        death: Option<(Pid, Exit)>,
+        reason: Option<String>,
+    ) {
         let Some(worker) = self.workers.remove(&id) else { return };
         let reason = worker.doomed.clone().or(reason);
         match (worker.stage, death) {
@@ -573,7 +601,8 @@ impl Master {
             match (&mut worker.stage, pid) {
                 (Stage::Starting { deadline }, Some(pid)) if now >= *deadline && worker.doomed.is_none() => {
                     let seconds = self.policy.boot_timeout.as_secs_f32();
-                    worker.doomed = Some(format!("worker {slot} was not ready within {seconds} s (boot-timeout)"));
+                    worker.doomed =
+                        Some(format!("worker {slot} was not ready within {seconds} s (boot-timeout)"));
                     self.push(Action::Kill { pid, signal: Signal::SIGKILL });
                 }
                 (Stage::Starting { deadline }, None) if now >= *deadline => {

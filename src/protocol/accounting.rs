@@ -10,9 +10,10 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::state::ConnectionState;
+use crate::app::slots::Permit;
 use crate::app::{ConnectionInfo, Request};
+use crate::scoreboard::share::Share;
 use crate::scoreboard::{Cell as BoardCell, Scoreboard, WorkerState};
-use crate::worker::slots::Permit;
 
 /// One finished request, for the request log.
 #[derive(Debug, Clone)]
@@ -153,6 +154,11 @@ impl Accounting {
             resting => resting,
         };
         self.board().set_state(state);
+    }
+
+    /// How this worker's connections compare with those of the others.
+    pub fn share(&self) -> Share {
+        Share::of(&self.scoreboard, self.cell)
     }
 
     /// Requests in flight.

@@ -21,9 +21,9 @@ use super::body::{CountedBody, IncomingBody};
 use super::gate::{Gate, Limits};
 use super::io::{Io, Scratch, Stream};
 use super::state::ConnectionState;
+use crate::app::slots::{Acquire, Permit, Slots};
 use crate::app::{App, ConnectionInfo, Reply, Request, RequestBody, Response, ResponseBody};
 use crate::config::Config;
-use crate::worker::slots::{Acquire, Permit, Slots};
 
 /// Header fields of a request; hyper's own limit is the same.
 const MAX_FIELDS: usize = 100;

@@ -33,6 +33,8 @@ pub enum Phase {
 pub enum Order {
     /// Close if it is idle; forget it if it is not.
     CloseIdle,
+    /// Go to another worker if it is between two requests; forget it if it is not.
+    HandOver,
     /// Close whatever it is doing.
     Abort,
 }

@@ -77,7 +77,8 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
             let (socket, named) = accept(listener.as_fd()).expect("a client waits");
             assert_eq!(named, Client::Tcp(client.local_addr().expect("connected")));
-            let error = std::io::Read::read(&mut TcpStream::from(socket), &mut [0]).expect_err("nothing was sent");
+            let error =
+                std::io::Read::read(&mut TcpStream::from(socket), &mut [0]).expect_err("nothing was sent");
             assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
         }
     }

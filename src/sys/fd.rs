@@ -96,6 +96,20 @@ pub fn open_fds() -> io::Result<Vec<RawFd>> {
     Ok(listed)
 }
 
+/// Takes ownership of everything that was left open across an exec and is not claimed yet: what is
+/// not close-on-exec and above the standard streams.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn claim_left_open() -> io::Result<Vec<OwnedFd>> {
+    let left_open = |raw: &RawFd| {
+        // SAFETY: F_GETFD takes no argument and fails for a number that is not open.
+        let flags = unsafe { libc::fcntl(*raw, libc::F_GETFD) };
+        *raw > libc::STDERR_FILENO && flags != -1 && flags & libc::FD_CLOEXEC == 0
+    };
+    open_fds()?.into_iter().filter(left_open).map(claim).collect()
+}
+
 /// Whether `raw` names an open descriptor.
 pub fn is_open(raw: RawFd) -> bool {
     // SAFETY: F_GETFD takes no argument; a number that is not open answers EBADF.

@@ -3,8 +3,9 @@
 //! All workers share the listeners, so a connection goes to whoever takes it first. A worker takes
 //! one only while it has a free slot: a slow request never sits in front of others. One connection
 //! is taken per wake-up, never until the queue is empty: that would pile up a burst in one worker.
-//! And a worker that holds more connections than the mean of those that could take one waits a
-//! moment before it does: kept-alive connections stay where they land.
+//! A worker that holds far more connections than the others waits a moment before it takes another;
+//! smaller differences are evened out later, by handing idle connections over
+//! ([`super::connections`]).
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -19,14 +20,16 @@ use log::warn;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use crate::scoreboard::{Scoreboard, WorkerState};
+use crate::scoreboard::Scoreboard;
 use crate::sys::accept::{self, Client};
 use crate::sys::watch;
 
 use super::handover::{self, Parcel};
-use super::slots::Slots;
+use crate::app::slots::Slots;
+use crate::scoreboard::share::Share;
 
-/// How long a worker above the mean leaves a waiting connection to the others.
+/// How long a worker with many connections leaves a waiting one to the others. They may be stuck,
+/// so it is a moment and never for good.
 const DEFERENCE: Duration = Duration::from_millis(1);
 /// Pause after the process has run out of descriptors: accepting at once again would spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -144,7 +147,7 @@ impl Acceptor {
             () = door.changed.notified() => return,
             ready = self.wait_ready() => ready,
         };
-        if self.above_mean() {
+        if Share::of(&self.scoreboard, self.cell).far_above_mean() {
             tokio::time::sleep(DEFERENCE).await;
             if self.door.mode() != Mode::Open {
                 return;
@@ -211,10 +214,6 @@ impl Acceptor {
     fn say_accepting(&self, accepting: bool) {
         self.scoreboard.cell(self.cell).set_accepting(u64::from(accepting));
     }
-
-    fn above_mean(&self) -> bool {
-        above_mean(&self.scoreboard, self.cell)
-    }
 }
 
 /// Takes connections that leaving workers pass on, one at a time, until aborted.
@@ -226,7 +225,7 @@ pub async fn take_handed_over(
 ) {
     loop {
         let Ok(mut ready) = queue.readable().await else { return };
-        if above_mean(&scoreboard, cell) {
+        if Share::of(&scoreboard, cell).above_mean() {
             tokio::time::sleep(DEFERENCE).await;
         }
         match ready.try_io(|queue| handover::take(queue.get_ref().as_fd())) {
@@ -236,24 +235,6 @@ pub async fn take_handed_over(
         }
         tokio::task::yield_now().await;
     }
-}
-
-/// True when others that would accept now hold fewer connections on average.
-///
-/// A worker that is stuck still says that it accepts; so this only makes the others wait a moment,
-/// and never for good.
-fn above_mean(scoreboard: &Scoreboard, cell: usize) -> bool {
-    let own = scoreboard.cell(cell);
-    let (mut connections, mut workers) = (0, 0);
-    for index in scoreboard.used_cells() {
-        let cell = scoreboard.cell(index);
-        let serves = matches!(cell.state(), WorkerState::Idle | WorkerState::Busy);
-        if serves && cell.accepting() == 1 && cell.generation() == own.generation() {
-            connections += cell.connections();
-            workers += 1;
-        }
-    }
-    own.connections() * workers > connections + workers
 }
 
 /// Makes the reactor wait for the next edge. Between the `EAGAIN` and this line an edge could be

@@ -62,7 +62,7 @@ impl Connection {
 
     /// Takes the socket back, with the bytes that were read from it and not answered, to serve it
     /// elsewhere. Only between requests: `None` while one is in flight or the client was refused.
-    pub fn hand_over(&mut self) -> Option<(Stream, Bytes)> {
+    fn hand_over(&mut self) -> Option<(Stream, Bytes)> {
         if !self.movable() {
             return None;
         }
@@ -106,12 +106,12 @@ impl Connection {
             log::info!("{:?} refused with {}: {}", self.info.peer, refusal.status, refusal.reason);
             return Poll::Ready(Next::Answer(error_bytes(refusal)));
         }
-        if (order.is_some() || self.set.stopping()) && self.state.idle() {
+        if (order == Some(Order::CloseIdle) || self.set.stopping()) && self.state.idle() {
             // Without an answer in flight there is nothing to protect.
             let silent = self.state.heads.get() == 0;
             return Poll::Ready(if silent { Next::Drop } else { Next::Linger });
         }
-        if self.set.hands_over() && self.movable() {
+        if (order == Some(Order::HandOver) || self.set.hands_over()) && self.movable() {
             return Poll::Ready(Next::HandOver);
         }
         Poll::Pending
@@ -130,7 +130,10 @@ impl Future for Connection {
             if matches!(next, Next::HandOver)
                 && let Some((stream, unread)) = this.hand_over()
             {
-                let info = ConnectionInfo { peer: this.info.peer.clone(), listener: Arc::clone(&this.info.listener) };
+                let info = ConnectionInfo {
+                    peer: this.info.peer.clone(),
+                    listener: Arc::clone(&this.info.listener),
+                };
                 this.set.give(Parcel { stream, unread, info });
                 return Poll::Ready(());
             }

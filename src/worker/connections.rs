@@ -4,7 +4,7 @@
 //! when a connection began to wait for something; connections themselves never read a clock. The
 //! sweeper sleeps while nothing changes, and without connections it does not wake at all.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -61,14 +61,14 @@ pub struct ConnectionSet {
     quiet: Cell<bool>,
     moved: Notify,
     emptied: Notify,
-    giver: OnceCell<Giver>,
+    giver: Giver,
     /// Connections that wait for room in the hand-over queue.
     parcels: Cell<usize>,
 }
 
 impl ConnectionSet {
-    /// An empty set of connections behind `front`.
-    pub fn new(front: Rc<Front>) -> Rc<Self> {
+    /// An empty set of connections behind `front`; those that leave unserved go to `giver`.
+    pub fn new(front: Rc<Front>, giver: Giver) -> Rc<Self> {
         Rc::new(ConnectionSet {
             front,
             entries: RefCell::default(),
@@ -78,7 +78,7 @@ impl ConnectionSet {
             quiet: Cell::new(false),
             moved: Notify::new(),
             emptied: Notify::new(),
-            giver: OnceCell::new(),
+            giver,
             parcels: Cell::new(0),
         })
     }
@@ -114,8 +114,8 @@ impl ConnectionSet {
 
     /// Begins to drain for a reload: each connection goes to another worker once it is between two
     /// requests. Those that cannot fall back to [`ConnectionSet::drain`].
-    pub fn hand_over(&self, giver: Giver) {
-        if self.drain.get() == Drain::Serving && self.giver.set(giver).is_ok() {
+    pub fn hand_over(&self) {
+        if self.drain.get() == Drain::Serving {
             self.drain.set(Drain::HandingOver);
             self.wake_all();
             self.disturb();
@@ -128,8 +128,7 @@ impl ConnectionSet {
 
     /// Gives one connection to another worker, or serves it here to its next answer.
     pub(super) fn give(self: &Rc<Self>, parcel: Parcel) {
-        let Some(giver) = self.giver.get() else { return self.keep(parcel) };
-        match giver.give(&parcel) {
+        match self.giver.give(&parcel) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.parcels.set(self.parcels.get() + 1);
@@ -143,11 +142,7 @@ impl ConnectionSet {
     }
 
     async fn give_later(self: Rc<Self>, parcel: Parcel) {
-        let given = match self.giver.get() {
-            Some(giver) => giver.give_patiently(&parcel).await,
-            None => Err(io::ErrorKind::NotConnected.into()),
-        };
-        if let Err(error) = given {
+        if let Err(error) = self.giver.give_patiently(&parcel).await {
             log::debug!("connection of {:?} stays: {error}", parcel.info.peer);
             self.keep(parcel);
         }
@@ -158,13 +153,28 @@ impl ConnectionSet {
     }
 
     fn keep(self: &Rc<Self>, parcel: Parcel) {
-        self.drain(Instant::now() + IDLE_GRACE);
+        if self.hands_over() {
+            self.drain(Instant::now() + IDLE_GRACE);
+        }
         tokio::task::spawn_local(Connection::new(self, parcel.stream, parcel.unread, Rc::new(parcel.info)));
     }
 
     fn wake_all(&self) {
         for entry in self.entries.borrow().iter().flatten() {
             entry.state.wake();
+        }
+    }
+
+    /// Gives idle connections away while this worker holds more than its share: kept-alive
+    /// connections would otherwise stay where they happened to land.
+    fn balance(&self) {
+        if self.drain.get() != Drain::Serving {
+            return;
+        }
+        let surplus = self.front.accounting().share().surplus() as usize;
+        let idle = |entry: &&Entry| entry.state.phase() == Phase::Idle;
+        for entry in self.entries.borrow().iter().flatten().filter(idle).take(surplus) {
+            entry.state.command(Order::HandOver);
         }
     }
 
@@ -248,6 +258,7 @@ impl ConnectionSet {
                 self.moved.notified().await;
                 continue;
             };
+            self.balance();
             if tokio::time::timeout_at(next.into(), self.moved.notified()).await.is_ok() {
                 tokio::time::sleep(TICK).await;
             }

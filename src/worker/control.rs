@@ -17,8 +17,7 @@ use crate::sys::signal::KillTimer;
 use crate::sys::watch;
 
 use super::accept::{Door, Mode};
-use super::connections::{ConnectionSet, IDLE_GRACE};
-use super::handover::Giver;
+use super::connections::ConnectionSet;
 use super::{MasterChannel, hup_pipe};
 
 /// The parts of a worker that orders are about.
@@ -30,8 +29,6 @@ pub(super) struct Control {
     pub(super) connections: Rc<ConnectionSet>,
     pub(super) accounting: Rc<Accounting>,
     pub(super) birth_mercy: Duration,
-    /// The end of the hand-over queue to give connections to.
-    pub(super) handover: OwnedFd,
     /// Takes connections from the other end until this worker leaves itself.
     pub(super) taking: AbortHandle,
 }
@@ -115,9 +112,7 @@ impl Control {
                 None
             }
             Order::Message(ToWorker::LogFile, fds) => {
-                if let Some(Err(error)) = fds.into_iter().next().map(logfile::install_passed) {
-                    warn!("the new log cannot be used: {error}");
-                }
+                use_log(fds);
                 None
             }
         }
@@ -158,7 +153,8 @@ impl Control {
                                 self.begin(Leave { mode: DrainMode::Stop, deadline });
                                 break;
                             }
-                            Order::Message(..) => {}
+                            Order::Message(ToWorker::LogFile, fds) => use_log(fds),
+                            Order::Message(ToWorker::Pause | ToWorker::Resume, _) => {}
                         }
                     }
                 }
@@ -168,13 +164,7 @@ impl Control {
 
     fn begin(&self, leave: Leave) {
         match leave.mode {
-            DrainMode::Handover => match self.handover.try_clone().and_then(Giver::new) {
-                Ok(giver) => self.connections.hand_over(giver),
-                Err(error) => {
-                    warn!("connections cannot be passed on: {error}");
-                    self.connections.drain((Instant::now() + IDLE_GRACE).min(leave.deadline));
-                }
-            },
+            DrainMode::Handover => self.connections.hand_over(),
             DrainMode::Stop => self.connections.stop(),
             DrainMode::Now => self.connections.abort(),
         }
@@ -190,6 +180,12 @@ impl Control {
 enum Order {
     Message(ToWorker, Vec<OwnedFd>),
     MasterGone,
+}
+
+fn use_log(fds: Vec<OwnedFd>) {
+    if let Some(Err(error)) = fds.into_iter().next().map(logfile::install_passed) {
+        warn!("the new log cannot be used: {error}");
+    }
 }
 
 fn drain_pipe(pipe: &OwnedFd) -> io::Result<()> {

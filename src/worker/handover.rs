@@ -1,7 +1,7 @@
-//! Passing open connections from a worker that leaves to one that stays.
+//! Passing open connections from a worker that leaves, or has too many, to another one.
 //!
 //! All workers of all generations share one `SOCK_SEQPACKET` queue, made by the first master and kept
-//! across re-execs. A leaving worker puts each connection that is between two requests into it: the
+//! across re-execs. A worker puts a connection that is between two requests into it: the
 //! socket itself (`SCM_RIGHTS`, unix(7)) and the bytes already read from it. Nothing runs between the
 //! last poll of the connection and the message, so no byte is lost; what the client sends meanwhile
 //! waits in the socket and travels with it. The client sees no close and makes no new connection.
@@ -45,19 +45,16 @@ pub struct Parcel {
     pub info: ConnectionInfo,
 }
 
-/// The end that leaving workers write to.
+/// The end that connections are put into.
 #[derive(Debug)]
 pub struct Giver {
-    queue: AsyncFd<OwnedFd>,
+    queue: OwnedFd,
 }
 
 impl Giver {
-    /// Registers the queue with the reactor of this thread.
-    ///
-    /// # Errors
-    /// When the reactor refuses.
-    pub fn new(queue: OwnedFd) -> io::Result<Self> {
-        Ok(Giver { queue: watch::writable(queue)? })
+    /// Wraps the descriptor.
+    pub fn new(queue: OwnedFd) -> Self {
+        Giver { queue }
     }
 
     /// Gives a connection away.
@@ -67,7 +64,7 @@ impl Giver {
     /// parcel is still whole then.
     pub fn give(&self, parcel: &Parcel) -> io::Result<()> {
         let message = encode(&parcel.info.listener, &parcel.unread)?;
-        seqpacket::send(self.queue.get_ref().as_fd(), &message, &[stream_fd(&parcel.stream)])
+        seqpacket::send(self.queue.as_fd(), &message, &[stream_fd(&parcel.stream)])
     }
 
     /// Gives a connection away as soon as the queue has room.
@@ -75,8 +72,11 @@ impl Giver {
     /// # Errors
     /// As [`Giver::give`], but for `WouldBlock`.
     pub async fn give_patiently(&self, parcel: &Parcel) -> io::Result<()> {
+        // Registered only now: a queue watched all the time would wake this worker whenever another
+        // one takes something out.
+        let queue: AsyncFd<OwnedFd> = watch::writable(self.queue.try_clone()?)?;
         loop {
-            let mut ready = self.queue.writable().await?;
+            let mut ready = queue.writable().await?;
             match ready.try_io(|_| self.give(parcel)) {
                 Ok(result) => return result,
                 Err(_would_block) => {}
@@ -134,9 +134,11 @@ fn encode(listener: &str, unread: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 fn decode(message: &[u8]) -> io::Result<(String, &[u8])> {
-    let (length, rest) = message.split_first_chunk::<4>().ok_or_else(|| invalid("a message without a header"))?;
+    let (length, rest) =
+        message.split_first_chunk::<4>().ok_or_else(|| invalid("a message without a header"))?;
     let length = u32::from_le_bytes(*length) as usize;
-    let (header, unread) = rest.split_at_checked(length).ok_or_else(|| invalid("a header that is cut short"))?;
+    let (header, unread) =
+        rest.split_at_checked(length).ok_or_else(|| invalid("a header that is cut short"))?;
     let header: Header = serde_json::from_slice(header)?;
     if header.version != VERSION {
         return Err(invalid("a message of another release"));
@@ -164,7 +166,11 @@ mod tests {
         let message = encode(":80", b"").expect("it is short");
         let other = [&2_u32.to_le_bytes()[..], b"{}"].concat();
         for damaged in [&message[..0], &message[..3], &message[..message.len() - 1], &other] {
-            assert_eq!(decode(damaged).expect_err("damaged").kind(), io::ErrorKind::InvalidData, "{damaged:?}");
+            assert_eq!(
+                decode(damaged).expect_err("damaged").kind(),
+                io::ErrorKind::InvalidData,
+                "{damaged:?}"
+            );
         }
     }
 

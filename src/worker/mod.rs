@@ -1,8 +1,8 @@
 //! A worker: from the fork to serving, and out again.
 //!
 //! One thread, one tokio runtime, no locks. [`accept`] takes connections, [`connection`] is one of
-//! them, [`connections`] all of them with their time limits, [`slots`] the application slots,
-//! [`control`] what the master says and hears.
+//! them, [`connections`] all of them with their time limits, [`handover`] how they go to another
+//! worker, [`mod@control`] what the master says and hears.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use log::{error, warn};
 use tokio::task::LocalSet;
 
+use crate::app::slots::Slots;
 use crate::app::{App, AppCommand, AppFactory, ConnectionInfo, Peer, WorkerInfo};
 use crate::channel::{Channel, FromWorker, ToWorker, bounded_reason};
 use crate::config::Config;
@@ -27,22 +28,20 @@ use crate::scoreboard::{Scoreboard, WorkerState};
 use crate::sys::accept::Client;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::{self, KillTimer};
-use crate::sys::{fd, watch};
 use crate::sys::title::Title;
+use crate::sys::{fd, watch};
 
 pub mod accept;
 pub mod connection;
 pub mod connections;
-pub mod handover;
 mod control;
+pub mod handover;
 mod request_log;
-pub mod slots;
 
 use accept::{Accepted, Acceptor, Door, Mode};
 use connection::Connection;
 use connections::ConnectionSet;
-use handover::Parcel;
-use slots::Slots;
+use handover::{Giver, Parcel};
 
 /// Everything a fresh worker has in its hands.
 pub struct Birth {
@@ -102,8 +101,9 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     let wake = stay_mortal(&birth)?;
     let channel: Rc<MasterChannel> = Rc::new(Channel::new(birth.control.try_clone()?));
     if let Some(directory) = &birth.config.chdir2 {
-        std::env::set_current_dir(directory)
-            .map_err(|error| io::Error::new(error.kind(), format!("chdir2: {}: {error}", directory.display())))?;
+        std::env::set_current_dir(directory).map_err(|error| {
+            io::Error::new(error.kind(), format!("chdir2: {}: {error}", directory.display()))
+        })?;
     }
     let mut app = match birth.app.take() {
         Some(app) => app,
@@ -111,7 +111,10 @@ fn live(mut birth: Birth) -> io::Result<u8> {
             Ok(app) => app,
             Err(error) => {
                 error!("no application: {error}");
-                channel.send(&FromWorker::LoadFailed { reason: bounded_reason(format!("no application: {error}")) }, &[])?;
+                channel.send(
+                    &FromWorker::LoadFailed { reason: bounded_reason(format!("no application: {error}")) },
+                    &[],
+                )?;
                 return Ok(EXIT_NO_APP);
             }
         },
@@ -135,7 +138,11 @@ fn stay_mortal(birth: &Birth) -> io::Result<OwnedFd> {
     let (out, into) = fd::pipe()?;
     fd::set_nonblocking(out.as_fd(), true)?;
     fd::set_nonblocking(into.as_fd(), true)?;
-    KillTimer::install(Signal::SIGTERM, birth.config.worker_reload_mercy + Duration::from_secs(1), into.as_fd())?;
+    KillTimer::install(
+        Signal::SIGTERM,
+        birth.config.worker_reload_mercy + Duration::from_secs(1),
+        into.as_fd(),
+    )?;
     let death_signal = if birth.config.no_orphans { Signal::SIGKILL } else { Signal::SIGTERM };
     process::set_parent_death_signal(Some(death_signal))?;
     // It may have died before that; the setting tells of later deaths only (prctl(2)).
@@ -171,12 +178,19 @@ async fn serve(birth: Birth, app: Box<dyn App>, channel: Rc<MasterChannel>, wake
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
-    let front = Front::new(HttpLimits::from(&*birth.config), Rc::from(app), Rc::clone(&slots), Rc::clone(&accounting));
-    let connections = ConnectionSet::new(front);
+    let front = Front::new(
+        HttpLimits::from(&*birth.config),
+        Rc::from(app),
+        Rc::clone(&slots),
+        Rc::clone(&accounting),
+    );
+    let (take_from, give_to) = birth.handover;
+    let connections = ConnectionSet::new(front, Giver::new(give_to));
     tokio::task::spawn_local(Rc::clone(&connections).run_sweeper());
 
     let door = Door::new(if birth.paused { Mode::Paused } else { Mode::Open });
-    let names: Vec<Arc<str>> = birth.listeners.iter().map(|listener| Arc::from(listener.name.as_str())).collect();
+    let names: Vec<Arc<str>> =
+        birth.listeners.iter().map(|listener| Arc::from(listener.name.as_str())).collect();
     let fds: Vec<OwnedFd> = birth.listeners.into_iter().map(|listener| listener.fd).collect();
     let acceptor =
         Acceptor::new(fds, slots, bounded, Rc::clone(&door), Arc::clone(&birth.scoreboard), birth.cell)?;
@@ -186,11 +200,11 @@ async fn serve(birth: Birth, app: Box<dyn App>, channel: Rc<MasterChannel>, wake
     };
     let accepting = tokio::task::spawn_local(acceptor.run(take));
 
-    let (take_from, give_to) = birth.handover;
     let receive = {
         let connections = Rc::clone(&connections);
         move |parcel: Parcel| {
-            let connection = Connection::new(&connections, parcel.stream, parcel.unread, Rc::new(parcel.info));
+            let connection =
+                Connection::new(&connections, parcel.stream, parcel.unread, Rc::new(parcel.info));
             tokio::task::spawn_local(connection);
         }
     };
@@ -199,7 +213,15 @@ async fn serve(birth: Birth, app: Box<dyn App>, channel: Rc<MasterChannel>, wake
     accounting.set_resting_state(if birth.paused { WorkerState::Paused } else { WorkerState::Idle });
     let hup = control::catch_hup()?;
     channel.send(&FromWorker::Ready, &[])?;
-    let control = control::Control { orders: watch::readable(birth.control)?, channel, door, connections: Rc::clone(&connections), accounting, birth_mercy: birth.config.worker_reload_mercy, handover: give_to, taking };
+    let control = control::Control {
+        orders: watch::readable(birth.control)?,
+        channel,
+        door,
+        connections: Rc::clone(&connections),
+        accounting,
+        birth_mercy: birth.config.worker_reload_mercy,
+        taking,
+    };
     let how = control.until_told_to_leave(wake, hup).await?;
     // The accept loop ends with the door closed or, for good, once the queues are empty.
     accepting.await.map_err(io::Error::other)?;
@@ -210,9 +232,12 @@ async fn serve(birth: Birth, app: Box<dyn App>, channel: Rc<MasterChannel>, wake
 /// Starts serving a connection that was just taken.
 fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted) {
     let stream = match accepted.client {
-        Client::Tcp(_) => tokio::net::TcpStream::from_std(std::net::TcpStream::from(accepted.socket)).map(Stream::Tcp),
+        Client::Tcp(_) => {
+            tokio::net::TcpStream::from_std(std::net::TcpStream::from(accepted.socket)).map(Stream::Tcp)
+        }
         Client::Unix => {
-            tokio::net::UnixStream::from_std(std::os::unix::net::UnixStream::from(accepted.socket)).map(Stream::Unix)
+            tokio::net::UnixStream::from_std(std::os::unix::net::UnixStream::from(accepted.socket))
+                .map(Stream::Unix)
         }
     };
     let stream = match stream {

@@ -11,3 +11,4 @@ mod pidfile;
 mod reload;
 mod signals;
 mod stop;
+mod takeover;

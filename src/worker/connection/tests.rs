@@ -1,6 +1,7 @@
 //! The connection layer over real sockets.
 
 use std::cell::RefCell;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use super::*;
+use crate::app::slots::Slots;
 use crate::app::{App, BodyError, Peer, Reply, Request, Response, ResponseBody};
 use crate::protocol::accounting::{Accounting, RequestRecord};
 use crate::protocol::http::{Front, HttpLimits};
 use crate::scoreboard::{Scoreboard, WorkerState};
-use crate::worker::slots::Slots;
+use crate::sys::seqpacket;
+use crate::worker::handover::{self, Giver};
 
 const LIMITS: HttpLimits = HttpLimits {
     keepalive: Duration::from_secs(60),
@@ -83,6 +86,8 @@ struct Server {
     address: std::net::SocketAddr,
     set: Rc<ConnectionSet>,
     scoreboard: Arc<Scoreboard>,
+    /// Where connections go that it gives away.
+    queue: OwnedFd,
     records: Rc<RefCell<Vec<RequestRecord>>>,
     called: Rc<Notify>,
     go_on: Rc<Notify>,
@@ -97,7 +102,8 @@ impl Server {
         let accounting = Accounting::new(Arc::clone(&scoreboard), 0, Some(hook));
         let (called, go_on) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
         let app = Rc::new(Echo { called: Rc::clone(&called), go_on: Rc::clone(&go_on) });
-        let set = ConnectionSet::new(Front::new(limits, app, Slots::new(1), accounting));
+        let (queue, give) = seqpacket::pair().expect("descriptors are left");
+        let set = ConnectionSet::new(Front::new(limits, app, Slots::new(1), accounting), Giver::new(give));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let accepting = Rc::clone(&set);
@@ -108,7 +114,7 @@ impl Server {
                 tokio::task::spawn_local(Connection::new(&accepting, stream, Bytes::new(), Rc::new(info)));
             }
         });
-        Server { address, set, scoreboard, records, called, go_on }
+        Server { address, set, scoreboard, queue, records, called, go_on }
     }
 
     async fn client(&self) -> Client {
@@ -575,7 +581,7 @@ fn the_log_hook_gets_a_record_of_each_request() {
 }
 
 #[test]
-fn an_idle_connection_can_be_served_elsewhere() {
+fn a_half_read_head_goes_on_in_another_worker() {
     with_server(LIMITS, async |server| {
         let (near, far) = tokio::net::UnixStream::pair().expect("pair");
         let info = || Rc::new(ConnectionInfo { peer: Peer::Unix, listener: "test".into() });
@@ -587,10 +593,12 @@ fn an_idle_connection_can_be_served_elsewhere() {
             if connection.state.in_head.get() { Poll::Ready(()) } else { Poll::Pending }
         }));
         polled.as_mut().await;
-        let (stream, unread) = connection.hand_over().expect("nothing in flight");
-        assert_eq!(&unread[..], b"GET / HTTP/1.1\r\nHo");
-        drop(connection);
-        tokio::task::spawn_local(Connection::new(&server.set, stream, unread, info()));
+        server.set.hand_over();
+        connection.await;
+        let parcel = handover::take(server.queue.as_fd()).expect("it was put there");
+        assert_eq!(&parcel.unread[..], b"GET / HTTP/1.1\r\nHo");
+        assert_eq!((&parcel.info.peer, &*parcel.info.listener), (&Peer::Unix, "test"));
+        tokio::task::spawn_local(Connection::new(&server.set, parcel.stream, parcel.unread, info()));
         near.write_all(b"st: a\r\nConnection: close\r\n\r\n").await.expect("the rest");
         let mut response = String::new();
         near.read_to_string(&mut response).await.expect("response");

@@ -34,6 +34,8 @@ const NEVER: [&str; 1] = ["panicked at"];
 /// How a server is to be started.
 pub struct Builder {
     program: PathBuf,
+    /// Started in its place.
+    wrapper: Option<PathBuf>,
     directory: TempDir,
     args: Vec<OsString>,
     env: BTreeMap<OsString, OsString>,
@@ -81,6 +83,7 @@ impl Builder {
         let directory = tempfile::Builder::new().prefix("it-").tempdir().expect("a temporary directory");
         let mut builder = Builder {
             program,
+            wrapper: None,
             directory,
             args: Vec::new(),
             env: BTreeMap::new(),
@@ -130,6 +133,16 @@ impl Builder {
     pub fn descriptor(mut self, number: i32, fd: impl Into<OwnedFd>) -> Self {
         self.descriptors.push(FdMapping { parent_fd: fd.into(), child_fd: number });
         self
+    }
+
+    /// Starts a script in place of the program, which it finds as `$PROGRAM` and is to execute.
+    pub fn wrapped_by(self, script: &str) -> Self {
+        let wrapper = self.path("wrapper");
+        let program = self.program.clone();
+        let mut builder = self.file("wrapper", script).env("PROGRAM", program);
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+        builder.wrapper = Some(wrapper);
+        builder
     }
 
     /// Gives it a master FIFO, for [`Server::fifo`].
@@ -183,7 +196,7 @@ impl Builder {
         }
         processes::keep_own_descriptors();
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(self.wrapper.as_ref().unwrap_or(&self.program));
         command.args(&self.args).env_clear().envs(&self.env).current_dir(self.directory.path());
         command.stdin(Stdio::null()).process_group(0);
         command.stdout(writer.try_clone().expect("a pipe end can be duplicated")).stderr(writer);

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::sys::shm::SharedMemory;
 
+pub mod share;
+
 /// Cells in one scoreboard; bounds live worker processes over all generations.
 pub const CELLS: usize = 4096;
 /// Bytes of a cell: four cache lines, so that two workers never share one.
@@ -185,7 +187,6 @@ impl Scoreboard {
         self.cell(index)
     }
 
-
     /// Tells readers of the scoreboard about the instance as a whole. Only the master calls this.
     pub fn set_instance(&self, generation: u64, reloads: u64, started_at: u64) {
         self.header(HeaderWord::Generation).store(generation, Relaxed);
@@ -280,7 +281,8 @@ impl Cell<'_> {
     /// Method and target of the request begun last, cut to what a cell holds; empty before the first.
     pub fn last_request(&self) -> String {
         let words = self.words[Word::LastRequest as usize..].iter();
-        let bytes: Vec<u8> = words.flat_map(|word| word.load(Relaxed).to_ne_bytes()).take_while(|it| *it != 0).collect();
+        let bytes: Vec<u8> =
+            words.flat_map(|word| word.load(Relaxed).to_ne_bytes()).take_while(|it| *it != 0).collect();
         String::from_utf8_lossy(&bytes).escape_debug().to_string()
     }
 }
@@ -315,7 +317,8 @@ mod tests {
     #[test]
     fn a_mapping_of_the_same_file_sees_the_same_figures() {
         let board = Scoreboard::create().expect("memory files exist");
-        let other = Scoreboard::adopt(board.fd().try_clone_to_owned().expect("descriptors are left")).expect("same layout");
+        let other = Scoreboard::adopt(board.fd().try_clone_to_owned().expect("descriptors are left"))
+            .expect("same layout");
         board.open(9).set_pid(42);
         assert_eq!(other.cell(9).pid(), 42);
         assert_eq!(other.used_cells(), 0..10);

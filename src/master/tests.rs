@@ -1,0 +1,510 @@
+//! The policy, read like a log: events on the left, what the master asks for on the right.
+
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use crate::channel::DrainMode;
+use crate::control::Command;
+use crate::sys::process::{Exit, Pid, Signal};
+
+use super::event::{Action, Event};
+use super::state::{Master, Phase, Policy};
+use super::workers::{Generation, WorkerId};
+
+const KILLED: Exit = Exit::Signal { number: 9, core: false };
+const LEFT: Exit = Exit::Code(0);
+const NOBODY: [WorkerId; 0] = [];
+
+/// A master with a clock of its own; log lines are kept apart from the other actions.
+struct Bench {
+    master: Master,
+    now: Instant,
+    lines: Vec<String>,
+    next_pid: i32,
+}
+
+impl Bench {
+    fn new(processes: u32) -> Self {
+        let policy = Policy {
+            processes,
+            threads: 1,
+            mercy: Duration::from_secs(60),
+            boot_timeout: Duration::from_secs(10),
+        };
+        Bench { master: Master::new(policy), now: Instant::now(), lines: Vec::new(), next_pid: 100 }
+    }
+
+    /// A master whose first generation serves.
+    fn running(processes: u32) -> Self {
+        let mut bench = Bench::new(processes);
+        bench.step(Event::Start);
+        bench.zygote_loads(1);
+        for worker in 1..=u64::from(processes) {
+            bench.worker_serves(worker);
+        }
+        assert_eq!(bench.master.phase(), Phase::Running);
+        bench
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Action> {
+        let mut rest = Vec::new();
+        for action in self.master.step(self.now, event) {
+            match action {
+                Action::Log(_, line) => self.lines.push(line),
+                other => rest.push(other),
+            }
+        }
+        rest
+    }
+
+    fn command(&mut self, command: Command) -> Vec<Action> {
+        self.step(Event::Command(command))
+    }
+
+    fn pid(&mut self) -> Pid {
+        self.next_pid += 1;
+        Pid::from_raw(self.next_pid)
+    }
+
+    /// The zygote starts and loads; what the master then asks for.
+    fn zygote_loads(&mut self, generation: Generation) -> Vec<Action> {
+        let pid = self.pid();
+        self.step(Event::ZygoteSpawned { generation, pid });
+        self.step(Event::ZygoteLoaded { generation })
+    }
+
+    fn worker_forks(&mut self, worker: WorkerId) -> Pid {
+        let pid = self.pid();
+        self.step(Event::WorkerForked { worker, pid });
+        pid
+    }
+
+    fn worker_serves(&mut self, worker: WorkerId) -> Vec<Action> {
+        self.worker_forks(worker);
+        self.step(Event::WorkerReady { worker })
+    }
+
+    fn pid_of(&self, worker: WorkerId) -> Pid {
+        self.master.workers().find(|(id, _)| *id == worker).and_then(|(_, it)| it.pid).expect("it was forked")
+    }
+
+    fn zygote_pid(&self, generation: Generation) -> Pid {
+        self.master
+            .zygotes()
+            .find(|(it, _)| *it == generation)
+            .and_then(|(_, it)| it.pid)
+            .expect("it was spawned")
+    }
+
+    fn dies(&mut self, pid: Pid, exit: Exit) -> Vec<Action> {
+        self.step(Event::ChildExited { pid, exit })
+    }
+
+    fn later(&mut self, duration: Duration) -> Vec<Action> {
+        self.now += duration;
+        self.step(Event::Tick)
+    }
+
+    fn logged(&self, words: &str) -> bool {
+        self.lines.iter().any(|line| line.contains(words))
+    }
+
+    /// A reload up to the point where both new workers (3 and 4) have been asked for.
+    fn surging() -> Self {
+        let mut bench = Bench::running(2);
+        assert_eq!(bench.command(Command::Reload), [Action::SpawnZygote { generation: 2 }]);
+        assert_eq!(spawned(&bench.zygote_loads(2)), [3, 4]);
+        bench
+    }
+}
+
+/// The workers that these actions spawn.
+fn spawned(actions: &[Action]) -> Vec<WorkerId> {
+    let worker = |action: &Action| match action {
+        Action::SpawnWorker { worker, .. } => Some(*worker),
+        _ => None,
+    };
+    actions.iter().filter_map(worker).collect()
+}
+
+/// The workers that these actions drain, and how.
+fn drained(actions: &[Action]) -> Vec<(WorkerId, DrainMode)> {
+    let worker = |action: &Action| match action {
+        Action::Drain { worker, mode, .. } => Some((*worker, *mode)),
+        _ => None,
+    };
+    actions.iter().filter_map(worker).collect()
+}
+
+fn kills(actions: &[Action], pid: Pid) -> bool {
+    actions.contains(&Action::Kill { pid, signal: Signal::SIGKILL })
+}
+
+#[test]
+fn a_start_loads_first_and_forks_then() {
+    let mut bench = Bench::new(2);
+    assert_eq!(bench.step(Event::Start), [Action::SpawnZygote { generation: 1 }]);
+    assert_eq!(spawned(&bench.zygote_loads(1)), [1, 2]);
+    assert_eq!(bench.worker_serves(1), []);
+    assert_eq!(bench.worker_serves(2), [Action::FirstGenerationServes]);
+    assert_eq!(bench.master.phase(), Phase::Running);
+}
+
+#[test]
+fn an_application_that_does_not_load_ends_a_first_start_with_its_code() {
+    let mut bench = Bench::new(2);
+    bench.step(Event::Start);
+    let pid = bench.pid();
+    bench.step(Event::ZygoteSpawned { generation: 1, pid });
+    let actions = bench.step(Event::ZygoteLoadFailed { generation: 1, reason: "no module".into(), code: 22 });
+    assert!(kills(&actions, pid));
+    assert!(bench.dies(pid, KILLED).contains(&Action::Exit(22)));
+    assert!(bench.logged("cannot start: no module"));
+}
+
+#[test]
+fn workers_that_never_become_ready_end_a_first_start_after_three_tries() {
+    let mut bench = Bench::new(1);
+    bench.step(Event::Start);
+    let mut actions = bench.zygote_loads(1);
+    for worker in 1..=3 {
+        assert_eq!(spawned(&actions), [worker]);
+        let pid = bench.worker_forks(worker);
+        actions = bench.dies(pid, Exit::Code(1));
+        if worker < 3 && spawned(&actions).is_empty() {
+            actions = bench.later(Duration::from_secs(1));
+        }
+    }
+    let zygote = bench.zygote_pid(1);
+    assert!(bench.dies(zygote, KILLED).contains(&Action::Exit(1)));
+}
+
+#[test]
+fn a_reload_prepares_surges_drains_and_replaces_the_image_in_that_order() {
+    let mut bench = Bench::surging();
+    assert_eq!(bench.worker_serves(3), [], "one new worker is not enough");
+    let actions = bench.worker_serves(4);
+    assert_eq!(drained(&actions), [(1, DrainMode::Handover), (2, DrainMode::Handover)]);
+    let old = bench.zygote_pid(1);
+    assert!(actions.contains(&Action::DismissZygote { generation: 1, pid: Some(old) }));
+    assert_eq!(actions.last(), Some(&Action::ReExec));
+    assert_eq!((bench.master.phase(), bench.master.generation()), (Phase::ReExecuting, 2));
+    assert!(bench.logged("...gracefully killing workers..."));
+}
+
+#[test]
+fn a_brutal_reload_cuts_the_old_workers_only_when_the_new_ones_serve() {
+    let mut bench = Bench::running(1);
+    bench.command(Command::BrutalReload);
+    assert_eq!(spawned(&bench.zygote_loads(2)), [2]);
+    assert_eq!(drained(&bench.worker_serves(2)), [(1, DrainMode::Now)]);
+}
+
+#[test]
+fn code_that_does_not_load_leaves_everything_as_it_was() {
+    let mut bench = Bench::running(2);
+    bench.command(Command::Reload);
+    let pid = bench.pid();
+    bench.step(Event::ZygoteSpawned { generation: 2, pid });
+    bench.step(Event::ZygoteLoadFailed { generation: 2, reason: "SyntaxError".into(), code: 1 });
+    let actions = bench.dies(pid, KILLED);
+    assert_eq!((drained(&actions), spawned(&actions)), (vec![], vec![]));
+    assert!(bench.logged("reload 1 refused: SyntaxError; generation 1 serves on"));
+    assert_eq!((bench.master.phase(), bench.master.generation()), (Phase::Running, 1));
+    assert_eq!(bench.command(Command::Reload), [Action::SpawnZygote { generation: 3 }], "the next one works");
+}
+
+#[test]
+fn a_zygote_that_hangs_is_killed_and_the_reload_refused() {
+    let mut bench = Bench::running(1);
+    bench.command(Command::Reload);
+    let pid = bench.pid();
+    bench.step(Event::ZygoteSpawned { generation: 2, pid });
+    assert_eq!(bench.master.deadline(), Some(bench.now + Duration::from_secs(10)));
+    assert!(kills(&bench.later(Duration::from_secs(10)), pid));
+    bench.dies(pid, KILLED);
+    assert!(bench.logged("refused: the application was not loaded within 10 s (boot-timeout)"));
+}
+
+#[test]
+fn a_new_worker_that_dies_before_it_serves_takes_the_reload_back() {
+    let mut bench = Bench::surging();
+    bench.worker_serves(3);
+    let pid = bench.worker_forks(4);
+    let actions = bench.dies(pid, Exit::Signal { number: 11, core: true });
+    assert_eq!(
+        drained(&actions),
+        [(3, DrainMode::Handover)],
+        "the new one that serves leaves, the old ones stay"
+    );
+    assert!(bench.logged(
+        "reload 1 refused: worker 2 ended with signal 11 (SIGSEGV), core dumped before it was ready"
+    ));
+    assert_eq!(bench.master.generation(), 1);
+}
+
+#[test]
+fn a_new_worker_that_dies_after_it_served_is_replaced_within_the_surge() {
+    let mut bench = Bench::surging();
+    bench.worker_serves(3);
+    let pid = bench.pid_of(3);
+    assert_eq!(spawned(&bench.dies(pid, KILLED)), [5]);
+    bench.worker_serves(4);
+    assert!(bench.worker_serves(5).contains(&Action::ReExec));
+}
+
+#[test]
+fn an_old_worker_that_dies_during_a_reload_is_replaced_from_the_old_code() {
+    let mut bench = Bench::surging();
+    let pid = bench.pid_of(1);
+    let actions = bench.dies(pid, KILLED);
+    assert!(
+        actions.iter().any(|it| matches!(it, Action::SpawnWorker { slot: 1, generation: 1, .. })),
+        "{actions:?}"
+    );
+}
+
+#[test]
+fn a_second_reload_replaces_one_that_still_prepares() {
+    let mut bench = Bench::running(1);
+    bench.command(Command::Reload);
+    let pid = bench.pid();
+    bench.step(Event::ZygoteSpawned { generation: 2, pid });
+    let actions = bench.command(Command::Reload);
+    assert_eq!(
+        actions,
+        [Action::DismissZygote { generation: 2, pid: Some(pid) }, Action::SpawnZygote { generation: 3 }]
+    );
+    assert_eq!(bench.dies(pid, KILLED)[1..], [], "its end refuses nothing");
+    bench.zygote_loads(3);
+    assert!(bench.worker_serves(2).contains(&Action::ReExec));
+}
+
+#[test]
+fn a_reload_asked_for_during_the_surge_comes_afterwards() {
+    let mut bench = Bench::surging();
+    assert_eq!(bench.command(Command::Reload), []);
+    bench.worker_serves(3);
+    bench.worker_serves(4);
+    let saved = bench.master.save(bench.now, &[]);
+    let policy = bench.master.policy.clone();
+    bench.master = Master::restore(saved, policy, bench.now);
+    assert_eq!(bench.step(Event::Start), [Action::SpawnZygote { generation: 3 }]);
+}
+
+#[test]
+fn commands_during_the_start_wait_for_its_end() {
+    let mut bench = Bench::new(1);
+    bench.step(Event::Start);
+    assert_eq!(bench.command(Command::Reload), []);
+    bench.zygote_loads(1);
+    assert_eq!(
+        bench.worker_serves(1),
+        [Action::FirstGenerationServes, Action::SpawnZygote { generation: 2 }]
+    );
+}
+
+#[test]
+fn the_next_image_knows_all_children_and_misses_no_death() {
+    let mut bench = Bench::surging();
+    bench.worker_serves(3);
+    bench.worker_serves(4);
+    let old = bench.pid_of(1);
+    let new = bench.pid_of(3);
+    let saved = serde_json::to_string(&bench.master.save(bench.now, &[Command::TogglePause]))
+        .expect("it is plain data");
+    let policy = bench.master.policy.clone();
+    let saved = serde_json::from_str(&saved).expect("it was just written");
+    bench.master = Master::restore(saved, policy, bench.now);
+    let actions = bench.step(Event::Start);
+    assert!(actions.contains(&Action::Pause { worker: 3 }), "a command that came late: {actions:?}");
+    assert_eq!(spawned(&bench.dies(old, LEFT)), NOBODY, "an old worker that leaves is not replaced");
+    assert_eq!(spawned(&bench.dies(new, KILLED)), [5], "a new one is");
+}
+
+#[test]
+fn a_failing_exec_leaves_the_old_image_in_charge_of_the_new_workers() {
+    let mut bench = Bench::surging();
+    bench.worker_serves(3);
+    bench.worker_serves(4);
+    bench.command(Command::Reload);
+    let actions = bench.step(Event::ReExecFailed { reason: "No such file".into() });
+    assert!(bench.logged("the old master supervises generation 2"));
+    assert_eq!(actions, [Action::SpawnZygote { generation: 3 }], "and what had to wait goes on");
+}
+
+#[test]
+fn a_worker_that_dies_is_replaced_at_once_and_a_loop_is_slowed_down() {
+    let mut bench = Bench::running(1);
+    bench.now += Duration::from_secs(5);
+    let pid = bench.pid_of(1);
+    assert_eq!(spawned(&bench.dies(pid, KILLED)), [2]);
+    bench.worker_serves(2);
+    let pid = bench.pid_of(2);
+    assert_eq!(spawned(&bench.dies(pid, KILLED)), [3], "one short life is an accident");
+    bench.worker_serves(3);
+    let pid = bench.pid_of(3);
+    assert_eq!(spawned(&bench.dies(pid, KILLED)), NOBODY, "two in a row are not");
+    assert!(bench.logged("respawning too fast"));
+    assert_eq!(bench.master.deadline(), Some(bench.now + Duration::from_millis(100)));
+    assert_eq!(spawned(&bench.later(Duration::from_millis(100))), [4]);
+}
+
+#[test]
+fn a_worker_that_does_not_leave_is_killed_when_patience_ends() {
+    let mut bench = Bench::surging();
+    bench.worker_serves(3);
+    bench.worker_serves(4);
+    bench.step(Event::ReExecFailed { reason: String::new() });
+    let pid = bench.pid_of(1);
+    assert!(!kills(&bench.later(Duration::from_secs(59)), pid));
+    assert!(kills(&bench.later(Duration::from_secs(1)), pid));
+    assert!(bench.logged("NO MERCY"));
+}
+
+#[test]
+fn a_lost_zygote_is_replaced_while_its_workers_serve_on() {
+    let mut bench = Bench::running(1);
+    let zygote = bench.zygote_pid(1);
+    let actions = bench.dies(zygote, KILLED);
+    assert!(actions.contains(&Action::SpawnZygote { generation: 1 }), "{actions:?}");
+    let worker = bench.pid_of(1);
+    assert_eq!(spawned(&bench.dies(worker, KILLED)), NOBODY, "nobody can fork yet");
+    assert_eq!(spawned(&bench.zygote_loads(1)), [2]);
+}
+
+#[test]
+fn a_fork_reported_after_the_death_is_still_a_death() {
+    let mut bench = Bench::running(1);
+    bench.now += Duration::from_secs(5);
+    let old = bench.pid_of(1);
+    bench.dies(old, KILLED);
+    let pid = bench.pid();
+    assert_eq!(bench.dies(pid, KILLED), [], "a stranger, as far as the master knows");
+    let actions = bench.step(Event::WorkerForked { worker: 2, pid });
+    assert!(actions.contains(&Action::Retire { worker: 2, cell: 0 }), "{actions:?}");
+    assert_eq!(spawned(&actions), [3]);
+}
+
+#[test]
+fn strangers_are_reaped_and_change_nothing() {
+    let mut bench = Bench::running(1);
+    for number in 0..200 {
+        assert_eq!(bench.dies(Pid::from_raw(9000 + number), Exit::Code(22)), []);
+    }
+}
+
+#[test]
+fn a_chain_replaces_one_worker_after_the_other_and_stops_when_one_fails() {
+    let mut bench = Bench::running(3);
+    bench.now += Duration::from_secs(5);
+    assert_eq!(spawned(&bench.command(Command::ChainReload)), [4]);
+    let actions = bench.worker_serves(4);
+    assert_eq!((drained(&actions), spawned(&actions)), (vec![(1, DrainMode::Handover)], vec![5]));
+    let pid = bench.worker_forks(5);
+    let actions = bench.dies(pid, Exit::Code(1));
+    assert_eq!((drained(&actions), spawned(&actions)), (vec![], vec![]));
+    assert!(bench.logged("chain reload aborted"));
+}
+
+#[test]
+fn a_workers_reload_starts_all_successors_before_anybody_leaves() {
+    let mut bench = Bench::running(2);
+    let actions = bench.command(Command::ReloadWorkers);
+    assert_eq!((spawned(&actions), drained(&actions)), (vec![3, 4], vec![]));
+    assert_eq!(drained(&bench.worker_serves(4)), [(2, DrainMode::Handover)]);
+    assert_eq!(drained(&bench.worker_serves(3)), [(1, DrainMode::Handover)]);
+    assert!(bench.logged("workers reload complete"));
+}
+
+#[test]
+fn a_worker_that_asks_to_go_gets_its_successor_first() {
+    let mut bench = Bench::running(2);
+    let actions = bench.step(Event::WorkerLeaves { worker: 2, reason: "SIGHUP".into() });
+    assert_eq!((spawned(&actions), drained(&actions)), (vec![3], vec![]));
+    assert_eq!(drained(&bench.worker_serves(3)), [(2, DrainMode::Handover)]);
+}
+
+#[test]
+fn a_stop_waits_for_requests_and_asked_again_waits_for_less() {
+    let mut bench = Bench::running(2);
+    let actions = bench.command(Command::Stop);
+    assert_eq!(drained(&actions), [(1, DrainMode::Stop), (2, DrainMode::Stop)]);
+    let actions = bench.command(Command::Stop);
+    assert_eq!(drained(&actions), [(1, DrainMode::Now), (2, DrainMode::Now)]);
+    let (first, second, zygote) = (bench.pid_of(1), bench.pid_of(2), bench.zygote_pid(1));
+    assert!(kills(&bench.command(Command::StopNow), first));
+    assert_eq!(spawned(&bench.dies(first, KILLED)), NOBODY);
+    bench.dies(zygote, KILLED);
+    assert!(bench.dies(second, KILLED).contains(&Action::Exit(0)));
+}
+
+#[test]
+fn a_stop_during_a_reload_ends_both_generations() {
+    let mut bench = Bench::surging();
+    bench.worker_serves(3);
+    let starting = bench.worker_forks(4);
+    let actions = bench.command(Command::Stop);
+    assert_eq!(
+        drained(&actions),
+        [(1, DrainMode::Stop), (2, DrainMode::Stop), (3, DrainMode::Stop)],
+        "those that serve"
+    );
+    assert!(kills(&actions, starting), "one that does not serve yet has nothing to finish");
+    for pid in [bench.zygote_pid(1), bench.zygote_pid(2), bench.pid_of(1), bench.pid_of(2), bench.pid_of(3)] {
+        bench.dies(pid, LEFT);
+    }
+    assert!(bench.dies(starting, KILLED).contains(&Action::Exit(0)));
+}
+
+#[test]
+fn pause_is_for_all_workers_and_for_those_to_come() {
+    let mut bench = Bench::running(1);
+    assert_eq!(bench.command(Command::TogglePause), [Action::Pause { worker: 1 }]);
+    bench.now += Duration::from_secs(5);
+    let pid = bench.pid_of(1);
+    let actions = bench.dies(pid, KILLED);
+    assert!(actions.iter().any(|it| matches!(it, Action::SpawnWorker { paused: true, .. })), "{actions:?}");
+    assert_eq!(bench.command(Command::TogglePause), [Action::Resume { worker: 2 }]);
+}
+
+#[test]
+fn cheap_mode_sends_all_home_until_somebody_calls() {
+    let mut bench = Bench::running(2);
+    let actions = bench.command(Command::GoCheap);
+    assert_eq!(drained(&actions).len(), 2);
+    assert!(actions.contains(&Action::WatchListeners(true)));
+    for worker in [1, 2] {
+        let pid = bench.pid_of(worker);
+        assert_eq!(spawned(&bench.dies(pid, LEFT)), NOBODY);
+    }
+    let actions = bench.step(Event::ConnectionWaiting);
+    assert_eq!(actions[0], Action::WatchListeners(false));
+    assert_eq!(spawned(&actions), [3, 4]);
+}
+
+#[test]
+fn fewer_and_more_workers_stay_between_one_and_processes() {
+    let mut bench = Bench::running(2);
+    assert_eq!(drained(&bench.command(Command::FewerWorkers)), [(2, DrainMode::Handover)]);
+    assert_eq!(bench.command(Command::FewerWorkers), []);
+    assert_eq!(spawned(&bench.command(Command::MoreWorkers)), [3]);
+    assert_eq!(bench.command(Command::MoreWorkers), []);
+}
+
+#[test]
+fn an_idle_master_has_no_deadline() {
+    assert_eq!(Bench::running(4).master.deadline(), None);
+}
+
+#[test]
+fn errors_are_logged_as_errors() {
+    let mut bench = Bench::running(1);
+    bench.command(Command::Reload);
+    let actions =
+        bench.master.step(bench.now, Event::ZygoteSpawnFailed { generation: 2, reason: "EAGAIN".into() });
+    assert!(
+        actions.iter().any(|it| matches!(it, Action::Log(Level::Error, line) if line.contains("EAGAIN")))
+    );
+}
