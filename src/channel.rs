@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::config::Entry;
+use crate::net::set::Announced;
 use crate::sys::seqpacket;
 
 /// Longest message accepted; a traceback of an application fits.
@@ -46,6 +47,8 @@ pub enum FromZygote {
     Loaded {
         /// The configuration that was proven; the re-exec'd master uses exactly this one.
         entries: Vec<Entry>,
+        /// Its listeners; the descriptors of the new ones come along.
+        listeners: Vec<Announced>,
     },
     /// This generation cannot serve.
     LoadFailed {

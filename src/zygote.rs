@@ -6,7 +6,7 @@
 //! master (a subreaper, prctl(2)) and there is one supervisor instead of a tree of them.
 
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use log::{error, warn};
@@ -19,11 +19,12 @@ use crate::config::Config;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
 use crate::logging::{self, Role, logfile};
 use crate::master::spawn::ZygoteBoot;
+use crate::net::set::ListenerSet;
 use crate::net::{Listener, ListenerState};
 use crate::scoreboard::Scoreboard;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
-use crate::sys::{fd, signal};
+use crate::sys::{self, fd, signal};
 use crate::worker::{self, Birth};
 
 /// Signals that a terminal or `pkill` sends to the whole family; the master answers them.
@@ -90,7 +91,7 @@ pub fn run(start: &StartContext, envelope: Envelope, factory: AppFactory) -> u8 
 fn take_control(raw: i32) -> io::Result<OwnedFd> {
     let control = fd::claim(raw)?;
     // The zygote has nothing else to wait for.
-    fd::set_nonblocking(std::os::fd::AsFd::as_fd(&control), false)?;
+    fd::set_nonblocking(control.as_fd(), false)?;
     Ok(control)
 }
 
@@ -105,9 +106,16 @@ impl Zygote {
         let mut title = Title::prepare();
         match proven(start, &boot, listeners, factory, &mut title) {
             Ok(Proven { config, app, listeners, scoreboard, handover }) => {
+                let loaded =
+                    FromZygote::Loaded { entries: config.entries.clone(), listeners: listeners.announce() };
+                let fresh: Vec<_> = listeners.fresh().map(|listener| listener.fd.as_fd()).collect();
+                if let Err(error) = control.send(&loaded, &fresh) {
+                    error!("the master does not listen: {error}");
+                    return Err(EXIT_ERROR);
+                }
                 let master = process::parent();
-                let entries = config.entries.clone();
-                let zygote = Zygote {
+                let listeners = listeners.into_listeners();
+                Ok(Zygote {
                     boot,
                     control,
                     listeners,
@@ -118,14 +126,7 @@ impl Zygote {
                     factory,
                     title,
                     master,
-                };
-                match zygote.control.send(&FromZygote::Loaded { entries }, &[]) {
-                    Ok(()) => Ok(zygote),
-                    Err(error) => {
-                        error!("the master does not listen: {error}");
-                        Err(EXIT_ERROR)
-                    }
-                }
+                })
             }
             Err(Unfit { reason, code }) => {
                 error!("generation {} cannot serve: {reason}", boot.generation);
@@ -253,7 +254,7 @@ enum Forked {
 struct Proven {
     config: Arc<Config>,
     app: Option<Box<dyn App>>,
-    listeners: Vec<Listener>,
+    listeners: ListenerSet,
     scoreboard: Arc<Scoreboard>,
     handover: (OwnedFd, OwnedFd),
 }
@@ -273,6 +274,13 @@ fn proven(
         }
         Err(error) => return Err(Unfit::new(error.text)),
     };
+    // Here and not by the master: a reload takes them from the configuration as it is now.
+    for name in &config.unenv {
+        sys::env::remove_var(name);
+    }
+    for (name, value) in &config.env {
+        sys::env::set_var(name, value);
+    }
     title.set(&logging::title::zygote(&config, boot.generation));
     let base = config.base_directory(&start.cwd);
     std::env::set_current_dir(&base)
@@ -288,5 +296,7 @@ fn proven(
         let code = if config.need_app { EXIT_NO_APP } else { EXIT_ERROR };
         Some(factory(&config).map_err(|error| Unfit { reason: format!("no application: {error}"), code })?)
     };
+    // Last of all: sockets of a generation that cannot serve need not be taken back.
+    let listeners = ListenerSet::bind(&config, listeners).map_err(Unfit::new)?;
     Ok(Proven { config: Arc::new(config), app, listeners, scoreboard: Arc::new(scoreboard), handover })
 }

@@ -9,12 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::{error, info, warn};
 
 use crate::boot::StartContext;
-use crate::config::Config;
+use crate::config::{Config, Entry};
 use crate::control::fifo::MasterFifo;
 use crate::control::fifo_watch::FifoWatch;
-use crate::control::pidfile::Pidfile;
+use crate::control::pidfile::{self, Pidfile};
 use crate::control::touch::TouchFiles;
 use crate::logging::logfile::LogFile;
+use crate::net::set::{self, Announced};
 use crate::net::{Listener, VacuumOutcome};
 use crate::scoreboard::Scoreboard;
 use crate::sys::fs::Removal;
@@ -31,6 +32,33 @@ pub struct HeldPidfile {
     pub option: &'static str,
     /// The file.
     pub file: Pidfile,
+}
+
+/// A configuration that a zygote has loaded an application with, and the listeners it needs.
+#[derive(Debug)]
+pub struct Proven {
+    /// The configuration.
+    pub entries: Vec<Entry>,
+    /// Its listeners.
+    pub listeners: Vec<Announced>,
+    /// Descriptors of those among them that are new.
+    pub fds: Vec<OwnedFd>,
+}
+
+impl Proven {
+    /// It will not be used: closes its new sockets and removes their files.
+    pub fn discard(self) {
+        let fresh = self.listeners.into_iter().filter_map(|it| match it {
+            Announced::Fresh(state) => Some(state),
+            Announced::Kept(_) => None,
+        });
+        for (state, fd) in fresh.zip(self.fds) {
+            let listener = Listener::receive(state, fd);
+            if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
+                warn!("unix socket {}: {reason}", listener.name);
+            }
+        }
+    }
 }
 
 /// The configured FIFOs, of which one is open.
@@ -89,6 +117,85 @@ impl Holdings {
         Policy::of(&self.config)
     }
 
+    /// Takes up the configuration of the generation that serves from now on.
+    ///
+    /// # Errors
+    /// When it cannot be; then everything stays as it was.
+    pub fn adopt(&mut self, proven: Proven) -> Result<(), String> {
+        let config = Config::build(proven.entries).map_err(|errors| errors.to_string())?;
+        let at_hand = std::mem::take(&mut self.listeners);
+        match set::assemble(proven.listeners, proven.fds, at_hand) {
+            Ok((listeners, dropped)) => {
+                self.listeners = listeners;
+                for listener in dropped {
+                    info!("no longer listening on {}", listener.local);
+                    if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
+                        warn!("unix socket {}: {reason}", listener.name);
+                    }
+                }
+                self.config = config;
+                Ok(())
+            }
+            Err((reason, at_hand)) => {
+                self.listeners = at_hand;
+                Err(reason)
+            }
+        }
+    }
+
+    /// The log file that the configuration asks for.
+    fn log_path(&self) -> Option<PathBuf> {
+        let (config, cwd) = (&self.config, &self.start.cwd);
+        let early = config.logto.as_ref().or(config.daemonize.as_ref()).or(config.daemonize2.as_ref());
+        let late = config.logto2.as_ref().map(|path| config.base_directory(cwd).join(path));
+        late.or_else(|| early.map(|path| cwd.join(path)))
+    }
+
+    /// Opens the log that a changed configuration names; true when the children have to be told.
+    pub fn follow_log(&mut self) -> bool {
+        let Some(wanted) = self.log_path() else { return false };
+        if self.log.as_ref().is_some_and(|log| log.path() == wanted) {
+            return false;
+        }
+        info!("logging goes on in {}", wanted.display());
+        match LogFile::open(&wanted).and_then(|log| log.install().map(|()| log)) {
+            Ok(log) => {
+                self.log = Some(log);
+                true
+            }
+            Err(error) => {
+                error!("{error}; the old log stays in use");
+                false
+            }
+        }
+    }
+
+    /// Makes FIFO, pidfiles and log follow a configuration that names others than are held.
+    pub fn follow_config(&mut self) {
+        let base = self.config.base_directory(&self.start.cwd);
+        self.fifos.paths = self.config.master_fifos.iter().map(|path| base.join(path)).collect();
+        let in_place =
+            self.fifos.active.as_ref().is_some_and(|it| {
+                self.fifos.paths.get(self.fifos.slot).is_some_and(|path| path == it.path())
+            });
+        if !in_place {
+            self.remove_fifos();
+            if !self.fifos.paths.is_empty() {
+                self.switch_fifo(0);
+            }
+        }
+        let wanted = pidfile_paths(&self.config, &self.start.cwd);
+        for held in
+            self.pidfiles.extract_if(.., |held| !wanted.iter().any(|(_, path)| path == held.file.path()))
+        {
+            info!("{} {} is no longer configured", held.option, held.file.path().display());
+            held.file.remove_if_ours();
+        }
+        if wanted.len() != self.pidfiles.len() {
+            self.rewrite_pidfiles();
+        }
+    }
+
     /// Puts role, generation and release into `ps`.
     pub fn set_title(&mut self, generation: Generation) {
         let text = crate::logging::title::master(&self.config, generation);
@@ -97,24 +204,34 @@ impl Holdings {
 
     /// Writes all pidfiles anew (FIFO `P`), taking over those of a master that is gone.
     pub fn rewrite_pidfiles(&mut self) {
-        let pid = process::this();
         for (option, path) in pidfile_paths(&self.config, &self.start.cwd) {
-            let held = self.pidfiles.iter_mut().find(|it| it.file.path() == path);
-            let written = match held {
-                Some(held) => held.file.write(pid).map_err(|error| error.to_string()),
-                None => {
-                    Pidfile::claim(&path, 0o644).map_err(|error| error.to_string()).and_then(|mut file| {
-                        file.write(pid).map_err(|error| error.to_string())?;
-                        self.pidfiles.push(HeldPidfile { option, file });
-                        Ok(())
-                    })
-                }
-            };
-            match written {
-                Ok(()) => info!("{option} {} written", path.display()),
-                Err(error) => error!("{option}: {error}"),
+            if self.write_pidfile(option, &path) {
+                info!("{option} {} written", path.display());
             }
         }
+    }
+
+    /// Writes the safe pidfiles: the server is up.
+    pub fn write_safe_pidfiles(&mut self) {
+        for (option, path) in pidfile_paths(&self.config, &self.start.cwd) {
+            if option.starts_with("safe-") {
+                self.write_pidfile(option, &path);
+            }
+        }
+    }
+
+    fn write_pidfile(&mut self, option: &'static str, path: &Path) -> bool {
+        let pid = process::this();
+        let held = self.pidfiles.iter_mut().find(|it| it.file.path() == path);
+        let written = match held {
+            Some(held) => held.file.write(pid),
+            None => Pidfile::publish(path, pidfile::MODE, pid)
+                .map(|file| self.pidfiles.push(HeldPidfile { option, file })),
+        };
+        if let Err(error) = &written {
+            error!("{option}: {error}");
+        }
+        written.is_ok()
     }
 
     /// Opens another FIFO slot and leaves the current one.
@@ -162,9 +279,14 @@ impl Holdings {
     }
 
     fn remove_fifos(&mut self) {
-        if let Some(fifo) = self.fifos.active.take() {
-            let path = fifo.path().to_owned();
-            match fifo.remove_if_ours() {
+        let active = self.fifos.active.take();
+        for path in &self.fifos.paths {
+            let removal = match &active {
+                Some(fifo) if fifo.path() == path => fifo.remove_if_ours(),
+                // Commands may have come from there before another slot was chosen.
+                _ => MasterFifo::remove_idle(path),
+            };
+            match removal {
                 Removal::Removed => info!("VACUUM: master fifo {} removed.", path.display()),
                 Removal::NotOurs => {
                     warn!("VACUUM: master fifo {} is no longer ours: not removed", path.display())

@@ -124,7 +124,7 @@ fn try_resume(
             }
         }
     });
-    let holdings = Holdings {
+    let mut holdings = Holdings {
         listeners,
         scoreboard: Arc::new(scoreboard),
         handover: match legacy.handover {
@@ -149,6 +149,8 @@ fn try_resume(
     let completed = legacy.machine.completed;
     let machine = Master::restore(legacy.machine, Policy::of(&holdings.config), Instant::now());
     let generation = machine.generation();
+    // Before anything is said to be complete: until then ps shows the bare command line.
+    holdings.set_title(generation);
     info!("gracefully (RE)spawned appserver master process (pid: {})", process::this());
     report_header(&holdings, generation);
     let leaving = machine.workers().filter(|(_, worker)| worker.is_leaving()).count();
@@ -159,13 +161,16 @@ fn try_resume(
             completed.id
         );
     }
+    holdings.follow_config();
     let mut runner = Runner::new(machine, holdings, signals, None)?;
-    runner.holdings.set_title(generation);
     for (generation, raw) in legacy.zygotes {
         runner.adopt_zygote(generation, Channel::new(claim(raw)?));
     }
     for (worker, raw) in legacy.workers {
         runner.adopt_worker(worker, Channel::new(claim(raw)?));
+    }
+    if runner.holdings.follow_log() {
+        runner.pass_log_on();
     }
     // Children may have died while nobody was there to hear of it.
     runner.reap();

@@ -13,7 +13,6 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::channel::{FromWorker, FromZygote, Incoming, WorkerChannel, ZygoteChannel};
-use crate::config::Entry;
 use crate::control::fifo::Restored;
 use crate::control::fifo_watch::FifoWatch;
 use crate::control::{self, Command};
@@ -33,14 +32,17 @@ mod saved;
 pub mod spawn;
 mod startup;
 pub mod state;
+mod stop;
+mod supervision;
 #[cfg(test)]
 mod tests;
 pub mod workers;
+mod zygotes;
 
 pub use lifecycle::{catch_signals, resume, start};
 
 use event::Event;
-use holdings::Holdings;
+use holdings::{Holdings, Proven};
 use startup::Verdict;
 use state::{Master, Phase};
 use workers::{Generation, WorkerId};
@@ -70,8 +72,8 @@ pub(crate) struct Runner {
     next_token: usize,
     zygotes: BTreeMap<Generation, ZygoteChannel>,
     workers: BTreeMap<WorkerId, WorkerChannel>,
-    /// The configuration each zygote has proven.
-    proven: BTreeMap<Generation, Vec<Entry>>,
+    /// What the zygotes have proven that do not serve yet.
+    proven: BTreeMap<Generation, Proven>,
     queue: VecDeque<Event>,
     verdict: Option<Verdict>,
     next_touch: Option<Instant>,
@@ -109,6 +111,8 @@ impl Runner {
             exit: None,
         };
         runner.watch_fifo();
+        // It may have been removed during an exec, when nobody watched.
+        runner.check_fifo();
         if let Some(fd) = runner.holdings.touch.fd().map(|fd| fd.as_raw_fd()) {
             runner.watch(fd, Source::Touch);
         }
@@ -231,9 +235,17 @@ impl Runner {
         let Some(channel) = self.zygotes.get(&generation) else { return };
         loop {
             let event = match channel.receive() {
-                Ok(Incoming::Message(message, _)) => match message {
-                    FromZygote::Loaded { entries } => {
-                        self.proven.insert(generation, entries);
+                Ok(Incoming::Message(message, fds)) => match message {
+                    FromZygote::Loaded { entries, listeners } => {
+                        let proven = Proven { entries, listeners, fds };
+                        if generation == self.machine.generation() {
+                            // First start, or in place of a zygote that was lost: it serves at once.
+                            if let Err(error) = self.holdings.adopt(proven) {
+                                error!("the configuration of generation {generation}: {error}");
+                            }
+                        } else {
+                            self.proven.insert(generation, proven);
+                        }
                         Event::ZygoteLoaded { generation }
                     }
                     FromZygote::LoadFailed { reason, code } => {
@@ -303,15 +315,24 @@ impl Runner {
         let Some(fifo) = &mut self.holdings.fifos.active else { return };
         let path = fifo.path().to_owned();
         match fifo.restore() {
-            Ok(Restored::InPlace) => {}
+            Ok(Restored::InPlace) => return,
             Ok(Restored::Recreated) => {
                 warn!("master fifo {} was removed by somebody: made anew", path.display());
                 self.watch_fifo();
                 // Letters rescued from the removed one come first.
                 self.read_fifo();
             }
-            Err(error) => error!("master fifo {} is gone: {error}", path.display()),
+            Err(error) => {
+                error!("master fifo {} is gone: {error}", path.display());
+                // Wait for what is in the way to go, too.
+                self.watch_fifo();
+                if path.symlink_metadata().is_ok() {
+                    return;
+                }
+            }
         }
+        // What happened before the new watch was there goes unnoticed by it.
+        self.check_fifo();
     }
 
     fn check_touch(&mut self) {
@@ -353,7 +374,7 @@ impl Runner {
         self.holdings.fifos.watch = None;
         let Some(fifo) = &self.holdings.fifos.active else { return };
         let raw = fifo.fd().as_raw_fd();
-        match FifoWatch::new(fifo.path()) {
+        match FifoWatch::new(fifo.fd(), fifo.path()) {
             Ok(watch) => {
                 let raw = watch.as_fd().as_raw_fd();
                 self.holdings.fifos.watch = Some(watch);

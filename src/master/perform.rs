@@ -29,9 +29,14 @@ impl Runner {
         match action {
             Action::SpawnZygote { generation } => self.spawn_zygote(generation),
             Action::DismissZygote { generation, pid } => {
-                self.drop_zygote_channel(generation);
-                if let Some(pid) = pid {
-                    self.kill(pid, process::Signal::SIGKILL);
+                if let Some(proven) = self.proven.remove(&generation) {
+                    proven.discard();
+                }
+                match pid {
+                    // Its channel stays until it is reaped: it may just have reported a worker that
+                    // nobody wants any more and that has to be killed, too.
+                    Some(pid) => self.kill(pid, process::Signal::SIGKILL),
+                    None => self.drop_zygote_channel(generation),
                 }
             }
             Action::SpawnWorker { worker, slot, cell, generation, paused } => {
@@ -152,11 +157,7 @@ impl Runner {
 
     fn first_generation_serves(&mut self) {
         let generation = self.machine.generation();
-        if let Err(error) =
-            startup::write_pidfiles(&mut self.holdings.pidfiles, &["safe-pidfile2", "safe-pidfile"])
-        {
-            error!("{error}");
-        }
+        self.holdings.write_safe_pidfiles();
         let addresses: Vec<&str> = self.holdings.listeners.iter().map(|it| it.local.as_str()).collect();
         let workers = self.machine.workers().filter(|(_, worker)| worker.is_ready()).count();
         info!("ready: {workers} workers of generation {generation} accept on {}", addresses.join(", "));
@@ -170,7 +171,9 @@ impl Runner {
             }
         }
         if let Some(verdict) = self.verdict.take() {
-            startup::leave_terminal(&mut self.holdings);
+            if startup::leave_terminal(&mut self.holdings) {
+                self.pass_log_on();
+            }
             verdict.success();
         }
     }
@@ -185,6 +188,11 @@ impl Runner {
                 return error!("the log could not be opened anew: {error}; the old one stays in use");
             }
         }
+        self.pass_log_on();
+    }
+
+    /// Gives the log's descriptor to the children.
+    pub(super) fn pass_log_on(&self) {
         let Some(log) = &self.holdings.log else { return };
         for (generation, channel) in &self.zygotes {
             if let Err(error) = channel.send(&ToZygote::LogFile, &[log.fd()]) {
@@ -210,10 +218,14 @@ impl Runner {
         let die_on_term = self.holdings.config.die_on_term;
         let pending: Vec<_> =
             caught.iter().filter_map(|it| crate::control::signal_command(*it, die_on_term)).collect();
-        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers };
         let generation = self.machine.generation();
-        let entries = self.proven.get(&generation).unwrap_or(&self.holdings.config.entries);
-        let error = reexec::reexec(&self.holdings, &self.machine, &channels, entries, &pending);
+        if let Some(proven) = self.proven.remove(&generation)
+            && let Err(error) = self.holdings.adopt(proven)
+        {
+            error!("the new configuration of the master is not in effect: {error}");
+        }
+        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers };
+        let error = reexec::reexec(&self.holdings, &self.machine, &channels, &pending);
         if let Err(error) = signal::unblock_all() {
             warn!("signals could not be unblocked: {error}");
         }
@@ -229,6 +241,10 @@ impl Runner {
     pub(super) fn leave(mut self, code: u8) -> u8 {
         self.holdings.clean_up();
         info!("goodbye to appserver.");
+        if let Some(verdict) = self.verdict.take() {
+            // Never served: the shell that waits gets the exit code of the daemon.
+            verdict.failure(code);
+        }
         code
     }
 }

@@ -69,10 +69,9 @@ pub fn reexec(
     holdings: &Holdings,
     machine: &Master,
     channels: &Channels<'_>,
-    entries: &[Entry],
     pending: &[Command],
 ) -> io::Error {
-    match try_reexec(holdings, machine, channels, entries, pending) {
+    match try_reexec(holdings, machine, channels, pending) {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -82,12 +81,11 @@ fn try_reexec(
     holdings: &Holdings,
     machine: &Master,
     channels: &Channels<'_>,
-    entries: &[Entry],
     pending: &[Command],
 ) -> io::Result<std::convert::Infallible> {
     let legacy = Legacy {
         machine: machine.save(Instant::now(), pending),
-        entries: entries.to_vec(),
+        entries: holdings.config.entries.clone(),
         reloads: holdings.reloads + 1,
         started_at: holdings.started_at,
         scoreboard: holdings.scoreboard.fd().as_raw_fd(),
@@ -111,7 +109,7 @@ fn try_reexec(
     keep.extend(holdings.fifos.active.iter().map(|it| it.fd()));
 
     let program = c_string(holdings.binary().as_os_str());
-    let (argv, env) = (holdings.start.argv_c(), holdings.start.env_c(&[], &[]));
+    let (argv, env) = (holdings.start.argv_c(), holdings.start.env_c());
     // Marking instead of closing: a failing execve has lost nothing.
     fd::mark_all_cloexec()?;
     let error = exec_keeping(&keep, holdings, || process::exec(&program, &argv, &env));

@@ -147,6 +147,12 @@ impl Listener {
         Ok(Listener { name: state.name, addr, fd, local: state.local, owned: state.owned })
     }
 
+    /// The same for a descriptor that came over a channel.
+    pub fn receive(state: ListenerState, fd: OwnedFd) -> Listener {
+        let addr = ListenAddr::parse(&state.name).unwrap_or(ListenAddr::Fd(state.fd));
+        Listener { name: state.name, addr, fd, local: state.local, owned: state.owned }
+    }
+
     /// Removes the socket file if this server made it and the path still names it.
     pub fn remove_if_ours(&self) -> VacuumOutcome {
         let Some(owned) = &self.owned else { return VacuumOutcome::NoPath };

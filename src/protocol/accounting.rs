@@ -196,6 +196,8 @@ impl Accounting {
         self.in_flight.set(self.in_flight.get() + 1);
         let board = self.board();
         board.set_in_flight(self.in_flight.get());
+        let head = &request.head;
+        board.set_last_request(head.method.as_str(), head.uri.path_and_query().map_or("*", |it| it.as_str()));
         if self.in_flight.get() == 1 {
             board.set_request_start(micros);
             self.show_state();

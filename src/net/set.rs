@@ -1,0 +1,140 @@
+//! The listeners of a configuration: those that are there already are kept, the others are bound.
+//!
+//! They are matched by the address as configured, not by position: a configuration with its lines in
+//! another order finds its sockets, and their queues of waiting clients.
+
+use std::os::fd::OwnedFd;
+
+use log::warn;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::sys::cred;
+
+use super::{BindOptions, Listener, ListenerState, effective_backlog};
+
+/// One listener of a set, told to a process that has the kept ones already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Announced {
+    /// The receiver has it under this name.
+    Kept(String),
+    /// New; its descriptor comes along, in the order of the set.
+    Fresh(ListenerState),
+}
+
+/// Binds what the configuration asks for and `inherited` does not have.
+#[derive(Debug)]
+pub struct ListenerSet {
+    /// In the order of the configuration, each with whether it is new.
+    members: Vec<(Listener, bool)>,
+}
+
+impl ListenerSet {
+    /// Matches and binds. Inherited listeners that are not configured any more are closed.
+    ///
+    /// # Errors
+    /// The first address that cannot be had, with where it was configured; sockets made for the
+    /// others are gone again.
+    pub fn bind(config: &Config, mut inherited: Vec<Listener>) -> Result<Self, String> {
+        // Made when first needed: what it has to say about the backlog is said once then.
+        let mut options = None;
+        let mut set = ListenerSet { members: Vec::new() };
+        for spec in &config.listeners {
+            if let Some(position) = inherited.iter().position(|it| it.name == spec.address) {
+                set.members.push((inherited.swap_remove(position), false));
+                continue;
+            }
+            let options = match &mut options {
+                Some(options) => options,
+                none => none.insert(bind_options(config)?),
+            };
+            match Listener::bind(&spec.address, options) {
+                Ok(listener) => set.members.push((listener, true)),
+                Err(error) => {
+                    set.undo();
+                    return Err(format!("{error} ({})", spec.origin));
+                }
+            }
+        }
+        for (listener, _) in &set.members {
+            if let Err(error) = listener.set_nodelay(config.tcp_nodelay) {
+                warn!("tcp-nodelay on {}: {error}", listener.local);
+            }
+        }
+        Ok(set)
+    }
+
+    /// The listeners, in the order of the configuration.
+    pub fn into_listeners(self) -> Vec<Listener> {
+        self.members.into_iter().map(|(listener, _)| listener).collect()
+    }
+
+    /// The set for a process that has the inherited ones.
+    pub fn announce(&self) -> Vec<Announced> {
+        let announce = |(listener, fresh): &(Listener, bool)| match fresh {
+            true => Announced::Fresh(listener.state()),
+            false => Announced::Kept(listener.name.clone()),
+        };
+        self.members.iter().map(announce).collect()
+    }
+
+    /// The new ones, whose descriptors go with [`ListenerSet::announce`].
+    pub fn fresh(&self) -> impl Iterator<Item = &Listener> {
+        self.members.iter().filter(|(_, fresh)| *fresh).map(|(listener, _)| listener)
+    }
+
+    /// Removes the socket files that [`ListenerSet::bind`] has made.
+    fn undo(&self) {
+        for listener in self.fresh() {
+            // Made a moment ago; whatever keeps it from being removed, the next bind tells.
+            let _ = listener.remove_if_ours();
+        }
+    }
+}
+
+/// Puts an announced set together from the listeners at hand and the descriptors that came along.
+///
+/// Returns the set, and those at hand that are in it no more.
+///
+/// # Errors
+/// When something announced is not there.
+pub fn assemble(
+    announced: Vec<Announced>,
+    passed: Vec<OwnedFd>,
+    mut at_hand: Vec<Listener>,
+) -> Result<(Vec<Listener>, Vec<Listener>), (String, Vec<Listener>)> {
+    let mut passed = passed.into_iter();
+    let mut set = Vec::new();
+    for member in announced {
+        let found = match member {
+            Announced::Kept(name) => match at_hand.iter().position(|it| it.name == name) {
+                Some(position) => Ok(at_hand.swap_remove(position)),
+                None => Err(format!("listener {name} is not there any more")),
+            },
+            Announced::Fresh(state) => match passed.next() {
+                Some(fd) => Ok(Listener::receive(state, fd)),
+                None => Err(format!("listener {} came without its descriptor", state.name)),
+            },
+        };
+        match found {
+            Ok(listener) => set.push(listener),
+            Err(reason) => {
+                at_hand.extend(set);
+                return Err((reason, at_hand));
+            }
+        }
+    }
+    Ok((set, at_hand))
+}
+
+fn bind_options(config: &Config) -> Result<BindOptions, String> {
+    let (backlog, note) = effective_backlog(config.backlog);
+    if let Some(note) = note {
+        warn!("{note}");
+    }
+    let chown = match &config.chown_socket {
+        Some(owner) => Some(cred::parse_owner(owner).map_err(|error| format!("chown-socket: {error}"))?),
+        None => None,
+    };
+    Ok(BindOptions { backlog, reuse_port: config.reuse_port, chmod: config.chmod_socket, chown })
+}
