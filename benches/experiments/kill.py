@@ -44,11 +44,18 @@ def _kill(server, number):
     begun = time.monotonic()
     os.kill(old, signal.SIGKILL)
     while not any(it.slot == slot and it.pid != old and it.accepts for it in board.workers()):
+        if server.processes[0].poll() is not None:
+            raise RuntimeError("\n".join(["the server is gone:", *server.log.text()[-20:]]))
         time.sleep(POLL)
     accepting = time.monotonic()
     forked, _ = server.log.wait(RESPAWNED, since)
     time.sleep(PAUSE)
-    return {"pid": old, "at": begun, "forked_ms": (forked - begun) * 1e3, "accepts_ms": (accepting - begun) * 1e3}
+    return {
+        "pid": old,
+        "at": begun,
+        "forked_ms": (forked - begun) * 1e3,
+        "accepts_ms": (accepting - begun) * 1e3,
+    }
 
 
 def _figures(mode, deaths, result):
@@ -57,10 +64,26 @@ def _figures(mode, deaths, result):
     kinds = sorted({failure["kind"] for failure in result["failures"]})
     title = f"{len(deaths)} kills, {mode}"
     return [
-        Figure(f"{title}: from kill to accepting successor", [it["accepts_ms"] for it in deaths], "ms", at_most=10),
+        Figure(
+            f"{title}: from kill to accepting successor",
+            [it["accepts_ms"] for it in deaths],
+            "ms",
+            at_most=10,
+        ),
         Figure(f"{title}: from kill to its log line", [it["forked_ms"] for it in deaths], "ms"),
-        Figure(f"{title}: failed requests not held by the dead", [len(others)], at_most=0, digits=0, note=", ".join(sorted({it["kind"] for it in others}))),
-        Figure(f"{title}: failed requests held by the dead", [len(held)], digits=0, note=f"of {result['answered']:,} answered; {', '.join(kinds) or 'none'}"),
+        Figure(
+            f"{title}: failed requests not held by the dead",
+            [len(others)],
+            at_most=0,
+            digits=0,
+            note=", ".join(sorted({it["kind"] for it in others})),
+        ),
+        Figure(
+            f"{title}: failed requests held by the dead",
+            [len(held)],
+            digits=0,
+            note=f"of {result['answered']:,} answered; {', '.join(kinds) or 'none'}",
+        ),
         Figure(f"{title}: longest wait", [result["max"]], "ms"),
     ]
 

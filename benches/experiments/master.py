@@ -42,7 +42,12 @@ def idle(programs, _options):
         time.sleep(IDLE_SECONDS)
         after = procfs.context_switches(server.master), sum(map(procfs.context_switches, others))
         figures = [
-            Figure(f"master: context switches in {IDLE_SECONDS} s of idling", [after[0] - before[0]], at_most=0, digits=0),
+            Figure(
+                f"master: context switches in {IDLE_SECONDS} s of idling",
+                [after[0] - before[0]],
+                at_most=0,
+                digits=0,
+            ),
             Figure(f"zygote and {WORKERS} workers: the same", [after[1] - before[1]], digits=0),
         ]
         if (calls := _system_calls(server.master)) is not None:

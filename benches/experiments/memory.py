@@ -23,10 +23,15 @@ def memory(programs, options):
     figures = [_per_worker("each further idle worker: PSS", fresh, at_most=0.3)]
     if all(used):
         figures.append(_per_worker("the same after a second of load on 64 connections", used))
-    figures += [Figure(f"whole tree, idle, workers: {count}", [tree[count] for tree in fresh], "MiB") for count in COUNTS]
+    figures += [
+        Figure(f"whole tree, idle, workers: {count}", [tree[count] for tree in fresh], "MiB")
+        for count in COUNTS
+    ]
     return figures
 
 
 def _per_worker(name, trees, **goal):
     least, most = COUNTS[0], COUNTS[-1]
-    return Figure(name, [(tree[most] - tree[least]) / (most - least) for tree in trees], "MiB", digits=3, **goal)
+    return Figure(
+        name, [(tree[most] - tree[least]) / (most - least) for tree in trees], "MiB", digits=3, **goal
+    )

@@ -3,7 +3,7 @@
 import time
 
 from support.load import Load
-from support.report import Figure
+from support.report import Figure, beside
 from support.servers import Appserver
 
 WORKERS = 2
@@ -34,8 +34,8 @@ def _round(server, mode, reloads):
             time.sleep(PAUSE)
         reloaded = load.finish()
     # One generation before the first reload and one for each: a reload that did nothing would show.
-    if reloaded["workers_seen"] < (reloads + 1) * WORKERS:
-        print(f"  {mode}: only {reloaded['workers_seen']} workers were seen in {reloads} reloads")
+    if len(reloaded["by_worker"]) < reloads + 1:
+        raise RuntimeError(f"{reloads} reloads, but only {len(reloaded['by_worker'])} workers have answered")
     length = time.monotonic() - begin
     begin = time.monotonic()
     with Load(server, mode, RATE, CONNECTIONS, "/pid") as load:
@@ -50,11 +50,40 @@ def _figures(mode, reloads, pairs):
     answered = sum(reloaded["answered"] for reloaded, _ in pairs)
     worst = max(failed)
     title = f"{reloads} reloads, {mode}"
-    both = lambda key: " / ".join(f"{Figure(key, [run[key] for run in runs]).median:.1f}" for runs in zip(*pairs)) + " ms"
+    disturbed, undisturbed = zip(*pairs, strict=True)
     return [
         # One failure is one too many, so it is the worst round that counts.
-        Figure(f"{title}: failed requests", [worst], at_most=0, digits=0, note=f"of {answered:,} answered; {', '.join(kinds) or 'none'}"),
-        Figure(f"{title}: longest wait beyond the same load without", [a["max"] - b["max"] for a, b in pairs], "ms", at_most=10, note=both("max")),
-        Figure(f"{title}: p99.9 beyond the same load without", [a["p99.9"] - b["p99.9"] for a, b in pairs], "ms", note=both("p99.9")),
+        Figure(
+            f"{title}: failed requests",
+            [worst],
+            at_most=0,
+            digits=0,
+            note=f"of {answered:,} answered; {', '.join(kinds) or 'none'}",
+        ),
+        Figure(
+            f"{title}: longest wait beyond the same load without",
+            [a["max"] - b["max"] for a, b in pairs],
+            "ms",
+            at_most=10,
+            note=beside(disturbed, undisturbed, "max", "ms", 1),
+        ),
+        Figure(
+            f"{title}: p99.9 beyond the same load without",
+            [a["p99.9"] - b["p99.9"] for a, b in pairs],
+            "ms",
+            note=beside(disturbed, undisturbed, "p99.9", "ms", 1),
+        ),
+        Figure(
+            f"{title}: workers that answered, of {(reloads + 1) * WORKERS}",
+            [len(a["by_worker"]) for a, _ in pairs],
+            digits=0,
+        ),
+        Figure(
+            f"{mode} without reloads: answers of the busiest worker / mean", [_imbalance(b) for _, b in pairs]
+        ),
         Figure(f"{title}: idle connections closed", [a["closed_idle"] for a, _ in pairs], digits=0),
     ]
+
+
+def _imbalance(load):
+    return max(load["by_worker"]) * WORKERS / load["answered"]

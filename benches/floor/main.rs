@@ -4,9 +4,9 @@
 //! floor BODY_FILE [NAME:VALUE ...] < listening socket
 //! ```
 //!
-//! One process is one worker: it accepts on the socket it finds as its standard input, which all
-//! workers share, and answers every request with the same header fields and the same body. It has
-//! no master, no limits, no time-outs, no statistics and no log: a bound, not a server.
+//! One process is one worker: it accepts on the socket it finds as its standard input and answers
+//! every request with the same header fields and the same body. It has no master, no limits, no
+//! time-outs, no statistics and no log: a bound, not a server.
 
 use std::convert::Infallible;
 use std::error::Error;

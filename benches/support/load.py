@@ -6,6 +6,7 @@ ends when its standard input does; it then prints one line of JSON.
 """
 
 import argparse
+import collections
 import errno
 import gc
 import json
@@ -28,7 +29,12 @@ class Load:
         command = [sys.executable, "-B", "-m", "support.load", "--mode", mode, "--path", path]
         command += ["--port", str(server.port), "--rate", str(rate), "--connections", str(connections)]
         self.process = subprocess.Popen(
-            command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            cwd=HERE,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         # It says so when every connection has had its first answer.
         if self.process.stdout.readline() != "warm\n":
@@ -85,7 +91,8 @@ class Generator:
         self.by_fd = {}
         self.latencies = []
         self.failures = []
-        self.holders = set()
+        # Answers by their body: by worker, with /pid.
+        self.answers = collections.Counter()
         self.closed_idle = 0
         self.ending = False
 
@@ -178,7 +185,7 @@ class Generator:
             return
         now = time.monotonic()
         self.latencies.append(now - connection.begun)
-        self.holders.add(body)
+        self.answers[body] += 1
         connection.begun = None
         connection.received = b""
         connection.holder = body
@@ -204,12 +211,15 @@ class Generator:
         """The figures, in milliseconds."""
         ordered = sorted(self.latencies)
         share = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
-        at = {name: ordered[min(len(ordered) - 1, int(len(ordered) * part))] * 1e3 for name, part in share.items()}
+        at = {
+            name: ordered[min(len(ordered) - 1, int(len(ordered) * part))] * 1e3
+            for name, part in share.items()
+        }
         return {
             "answered": len(ordered),
             "failures": self.failures,
             "closed_idle": self.closed_idle,
-            "workers_seen": len(self.holders),
+            "by_worker": sorted(self.answers.values(), reverse=True),
             **at,
         }
 

@@ -24,19 +24,19 @@ def stat(pid):
 
 def tree(roots):
     """These processes and all their descendants."""
-    parents = {int(name): stat(name) for name in os.listdir("/proc") if name.isdigit()}
+    known = {int(name): stat(name) for name in os.listdir("/proc") if name.isdigit()}
     found, grown = set(roots), True
     while grown:
-        children = {pid for pid, fields in parents.items() if fields and int(fields[1]) in found}
+        children = {pid for pid, fields in known.items() if fields and int(fields[1]) in found}
         grown = not children <= found
         found |= children
-    return {pid for pid in found if parents.get(pid)}
+    return {pid for pid in found if known.get(pid)}
 
 
 def cpu_seconds(roots):
-    """Processor time of a process tree, reaped children included."""
-    known = (stat(pid) for pid in tree(roots))
-    return sum(sum(map(int, fields[11:15])) for fields in known if fields) / TICKS
+    """Processor time of each process of a tree, its reaped children included."""
+    known = ((pid, stat(pid)) for pid in tree(roots))
+    return {pid: sum(map(int, fields[11:15])) / TICKS for pid, fields in known if fields}
 
 
 def pss_mib(pids):

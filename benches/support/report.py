@@ -45,6 +45,12 @@ class Figure:
         return [self.name, f"{self._number(self.median)} {self.unit}".strip(), span, goal, verdict, self.note]
 
 
+def beside(runs, others, key, unit, digits):
+    """The medians of one counter on both sides, as a note."""
+    ours, theirs = (statistics.median(run[key] for run in side) for side in (runs, others))
+    return f"{ours:,.{digits}f} / {theirs:,.{digits}f} {unit}".strip()
+
+
 HEAD = ["figure", "median", "range", "goal", "", "note"]
 
 

@@ -1,6 +1,6 @@
 """The scoreboard of a running server, read while it runs and without asking anybody.
 
-The layout is that of src/scoreboard.rs, which carries a version: a reader that is out of date says
+The layout is that of src/scoreboard/mod.rs, which carries a version: a reader that is out of date says
 so instead of measuring nonsense.
 """
 

@@ -1,5 +1,6 @@
 """The servers under measurement: started on a socket made here, and gone afterwards."""
 
+import contextlib
 import json
 import os
 import re
@@ -18,13 +19,13 @@ READY = re.compile(r"ready: \d+ workers")
 RELOADED = re.compile(r"reload \d+ complete")
 
 
-def listener():
-    """A listening socket on a free port of loopback.
+def listener(port=0, reuse_port=False):
+    """A listening socket on a port of loopback, by default a free one.
 
-    Made here and passed on, so that no port is guessed and both sides get the same one: what is
+    Made here and passed on, so that no port is guessed and both sides get the same kind: what is
     accepted on it sends small packets at once, without a system call of its own.
     """
-    sock = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    sock = socket.create_server(("127.0.0.1", port), backlog=BACKLOG, reuse_port=reuse_port)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
@@ -70,9 +71,9 @@ class Log:
 class Server:
     """Processes that share a listener; use it in a `with` statement."""
 
-    def __init__(self):
+    def __init__(self, reuse_port=False):
         self.directory = tempfile.mkdtemp(prefix="figures-")
-        self.listener = listener()
+        self.listener = listener(reuse_port=reuse_port)
         self.port = self.listener.getsockname()[1]
         self.processes = []
 
@@ -102,7 +103,7 @@ class Server:
         return [process.pid for process in self.processes]
 
     def cpu_seconds(self):
-        """Processor time of all its processes."""
+        """Processor time of each of its processes."""
         return procfs.cpu_seconds(self.roots())
 
     def get(self, path="/", connection="close"):
@@ -153,7 +154,12 @@ class Appserver(Server):
 
     def wait_ready(self):
         """Waits until all workers accept."""
-        self.log.wait(READY)
+        try:
+            self.log.wait(READY)
+        except BaseException:
+            # The `with` statement that would clean up has not begun.
+            self.__exit__()
+            raise
         return self
 
     def reload(self):
@@ -163,6 +169,8 @@ class Appserver(Server):
         self.log.wait(RELOADED, since)
 
     def stop(self):
+        if self.processes[0].poll() is not None:
+            return
         os.kill(self.master, signal.SIGINT)
         try:
             self.processes[0].wait(timeout=10)
@@ -172,19 +180,30 @@ class Appserver(Server):
 
 
 class Floor(Server):
-    """The bare yardstick: as many single processes as there are workers."""
+    """The bare yardstick: as many single processes as there are workers.
 
-    def __init__(self, program, workers, fields, body):
-        super().__init__()
+    Each has a socket of its own on one port, among which the kernel spreads the connections. With
+    one that is `shared`, a single worker often takes them all and then has fewer, fuller wake-ups
+    than two can have: another shape, which the server must never take.
+    """
+
+    def __init__(self, program, workers, fields, body, shared=False):
+        super().__init__(reuse_port=not shared)
         with open(self.path("body"), "wb") as file:
             file.write(body)
         args = [program, self.path("body"), *(f"{name}:{value}" for name, value in fields.items())]
-        for _ in range(workers):
-            self.processes.append(subprocess.Popen(args, stdin=self.listener, start_new_session=True))
+        sockets = [self.listener]
+        while len(sockets) < workers:
+            sockets.append(self.listener if shared else listener(self.port, reuse_port=True))
+        for sock in sockets:
+            self.processes.append(subprocess.Popen(args, stdin=sock, start_new_session=True))
+            if sock is not self.listener:
+                sock.close()
+        if not shared:
+            # The port is known; a copy that stays open here would keep a dead worker's queue alive.
+            self.listener.close()
 
 
 def _kill(pid):
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -35,10 +35,12 @@ def run(server, seconds, connections, close):
         output = subprocess.run(
             [*command, f"http://127.0.0.1:{server.port}/"], check=True, stdout=subprocess.PIPE, text=True
         ).stdout
-        used = server.cpu_seconds() - before
+        after = server.cpu_seconds()
     line = next(line for line in output.splitlines() if line.startswith("@"))
     result = json.loads(line[1:])
     result["per_second"] = result["requests"] / (result["microseconds"] / 1e6)
-    result["cpu_us"] = used / max(1, result["requests"]) * 1e6
+    used = {pid: seconds - before.get(pid, 0.0) for pid, seconds in after.items()}
+    result["busiest"] = max(used.values()) / sum(used.values())
+    result["cpu_us"] = sum(used.values()) / max(1, result["requests"]) * 1e6
     result["bytes_each"] = result["bytes"] / max(1, result["requests"])
     return result
