@@ -9,6 +9,7 @@ mod descriptors;
 mod environment;
 mod fifo;
 mod fifo_accidents;
+mod http_limits;
 mod http_rules;
 mod listen;
 mod loading;
