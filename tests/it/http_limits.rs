@@ -141,7 +141,8 @@ fn a_body_above_the_limit_is_refused_however_it_is_framed() {
 
 #[test]
 fn the_head_may_be_as_large_as_asked_for() {
-    for (size, args) in [(32 << 10, &[] as &[&str]), (2048, &["--buffer-size=2048"]), (65536, &["-b", "64k"])] {
+    for (size, args) in [(32 << 10, &[] as &[&str]), (2048, &["--buffer-size=2048"]), (65536, &["-b", "64k"])]
+    {
         let server = Server::app().args(args).start();
         let filled = |total: usize| {
             let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();

@@ -4,6 +4,7 @@ mod support;
 
 mod bed;
 mod broken_reload;
+mod command_line;
 mod daemonize;
 mod descriptors;
 mod environment;
@@ -22,8 +23,10 @@ mod reload;
 mod reload_storm;
 mod signals;
 mod slots;
+mod static_files;
 mod stop;
 mod stop_patience;
 mod supervision;
 mod takeover;
 mod touch;
+mod welcome;
