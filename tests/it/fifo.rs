@@ -146,6 +146,8 @@ fn every_letter_of_the_table_is_known_and_others_are_warned_about() {
     let text = wait_for_text(&log, "command '!' (byte 33): ignored");
     assert!(text.contains("command 'x' (byte 120): ignored"), "{text}");
     assert_eq!(text.matches(": ignored").count(), 2, "{text}");
+    // A letter is told when it is read and obeyed thereafter: only now is this FIFO the active one.
+    wait_for_text(&log, &format!("active master fifo is now {}\n", server.path("fifo").display()));
     server.fifo("s");
     eventually("it serves", LIMIT, || (server.get("/").text() == "hello v1\n").then_some(()));
 }
