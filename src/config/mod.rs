@@ -4,7 +4,7 @@
 //! turns them into this struct and reports every problem, not only the first.
 //!
 //! [`options`] is the table of all options, [`schema`] what its rows are made of, [`value`] how
-//! text becomes a value.
+//! text becomes a value, [`markdown`] the table as a page of the documentation.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 mod build;
+pub mod markdown;
 pub mod options;
 pub mod schema;
 pub mod value;

@@ -21,6 +21,7 @@ mod privileges;
 mod races;
 mod reload;
 mod reload_storm;
+mod shipped_config;
 mod signals;
 mod slots;
 mod static_files;
