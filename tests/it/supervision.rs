@@ -247,8 +247,9 @@ fn a_worker_that_keeps_dying_is_throttled_while_the_others_serve() {
 fn nobody_is_left_as_a_zombie() {
     let server = single_slots(2).start();
     for _ in 0..5 {
+        let workers = server.wait_workers("both workers run", |workers| workers.len() == 2);
         let mark = server.log().mark();
-        kill(server.workers()[1].pid, Signal::SIGKILL);
+        kill(workers[1].pid, Signal::SIGKILL);
         wait_respawned(&server, mark, 2);
         let mark = server.log().mark();
         kill(server.zygote(), Signal::SIGKILL);
