@@ -118,7 +118,7 @@ pub struct Config {
     pub worker_reload_mercy: Duration,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
-    /// `binary-path`: what a reload executes; default is the path of the running binary's argv[0].
+    /// `binary-path`: what a reload executes; default is the path of the running binary's `argv[0]`.
     pub binary_path: Option<PathBuf>,
     /// `release`: a label shown in titles, status and the built-in page.
     pub release: Option<String>,

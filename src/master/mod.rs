@@ -1,6 +1,6 @@
 //! The master: one thread, one poll loop, no application code.
 //!
-//! [`state`] decides, [`perform`] carries out, this file waits. Signals, FIFO, touch files and the
+//! [`state`] decides, `perform` carries out, this file waits. Signals, FIFO, touch files and the
 //! control channels of the children become [`event::Event`]s; nothing here ever blocks or sleeps.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
