@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 mod build;
 pub mod options;
 pub mod schema;
+mod unserved;
 pub mod value;
 
-pub use build::{ConfigError, ConfigErrors};
+pub use build::{ConfigError, ConfigErrors, Examined};
 
 /// One option as the user gave it: the canonical name from the option table, its value, its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,6 +128,10 @@ pub struct Config {
     // Listeners.
     /// `http`, `http-socket`, in order; never empty.
     pub listeners: Vec<ListenSpec>,
+    /// `socket`, in order. They are among [`Config::listeners`] if they speak HTTP, else nobody serves them.
+    pub sockets: Vec<ListenSpec>,
+    /// `protocol`: what is spoken on `socket` addresses is HTTP, not uwsgi.
+    pub sockets_speak_http: bool,
     /// `listen`: backlog asked for, before clamping to somaxconn.
     pub backlog: u32,
     /// `chmod-socket`: mode of unix sockets.
@@ -198,8 +203,8 @@ pub struct Config {
 
     /// `strict`: an option that is not supported is an error, not a warning.
     pub strict: bool,
-    /// What to tell the operator at start-up, one sentence each.
-    pub warnings: Vec<String>,
+    /// What does not do what it says: to tell the operator at start-up.
+    pub warnings: Vec<ConfigError>,
     /// The entries this was built from, under canonical names: what a reload hands to the next image.
     pub entries: Vec<Entry>,
 }

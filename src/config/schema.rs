@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::value::{self, ValueError};
 use super::{Config, Entry, ListenSpec};
+use crate::net::addr::ListenAddr;
 
 /// One option: everything that parsing, `--help` and the documentation know about it.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +35,10 @@ pub struct OptionSpec {
     pub help: &'static str,
     /// What using it does in this release.
     pub status: Status,
+    /// What is missing when the option does not work; `None` where the rest is worth serving without it.
+    pub essential: Option<Essential>,
+    /// Options that the same can be said of; the finished table has them as rows of their own.
+    pub(super) siblings: &'static [&'static str],
     /// The release that brought it.
     pub since: &'static str,
 }
@@ -43,10 +48,16 @@ pub struct OptionSpec {
 pub enum Group {
     /// Worker processes and how the application is loaded.
     Processes,
+    /// What is served, and the language it is written in.
+    Applications,
+    /// When workers are replaced, added or sent home.
+    Recycling,
     /// Sockets.
     Listeners,
     /// Limits and time-outs of the protocol.
     Http,
+    /// Which request goes where.
+    Routing,
     /// Serving files.
     StaticFiles,
     /// The roads to a new generation and to the end.
@@ -55,10 +66,18 @@ pub enum Group {
     FilesAndDirectories,
     /// Users, groups, modes.
     Privileges,
+    /// What is run at points of a process's life.
+    Hooks,
     /// Server log and request log.
     Logging,
     /// What `ps` shows.
     ProcessTitles,
+    /// Statistics and metrics.
+    Monitoring,
+    /// Processes and shared memory beside the workers.
+    Services,
+    /// Many servers from a directory of configurations.
+    Emperor,
     /// What acts and exits instead of serving.
     Commands,
 }
@@ -68,14 +87,21 @@ impl Group {
     pub const fn title(self) -> &'static str {
         match self {
             Group::Processes => "Processes",
+            Group::Applications => "Applications",
+            Group::Recycling => "Recycling",
             Group::Listeners => "Listeners",
             Group::Http => "HTTP",
+            Group::Routing => "Routing",
             Group::StaticFiles => "Static files",
             Group::ReloadAndStop => "Reload and stop",
             Group::FilesAndDirectories => "Files and directories",
             Group::Privileges => "Privileges",
+            Group::Hooks => "Hooks",
             Group::Logging => "Logging",
             Group::ProcessTitles => "Process titles",
+            Group::Monitoring => "Monitoring",
+            Group::Services => "Services",
+            Group::Emperor => "Emperor",
             Group::Commands => "Commands",
         }
     }
@@ -90,6 +116,85 @@ pub enum Status {
     AcceptedNoEffect(&'static str),
     /// Nothing yet: a warning at start-up with this reason, an error with `strict`.
     NotYet(&'static str),
+}
+
+/// What a configuration lacks without an option that does not work: to serve all the same would look
+/// like success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Essential {
+    /// It says what to serve, or in which confinement: the server does not start.
+    Application,
+    /// It says where to serve: the server does not start unless another option does.
+    Listener,
+}
+
+/// The form of a value that is checked but not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// On or off.
+    Flag,
+    /// A whole number.
+    Int,
+    /// A whole number, which may be negative.
+    Signed,
+    /// Megabytes; the number may have a fraction.
+    Megabytes,
+    /// Bytes, with an optional unit.
+    Size,
+    /// Seconds, with an optional unit.
+    Seconds,
+    /// Octal permission bits.
+    Mode,
+    /// Text that may be empty.
+    Text,
+    /// Text that may not.
+    Name,
+    /// `NAME=VALUE`
+    Pair,
+    /// A file or directory.
+    Path,
+    /// A listen address.
+    Address,
+}
+
+impl Shape {
+    const fn placeholder(self) -> &'static str {
+        match self {
+            Shape::Flag => "BOOL",
+            Shape::Int | Shape::Signed => "N",
+            Shape::Megabytes => "MEGABYTES",
+            Shape::Size => "BYTES",
+            Shape::Seconds => "SECONDS",
+            Shape::Mode => "MODE",
+            Shape::Text | Shape::Name => "TEXT",
+            Shape::Pair => "NAME=VALUE",
+            Shape::Path => "PATH",
+            Shape::Address => "ADDRESS",
+        }
+    }
+
+    /// Reads a value as an option of this shape would.
+    fn check(self, text: &str) -> Result<(), ValueError> {
+        match self {
+            Shape::Flag => value::flag(text).map(drop),
+            Shape::Int => value::int(text, 0, u64::MAX).map(drop),
+            Shape::Signed => value::int(text.strip_prefix('-').unwrap_or(text), 0, u64::MAX).map(drop),
+            Shape::Megabytes => {
+                let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+                value::int(whole, 0, u64::MAX).and(value::int(fraction, 0, u64::MAX)).map(drop)
+            }
+            Shape::Size => value::size(text, 0, u64::MAX).map(drop),
+            Shape::Seconds => value::duration(text, Duration::ZERO).map(drop),
+            Shape::Mode => value::mode(text).map(drop),
+            Shape::Pair if !text.contains('=') => Err(ValueError::refused("has no `=`; write NAME=VALUE")),
+            Shape::Address => ListenAddr::parse(text).map(drop).map_err(not_an_address),
+            Shape::Text | Shape::Name | Shape::Pair | Shape::Path => Ok(()),
+        }
+    }
+}
+
+fn not_an_address(reason: String) -> ValueError {
+    ValueError::refused(format!("is not an address: {reason}"))
 }
 
 /// What acts and exits instead of serving.
@@ -176,6 +281,8 @@ pub enum Kind {
     LogFile(fn(&mut Config, PathBuf)),
     /// A listen address.
     Address(fn(&mut Config, ListenSpec)),
+    /// A value that is checked and not used.
+    Unused(Shape),
     /// Acts and exits; no part of the configuration.
     Command(CommandKind),
 }
@@ -188,7 +295,8 @@ impl OptionSpec {
 
     /// True when the option may be named without a value.
     pub const fn value_is_optional(&self) -> bool {
-        self.bare.is_some() || matches!(self.kind, Kind::Flag(_) | Kind::FlagOff(_))
+        self.bare.is_some()
+            || matches!(self.kind, Kind::Flag(_) | Kind::FlagOff(_) | Kind::Unused(Shape::Flag))
     }
 
     /// Placeholder for the value in help texts.
@@ -208,6 +316,7 @@ impl OptionSpec {
             Kind::Path(_) => "PATH",
             Kind::LogFile(_) => "FILE",
             Kind::Address(_) => "ADDRESS",
+            Kind::Unused(shape) => shape.placeholder(),
             Kind::Command(_) => "PIDFILE",
         }
     }
@@ -236,7 +345,9 @@ impl OptionSpec {
             Kind::Parsed(set) => set(config, text)?,
             Kind::Path(set) => set(config, PathBuf::from(text)),
             Kind::LogFile(set) => set(config, value::log_file(text)?),
+            Kind::Unused(shape) => shape.check(text)?,
             Kind::Address(set) => {
+                ListenAddr::parse(text).map_err(not_an_address)?;
                 set(config, ListenSpec { address: text.to_owned(), origin: entry.origin.clone() });
             }
             Kind::Command(_) => {
@@ -260,7 +371,14 @@ impl OptionSpec {
     }
 
     const fn accepts_empty(&self) -> bool {
-        matches!(self.kind, Kind::Flag(_) | Kind::FlagOff(_) | Kind::Str(_) | Kind::Command(_))
+        matches!(
+            self.kind,
+            Kind::Flag(_)
+                | Kind::FlagOff(_)
+                | Kind::Str(_)
+                | Kind::Unused(Shape::Flag | Shape::Text)
+                | Kind::Command(_)
+        )
     }
 }
 
@@ -279,8 +397,32 @@ pub(super) const fn row(group: Group, name: &'static str, kind: Kind, help: &'st
         implies_master: false,
         help,
         status: Status::Works,
+        essential: None,
+        siblings: &[],
         since: "0.1.0",
     }
+}
+
+/// A row for an option that needs nothing done; `reason` says why.
+pub(super) const fn accepted(
+    group: Group,
+    name: &'static str,
+    shape: Shape,
+    help: &'static str,
+    reason: &'static str,
+) -> OptionSpec {
+    row(group, name, Kind::Unused(shape), help).status(Status::AcceptedNoEffect(reason))
+}
+
+/// A row for an option that does not work yet; `hint` says what that means or what to do instead.
+pub(super) const fn not_yet(
+    group: Group,
+    name: &'static str,
+    shape: Shape,
+    help: &'static str,
+    hint: &'static str,
+) -> OptionSpec {
+    row(group, name, Kind::Unused(shape), help).status(Status::NotYet(hint))
 }
 
 impl OptionSpec {
@@ -314,5 +456,23 @@ impl OptionSpec {
 
     pub(super) const fn status(self, status: Status) -> Self {
         OptionSpec { status, ..self }
+    }
+
+    pub(super) const fn application(self) -> Self {
+        OptionSpec { essential: Some(Essential::Application), ..self }
+    }
+
+    pub(super) const fn listener(self) -> Self {
+        OptionSpec { essential: Some(Essential::Listener), ..self }
+    }
+
+    /// The same row for options of other names, which are no synonyms.
+    pub(super) const fn and(self, siblings: &'static [&'static str]) -> Self {
+        OptionSpec { siblings, ..self }
+    }
+
+    /// The row of one sibling.
+    pub(super) const fn sibling(self, name: &'static str) -> Self {
+        OptionSpec { name, short: None, aliases: &[], siblings: &[], ..self }
     }
 }
