@@ -4,6 +4,7 @@
 //! which one it was. Everything runs on one thread of one worker, so nothing needs `Send`.
 
 use std::error::Error;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -30,6 +31,15 @@ pub enum Peer {
     Tcp(std::net::SocketAddr),
     /// A client on a Unix socket; it has no address worth telling.
     Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Unix => f.write_str("a client on a Unix socket"),
+        }
+    }
 }
 
 /// What the worker knows about a connection; shared by all requests on it.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 /// The permits of one worker.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Slots {
     free: RefCell<Vec<u32>>,
     /// Requests that wait for a slot, the oldest first.
     queue: RefCell<VecDeque<Rc<Place>>>,
+    /// Requests that had one and left it; they come before those that were never begun.
+    returning: RefCell<VecDeque<Rc<Place>>>,
     /// The accept loop, when it waits for a free slot.
     watcher: RefCell<Option<Waker>>,
 }
@@ -35,6 +37,7 @@ impl Slots {
         Rc::new(Slots {
             free: RefCell::new((0..threads.max(1)).rev().collect()),
             queue: RefCell::default(),
+            returning: RefCell::default(),
             watcher: RefCell::default(),
         })
     }
@@ -64,17 +67,24 @@ impl Slots {
 
     /// Takes a slot, or joins the queue for one.
     pub fn acquire(self: &Rc<Self>) -> Acquire {
+        self.join(&self.queue)
+    }
+
+    fn join(self: &Rc<Self>, queue: &RefCell<VecDeque<Rc<Place>>>) -> Acquire {
         let place = Rc::new(Place::default());
         match self.free.borrow_mut().pop() {
             Some(core) => place.granted.set(Some(core)),
-            None => self.queue.borrow_mut().push_back(Rc::clone(&place)),
+            None => queue.borrow_mut().push_back(Rc::clone(&place)),
         }
         Acquire { slots: Rc::clone(self), place }
     }
 
+    fn next(&self) -> Option<Rc<Place>> {
+        self.returning.borrow_mut().pop_front().or_else(|| self.queue.borrow_mut().pop_front())
+    }
+
     fn release(&self, core: u32) {
-        loop {
-            let Some(place) = self.queue.borrow_mut().pop_front() else { break };
+        while let Some(place) = self.next() {
             if place.abandoned.get() {
                 continue;
             }
@@ -142,6 +152,64 @@ impl Drop for Acquire {
     }
 }
 
+/// A request's claim to a slot, from its begin to its end. The request leaves the slot to others
+/// while its client keeps it waiting, and is let in again before those that were never begun.
+#[derive(Debug, Default)]
+pub struct Claim(RefCell<Stage>);
+
+#[derive(Debug, Default)]
+enum Stage {
+    /// There is no request, or it needs no slot.
+    #[default]
+    None,
+    Held(Permit),
+    Left(Rc<Slots>),
+    Returning(Acquire),
+}
+
+impl Claim {
+    /// The request begins.
+    pub fn begin(&self, permit: Option<Permit>) {
+        self.set(permit.map_or(Stage::None, Stage::Held));
+    }
+
+    /// The request ends.
+    pub fn end(&self) {
+        self.set(Stage::None);
+    }
+
+    /// Others may use the slot. No effect unless it is held.
+    pub fn leave(&self) {
+        let slots = match &*self.0.borrow() {
+            Stage::Held(permit) => Rc::clone(&permit.slots),
+            Stage::None | Stage::Left(_) | Stage::Returning(_) => return,
+        };
+        self.set(Stage::Left(slots));
+    }
+
+    /// Ready once the slot is held again, at once if it was never left.
+    pub fn poll_return(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let left = match &*self.0.borrow() {
+            Stage::Left(slots) => Some(Rc::clone(slots)),
+            Stage::None | Stage::Held(_) | Stage::Returning(_) => None,
+        };
+        if let Some(slots) = left {
+            self.set(Stage::Returning(slots.join(&slots.returning)));
+        }
+        let permit = match &mut *self.0.borrow_mut() {
+            Stage::Returning(acquire) => ready!(Pin::new(acquire).poll(cx)),
+            Stage::None | Stage::Held(_) | Stage::Left(_) => return Poll::Ready(()),
+        };
+        self.set(Stage::Held(permit));
+        Poll::Ready(())
+    }
+
+    fn set(&self, stage: Stage) {
+        // Dropped with the cell free again: a slot that is given up wakes others.
+        drop(self.0.replace(stage));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +245,43 @@ mod tests {
         assert!(!slots.free());
         drop(permit);
         assert!(poll(&mut second).is_some());
+        assert!(slots.free());
+    }
+
+    #[test]
+    fn a_request_that_left_its_slot_comes_before_those_never_begun() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let slots = Slots::new(1);
+        let claim = Claim::default();
+        assert!(claim.poll_return(cx).is_ready(), "nothing to return to");
+        claim.begin(slots.try_acquire());
+        assert!(claim.poll_return(cx).is_ready() && !slots.free());
+        claim.leave();
+        claim.leave();
+        let other = slots.try_acquire().expect("left to others");
+        let mut queued = slots.acquire();
+        assert!(poll(&mut queued).is_none());
+        assert!(claim.poll_return(cx).is_pending());
+        drop(other);
+        assert!(poll(&mut queued).is_none());
+        assert!(claim.poll_return(cx).is_ready());
+        claim.end();
+        assert!(poll(&mut queued).is_some());
+        assert!(slots.free());
+    }
+
+    #[test]
+    fn a_request_that_ends_on_its_way_back_loses_no_slot() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let slots = Slots::new(1);
+        let claim = Claim::default();
+        claim.begin(slots.try_acquire());
+        claim.leave();
+        let other = slots.try_acquire();
+        assert!(claim.poll_return(cx).is_pending());
+        drop(other);
+        assert!(!slots.free(), "granted to the one that returns");
+        claim.end();
         assert!(slots.free());
     }
 

@@ -42,8 +42,10 @@ pub fn status(pidfile: &Path) -> Outcome {
         Ok(owner) => Outcome { text: describe(owner.pid), code: EXIT_STATUS_RUNNING },
         Err(error) => {
             let stopped = matches!(error, OwnerError::Missing { .. } | OwnerError::NotRunning { .. });
-            let code = if stopped { EXIT_STATUS_STOPPED } else { EXIT_STATUS_UNKNOWN };
-            Outcome { text: format!("not running: {error}"), code }
+            match stopped {
+                true => Outcome { text: format!("not running: {error}"), code: EXIT_STATUS_STOPPED },
+                false => Outcome { text: format!("unknown: {error}"), code: EXIT_STATUS_UNKNOWN },
+            }
         }
     }
 }

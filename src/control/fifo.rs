@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::sys::fs::{FileId, NO_FOLLOW, NON_BLOCK, Removal, make_fifo, remove_if_same};
+use crate::sys::fs::{FileId, NO_FOLLOW, NON_BLOCK, Removal, fifo_has_reader, make_fifo, remove_if_same};
 use crate::sys::{cred, env, fd};
 
 /// The owner may write commands; nobody else.
@@ -189,6 +189,24 @@ impl MasterFifo {
         fd::set_nonblocking(file.as_fd(), true).map_err(failed)?;
         let id = FileId::of_fd(file.as_fd()).map_err(failed)?;
         Ok(MasterFifo { path, file, id, rescued: Vec::new() })
+    }
+
+    /// Removes a FIFO that was left for another one. It is taken for ours if it belongs to our user
+    /// and no process reads from it.
+    pub fn remove_idle(path: &Path) -> Removal {
+        let found = match fs::symlink_metadata(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Removal::Absent,
+            Err(error) => return Removal::Failed(error.to_string()),
+        };
+        if !found.file_type().is_fifo() || found.uid() != cred::effective_uid().as_raw() {
+            return Removal::NotOurs;
+        }
+        match fifo_has_reader(path) {
+            Ok(true) => Removal::NotOurs,
+            Ok(false) => remove_if_same(path, FileId { dev: found.dev(), ino: found.ino() }),
+            Err(error) => Removal::Failed(error.to_string()),
+        }
     }
 
     /// Removes the FIFO if its name still means ours.

@@ -1,27 +1,32 @@
 //! Notices that somebody has removed or replaced the master FIFO.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use crate::sys::inotify::{Inotify, Mask};
 
-/// An inotify(7) watch on the FIFO's inode.
+/// inotify(7) watches on the open FIFO and on what stands in its place.
 #[derive(Debug)]
 pub struct FifoWatch {
     inotify: Inotify,
 }
 
 impl FifoWatch {
-    /// Watches the FIFO at `path`.
+    /// Watches `fifo`, and whatever else `path` names by now: should that go, the path is free again.
     ///
     /// # Errors
     /// When the user's limit on watches is reached; a removal then goes unnoticed.
-    pub fn new(path: &Path) -> io::Result<Self> {
-        let inotify = Inotify::new()?;
+    pub fn new(fifo: BorrowedFd<'_>, path: &Path) -> io::Result<Self> {
         // Unlinking shows as IN_ATTRIB, for the link count: the inode itself lives on, it is open.
-        inotify.add_watch(path, Mask::IN_ATTRIB | Mask::IN_MOVE_SELF | Mask::IN_DELETE_SELF)?;
-        Ok(FifoWatch { inotify })
+        let events = Mask::IN_ATTRIB | Mask::IN_MOVE_SELF | Mask::IN_DELETE_SELF;
+        let inotify = Inotify::new()?;
+        // By descriptor, because the name may have gone while nobody watched it, as in an exec.
+        inotify.add_watch(Path::new(&format!("/proc/self/fd/{}", fifo.as_raw_fd())), events)?;
+        match inotify.add_watch(path, events) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(FifoWatch { inotify }),
+        }
     }
 
     /// Forgets what has been noticed, so that the next change is told again.

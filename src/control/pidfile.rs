@@ -139,7 +139,8 @@ impl Pidfile {
         let failed = |source| PidfileError::System { path: self.path.clone(), source };
         let (mut file, temporary) = create_temporary(&self.path, self.mode).map_err(failed)?;
         let id = FileId::of_fd(file.as_fd()).map_err(failed)?;
-        let written = self.fill(&mut file, pid).and_then(|()| self.put_in_place(&temporary));
+        let written =
+            fill(&mut file, self.mode, pid).map_err(failed).and_then(|()| self.put_in_place(&temporary));
         if let Err(error) = written {
             remove_if_same(&temporary, id);
             return Err(error);
@@ -152,16 +153,31 @@ impl Pidfile {
         Ok(())
     }
 
-    fn fill(&self, file: &mut File, pid: Pid) -> Result<(), PidfileError> {
-        let mut fill = || {
-            // The file creation mask has had its say in open.
-            file.set_permissions(Permissions::from_mode(self.mode))?;
-            if !lock::try_lock(file.as_fd())? {
-                return Err(io::Error::other("the temporary file is locked by somebody else"));
+    /// Claims a pidfile and writes it, for those that tell of readiness by being there: where
+    /// nothing has the name, the file appears with its number in it.
+    ///
+    /// # Errors
+    /// As [`Pidfile::claim`] and [`Pidfile::write`].
+    pub fn publish(path: &Path, mode: u32, pid: Pid) -> Result<Pidfile, PidfileError> {
+        let path = env::cwd().map_or_else(|_| path.to_owned(), |directory| directory.join(path));
+        let failed = |source| PidfileError::System { path: path.clone(), source };
+        let (mut file, temporary) = create_temporary(&path, mode).map_err(failed)?;
+        let id = FileId::of_fd(file.as_fd()).map_err(failed)?;
+        let published = fill(&mut file, mode, pid).and_then(|()| rename_noreplace(&temporary, &path));
+        if published.is_err() {
+            remove_if_same(&temporary, id);
+        }
+        match published {
+            Ok(()) => {
+                Ok(Pidfile { path, mode, file: file.into(), id, locked_by: process::this(), empty: false })
             }
-            file.write_all(format!("{pid}\n").as_bytes())
-        };
-        fill().map_err(|source| PidfileError::System { path: self.path.clone(), source })
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let mut pidfile = Pidfile::claim(&path, mode)?;
+                pidfile.write(pid)?;
+                Ok(pidfile)
+            }
+            Err(error) => Err(failed(error)),
+        }
     }
 
     fn put_in_place(&self, temporary: &Path) -> Result<(), PidfileError> {
@@ -243,8 +259,9 @@ impl Pidfile {
     pub fn remove_if_ours(&self) -> Removal {
         // Somebody may have written another number into the same inode, as uWSGI's fopen("w") does.
         // Reading closes a descriptor of the file and so drops the lock: the file goes anyway.
+        let expected = if self.empty { String::new() } else { self.locked_by.to_string() };
         match std::fs::read_to_string(&self.path) {
-            Ok(text) if text.trim() != self.locked_by.to_string() => Removal::NotOurs,
+            Ok(text) if text.trim() != expected => Removal::NotOurs,
             _ => remove_if_same(&self.path, self.id),
         }
     }
@@ -257,6 +274,16 @@ impl Drop for Pidfile {
             self.remove_if_ours();
         }
     }
+}
+
+/// Gives a new file its mode, its lock and its number.
+fn fill(file: &mut File, mode: u32, pid: Pid) -> io::Result<()> {
+    // The file creation mask has had its say in open.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    if !lock::try_lock(file.as_fd())? {
+        return Err(io::Error::other("the temporary file is locked by somebody else"));
+    }
+    file.write_all(format!("{pid}\n").as_bytes())
 }
 
 /// Opens the file or makes it; tells which.

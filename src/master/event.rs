@@ -104,11 +104,11 @@ pub enum Action {
         /// Its generation.
         generation: Generation,
     },
-    /// Close a zygote's channel and kill it; it serves nobody.
+    /// Kill a zygote, or close its channel once it is gone; it serves nobody.
     DismissZygote {
         /// Its generation.
         generation: Generation,
-        /// Its process id, if it ever had one.
+        /// Its process id, while it has one.
         pid: Option<Pid>,
     },
     /// Ask the zygote of this generation for a worker.

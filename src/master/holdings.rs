@@ -12,7 +12,7 @@ use crate::boot::StartContext;
 use crate::config::{Config, Entry};
 use crate::control::fifo::MasterFifo;
 use crate::control::fifo_watch::FifoWatch;
-use crate::control::pidfile::Pidfile;
+use crate::control::pidfile::{self, Pidfile};
 use crate::control::touch::TouchFiles;
 use crate::logging::logfile::LogFile;
 use crate::net::set::{self, Announced};
@@ -123,24 +123,15 @@ impl Holdings {
     /// When it cannot be; then everything stays as it was.
     pub fn adopt(&mut self, proven: Proven) -> Result<(), String> {
         let config = Config::build(proven.entries).map_err(|errors| errors.to_string())?;
-        let at_hand = std::mem::take(&mut self.listeners);
-        match set::assemble(proven.listeners, proven.fds, at_hand) {
-            Ok((listeners, dropped)) => {
-                self.listeners = listeners;
-                for listener in dropped {
-                    info!("no longer listening on {}", listener.local);
-                    if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
-                        warn!("unix socket {}: {reason}", listener.name);
-                    }
-                }
-                self.config = config;
-                Ok(())
-            }
-            Err((reason, at_hand)) => {
-                self.listeners = at_hand;
-                Err(reason)
+        let listeners = set::assemble(proven.listeners, proven.fds, &mut self.listeners)?;
+        for listener in std::mem::replace(&mut self.listeners, listeners) {
+            info!("no longer listening on {}", listener.local);
+            if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
+                warn!("unix socket {}: {reason}", listener.name);
             }
         }
+        self.config = config;
+        Ok(())
     }
 
     /// The log file that the configuration asks for.
@@ -204,24 +195,34 @@ impl Holdings {
 
     /// Writes all pidfiles anew (FIFO `P`), taking over those of a master that is gone.
     pub fn rewrite_pidfiles(&mut self) {
-        let pid = process::this();
         for (option, path) in pidfile_paths(&self.config, &self.start.cwd) {
-            let held = self.pidfiles.iter_mut().find(|it| it.file.path() == path);
-            let written = match held {
-                Some(held) => held.file.write(pid).map_err(|error| error.to_string()),
-                None => {
-                    Pidfile::claim(&path, 0o644).map_err(|error| error.to_string()).and_then(|mut file| {
-                        file.write(pid).map_err(|error| error.to_string())?;
-                        self.pidfiles.push(HeldPidfile { option, file });
-                        Ok(())
-                    })
-                }
-            };
-            match written {
-                Ok(()) => info!("{option} {} written", path.display()),
-                Err(error) => error!("{option}: {error}"),
+            if self.write_pidfile(option, &path) {
+                info!("{option} {} written", path.display());
             }
         }
+    }
+
+    /// Writes the safe pidfiles: the server is up.
+    pub fn write_safe_pidfiles(&mut self) {
+        for (option, path) in pidfile_paths(&self.config, &self.start.cwd) {
+            if option.starts_with("safe-") {
+                self.write_pidfile(option, &path);
+            }
+        }
+    }
+
+    fn write_pidfile(&mut self, option: &'static str, path: &Path) -> bool {
+        let pid = process::this();
+        let held = self.pidfiles.iter_mut().find(|it| it.file.path() == path);
+        let written = match held {
+            Some(held) => held.file.write(pid),
+            None => Pidfile::publish(path, pidfile::MODE, pid)
+                .map(|file| self.pidfiles.push(HeldPidfile { option, file })),
+        };
+        if let Err(error) = &written {
+            error!("{option}: {error}");
+        }
+        written.is_ok()
     }
 
     /// Opens another FIFO slot and leaves the current one.
@@ -269,9 +270,14 @@ impl Holdings {
     }
 
     fn remove_fifos(&mut self) {
-        if let Some(fifo) = self.fifos.active.take() {
-            let path = fifo.path().to_owned();
-            match fifo.remove_if_ours() {
+        let active = self.fifos.active.take();
+        for path in &self.fifos.paths {
+            let removal = match &active {
+                Some(fifo) if fifo.path() == path => fifo.remove_if_ours(),
+                // Commands may have come from there before another slot was chosen.
+                _ => MasterFifo::remove_idle(path),
+            };
+            match removal {
                 Removal::Removed => info!("VACUUM: master fifo {} removed.", path.display()),
                 Removal::NotOurs => {
                     warn!("VACUUM: master fifo {} is no longer ours: not removed", path.display())

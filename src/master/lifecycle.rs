@@ -149,6 +149,8 @@ fn try_resume(
     let completed = legacy.machine.completed;
     let machine = Master::restore(legacy.machine, Policy::of(&holdings.config), Instant::now());
     let generation = machine.generation();
+    // Before anything is said to be complete: until then ps shows the bare command line.
+    holdings.set_title(generation);
     info!("gracefully (RE)spawned appserver master process (pid: {})", process::this());
     report_header(&holdings, generation);
     let leaving = machine.workers().filter(|(_, worker)| worker.is_leaving()).count();
@@ -161,7 +163,6 @@ fn try_resume(
     }
     holdings.follow_config();
     let mut runner = Runner::new(machine, holdings, signals, None)?;
-    runner.holdings.set_title(generation);
     for (generation, raw) in legacy.zygotes {
         runner.adopt_zygote(generation, Channel::new(claim(raw)?));
     }

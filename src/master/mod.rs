@@ -32,9 +32,12 @@ mod saved;
 pub mod spawn;
 mod startup;
 pub mod state;
+mod stop;
+mod supervision;
 #[cfg(test)]
 mod tests;
 pub mod workers;
+mod zygotes;
 
 pub use lifecycle::{catch_signals, resume, start};
 
@@ -108,6 +111,8 @@ impl Runner {
             exit: None,
         };
         runner.watch_fifo();
+        // It may have been removed during an exec, when nobody watched.
+        runner.check_fifo();
         if let Some(fd) = runner.holdings.touch.fd().map(|fd| fd.as_raw_fd()) {
             runner.watch(fd, Source::Touch);
         }
@@ -310,15 +315,24 @@ impl Runner {
         let Some(fifo) = &mut self.holdings.fifos.active else { return };
         let path = fifo.path().to_owned();
         match fifo.restore() {
-            Ok(Restored::InPlace) => {}
+            Ok(Restored::InPlace) => return,
             Ok(Restored::Recreated) => {
                 warn!("master fifo {} was removed by somebody: made anew", path.display());
                 self.watch_fifo();
                 // Letters rescued from the removed one come first.
                 self.read_fifo();
             }
-            Err(error) => error!("master fifo {} is gone: {error}", path.display()),
+            Err(error) => {
+                error!("master fifo {} is gone: {error}", path.display());
+                // Wait for what is in the way to go, too.
+                self.watch_fifo();
+                if path.symlink_metadata().is_ok() {
+                    return;
+                }
+            }
         }
+        // What happened before the new watch was there goes unnoticed by it.
+        self.check_fifo();
     }
 
     fn check_touch(&mut self) {
@@ -360,7 +374,7 @@ impl Runner {
         self.holdings.fifos.watch = None;
         let Some(fifo) = &self.holdings.fifos.active else { return };
         let raw = fifo.fd().as_raw_fd();
-        match FifoWatch::new(fifo.path()) {
+        match FifoWatch::new(fifo.fd(), fifo.path()) {
             Ok(watch) => {
                 let raw = watch.as_fd().as_raw_fd();
                 self.holdings.fifos.watch = Some(watch);

@@ -29,12 +29,14 @@ impl Runner {
         match action {
             Action::SpawnZygote { generation } => self.spawn_zygote(generation),
             Action::DismissZygote { generation, pid } => {
-                self.drop_zygote_channel(generation);
                 if let Some(proven) = self.proven.remove(&generation) {
                     proven.discard();
                 }
-                if let Some(pid) = pid {
-                    self.kill(pid, process::Signal::SIGKILL);
+                match pid {
+                    // Its channel stays until it is reaped: it may just have reported a worker that
+                    // nobody wants any more and that has to be killed, too.
+                    Some(pid) => self.kill(pid, process::Signal::SIGKILL),
+                    None => self.drop_zygote_channel(generation),
                 }
             }
             Action::SpawnWorker { worker, slot, cell, generation, paused } => {
@@ -155,11 +157,7 @@ impl Runner {
 
     fn first_generation_serves(&mut self) {
         let generation = self.machine.generation();
-        if let Err(error) =
-            startup::write_pidfiles(&mut self.holdings.pidfiles, &["safe-pidfile2", "safe-pidfile"])
-        {
-            error!("{error}");
-        }
+        self.holdings.write_safe_pidfiles();
         let addresses: Vec<&str> = self.holdings.listeners.iter().map(|it| it.local.as_str()).collect();
         let workers = self.machine.workers().filter(|(_, worker)| worker.is_ready()).count();
         info!("ready: {workers} workers of generation {generation} accept on {}", addresses.join(", "));
@@ -173,7 +171,9 @@ impl Runner {
             }
         }
         if let Some(verdict) = self.verdict.take() {
-            startup::leave_terminal(&mut self.holdings);
+            if startup::leave_terminal(&mut self.holdings) {
+                self.pass_log_on();
+            }
             verdict.success();
         }
     }
@@ -241,6 +241,10 @@ impl Runner {
     pub(super) fn leave(mut self, code: u8) -> u8 {
         self.holdings.clean_up();
         info!("goodbye to appserver.");
+        if let Some(verdict) = self.verdict.take() {
+            // Never served: the shell that waits gets the exit code of the daemon.
+            verdict.failure(code);
+        }
         code
     }
 }

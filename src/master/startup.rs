@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,10 +14,13 @@ use crate::config::Config;
 use crate::control::fifo::MasterFifo;
 use crate::control::pidfile::Pidfile;
 use crate::control::touch::{Baseline, TouchFiles};
+use crate::error::{EXIT_ERROR, EXIT_OK};
 use crate::logging::logfile::LogFile;
-use crate::net::Listener;
 use crate::net::set::ListenerSet;
+use crate::net::{Listener, VacuumOutcome};
 use crate::scoreboard::Scoreboard;
+use crate::sys::cred::Identity;
+use crate::sys::fs::Removal;
 use crate::sys::process::{self, Fork};
 use crate::sys::title::Title;
 use crate::sys::{cred, fd, seqpacket};
@@ -43,7 +46,14 @@ impl Verdict {
     /// Lets the process in the foreground leave with success.
     pub fn success(self) {
         // If it is gone already nobody waits for the word.
-        let _ = std::fs::File::from(self.0).write_all(&[0]);
+        let _ = std::fs::File::from(self.0).write_all(&[EXIT_OK]);
+    }
+
+    /// Lets the process in the foreground leave with this code; with [`EXIT_ERROR`] if it is none
+    /// of a failure. Dropping the verdict means [`EXIT_ERROR`], too.
+    pub fn failure(self, code: u8) {
+        let code = if code == EXIT_OK { EXIT_ERROR } else { code };
+        let _ = std::fs::File::from(self.0).write_all(&[code]);
     }
 }
 
@@ -59,12 +69,12 @@ pub fn daemonize(config: &Config) -> Result<Verdict, StartError> {
         drop(writer);
         let mut word = [0; 1];
         let told = std::fs::File::from(reader).read(&mut word).unwrap_or(0);
-        process::exit_now(if told == 1 { i32::from(word[0]) } else { 1 });
+        process::exit_now(i32::from(if told == 1 { word[0] } else { EXIT_ERROR }));
     }
     drop(reader);
     process::new_session().map_err(failed)?;
     if let Fork::Parent(_) = process::fork().map_err(failed)? {
-        process::exit_now(0);
+        process::exit_now(i32::from(EXIT_OK));
     }
     if config.umask.is_none() {
         // As uWSGI and daemon(7) do; files of ours get explicit modes.
@@ -91,44 +101,23 @@ pub enum Sockets {
 /// # Errors
 /// The first thing that cannot be had; what was made until then is removed again.
 pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<Holdings, StartError> {
-    if let Some(mask) = config.umask {
-        cred::set_umask(mask);
-    }
     let base = config.base_directory(&start.cwd);
-    let mut pidfiles = Vec::new();
-    // Claimed before anything is bound: a second master by mistake stops here and harms nothing.
-    if !matches!(sockets, Sockets::Shared(_)) {
-        for (option, path) in pidfile_paths(&config, &start.cwd) {
-            let file = Pidfile::claim(&path, 0o644).map_err(|error| StartError::new(option, error))?;
-            pidfiles.push(HeldPidfile { option, file });
+    let mut made = Made::default();
+    let opened = match made.acquire(&start, &config, sockets) {
+        Ok(opened) => opened,
+        Err(error) => {
+            made.undo();
+            return Err(error);
         }
-    }
-    std::env::set_current_dir(&base)
-        .map_err(|error| StartError::new(&format!("chdir: cannot enter {}", base.display()), error))?;
-    let listeners = match sockets {
-        Sockets::Bind => ListenerSet::bind(&config, Vec::new()).map_err(StartError)?.into_listeners(),
-        Sockets::Shared(listeners) | Sockets::Kept(listeners) => listeners,
     };
-    write_pidfiles(&mut pidfiles, &["pidfile"])?;
-    drop_privileges(&config)?;
-    write_pidfiles(&mut pidfiles, &["pidfile2"])?;
-    let mut log = None;
-    if let Some(path) = &config.logto2 {
-        log = Some(open_log(&base.join(path))?);
-    }
-    let scoreboard = Scoreboard::create().map_err(|error| StartError::new("scoreboard", error))?;
-    let paths: Vec<_> = config.master_fifos.iter().map(|path| base.join(path)).collect();
-    let active = match paths.first() {
-        Some(path) => Some(MasterFifo::open(path).map_err(|error| StartError::new("master-fifo", error))?),
-        None => None,
-    };
+    let Opened { listeners, scoreboard, handover, log, paths, active } = opened;
     let touch = watch_touch_files(&config, &base, &Baseline::default());
     Ok(Holdings {
         start,
         listeners,
         scoreboard: Arc::new(scoreboard),
-        handover: seqpacket::pair().map_err(|error| StartError::new("hand-over queue", error))?,
-        pidfiles,
+        handover,
+        pidfiles: made.pidfiles,
         fifos: Fifos { paths, active, slot: 0, watch: None },
         touch,
         log,
@@ -139,12 +128,111 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
     })
 }
 
+/// What has a name in the file system, and must not stay behind when the start fails.
+#[derive(Default)]
+struct Made {
+    pidfiles: Vec<HeldPidfile>,
+    /// Those bound by this start, until it has succeeded.
+    bound: Vec<Listener>,
+}
+
+/// The rest of what a start opens.
+struct Opened {
+    listeners: Vec<Listener>,
+    scoreboard: Scoreboard,
+    handover: (OwnedFd, OwnedFd),
+    log: Option<LogFile>,
+    paths: Vec<PathBuf>,
+    active: Option<MasterFifo>,
+}
+
+impl Made {
+    /// The order matters: sockets as the starting user, then privileges away, then the rest.
+    fn acquire(
+        &mut self,
+        start: &StartContext,
+        config: &Config,
+        sockets: Sockets,
+    ) -> Result<Opened, StartError> {
+        // Before anything is made: a misspelt name is the most likely mistake.
+        let identity = identity(config)?;
+        if let Some(mask) = config.umask {
+            cred::set_umask(mask);
+        }
+        let base = config.base_directory(&start.cwd);
+        // Claimed before anything is bound: a second master by mistake stops here and harms nothing.
+        if !matches!(sockets, Sockets::Shared(_)) {
+            self.claim_pidfiles(start, config)?;
+        }
+        std::env::set_current_dir(&base)
+            .map_err(|error| StartError::new(&format!("chdir: cannot enter {}", base.display()), error))?;
+        let adopted = match sockets {
+            Sockets::Bind => {
+                self.bound = ListenerSet::bind(config, Vec::new()).map_err(StartError)?.into_listeners();
+                Vec::new()
+            }
+            Sockets::Shared(listeners) | Sockets::Kept(listeners) => listeners,
+        };
+        write_pidfiles(&mut self.pidfiles, "pidfile")?;
+        drop_privileges(identity)?;
+        write_pidfiles(&mut self.pidfiles, "pidfile2")?;
+        let log = match &config.logto2 {
+            Some(path) => Some(open_log(&base.join(path))?),
+            None => None,
+        };
+        let scoreboard = Scoreboard::create().map_err(|error| StartError::new("scoreboard", error))?;
+        let handover = seqpacket::pair().map_err(|error| StartError::new("hand-over queue", error))?;
+        let paths: Vec<_> = config.master_fifos.iter().map(|path| base.join(path)).collect();
+        let active = match paths.first() {
+            Some(path) => {
+                Some(MasterFifo::open(path).map_err(|error| StartError::new("master-fifo", error))?)
+            }
+            None => None,
+        };
+        let listeners = std::mem::take(&mut self.bound).into_iter().chain(adopted).collect();
+        Ok(Opened { listeners, scoreboard, handover, log, paths, active })
+    }
+
+    fn claim_pidfiles(&mut self, start: &StartContext, config: &Config) -> Result<(), StartError> {
+        for (option, path) in pidfile_paths(config, &start.cwd) {
+            // Whoever waits for a safe pidfile to appear must not see it before it has its number.
+            if option.starts_with("safe-") && std::fs::symlink_metadata(&path).is_err() {
+                continue;
+            }
+            let file = Pidfile::claim(&path, 0o644).map_err(|error| StartError::new(option, error))?;
+            self.pidfiles.push(HeldPidfile { option, file });
+        }
+        Ok(())
+    }
+
+    /// Removes what this start has made; what cannot be removed any more is named.
+    fn undo(&mut self) {
+        for HeldPidfile { option, file } in &self.pidfiles {
+            if let Removal::Failed(reason) = file.remove_if_ours() {
+                warn!("{option} {} stays behind: {reason}", file.path().display());
+            }
+        }
+        for listener in &self.bound {
+            if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
+                warn!("unix socket {} stays behind: {reason}", listener.local);
+            }
+        }
+    }
+}
+
 /// What `daemonize2` puts off until the first generation serves: errors until then are the shell's.
-pub fn leave_terminal(holdings: &mut Holdings) {
-    let Some(path) = holdings.config.daemonize2.clone() else { return };
+/// True when the log is another one now.
+pub fn leave_terminal(holdings: &mut Holdings) -> bool {
+    let Some(path) = holdings.config.daemonize2.clone() else { return false };
     match open_log(&holdings.start.cwd.join(path)) {
-        Ok(log) => holdings.log = Some(log),
-        Err(error) => warn!("daemonize2: {error}; logging goes on to the terminal"),
+        Ok(log) => {
+            holdings.log = Some(log);
+            true
+        }
+        Err(error) => {
+            warn!("daemonize2: {error}; logging goes on to the terminal");
+            false
+        }
     }
 }
 
@@ -170,28 +258,37 @@ pub fn watch_touch_files(config: &Config, base: &Path, earlier: &Baseline) -> To
     touch
 }
 
-/// Writes those of the claimed pidfiles whose time has come.
-///
-/// # Errors
-/// When a file cannot be written.
-pub fn write_pidfiles(pidfiles: &mut [HeldPidfile], options: &[&str]) -> Result<(), StartError> {
-    for held in pidfiles.iter_mut().filter(|held| options.contains(&held.option)) {
+/// Writes the claimed pidfile of this option, whose time has come.
+fn write_pidfiles(pidfiles: &mut [HeldPidfile], option: &str) -> Result<(), StartError> {
+    for held in pidfiles.iter_mut().filter(|held| held.option == option) {
         held.file.write(process::this()).map_err(|error| StartError::new(held.option, error))?;
     }
     Ok(())
 }
 
-fn drop_privileges(config: &Config) -> Result<(), StartError> {
+/// Whom `uid`, `gid` and `add-gid` name; `None` when nothing of that was asked for.
+fn identity(config: &Config) -> Result<Option<Identity>, StartError> {
     let wanted = &config.credentials;
     if wanted.uid.is_none() && wanted.gid.is_none() && wanted.add_gid.is_empty() {
-        if cred::is_root() {
-            warn!("*** WARNING: you are running appserver as root !!! (use the uid and gid options) ***");
-        }
-        return Ok(());
+        return Ok(None);
     }
-    let identity = cred::resolve(wanted.uid.as_deref(), wanted.gid.as_deref(), &wanted.add_gid)
-        .map_err(|error| StartError::new("uid/gid", error))?;
-    cred::drop_privileges(&identity).map_err(|error| StartError::new("cannot drop privileges", error))
+    cred::resolve(wanted.uid.as_deref(), wanted.gid.as_deref(), &wanted.add_gid)
+        .map(Some)
+        .map_err(|error| StartError::new("uid/gid", error))
+}
+
+fn drop_privileges(identity: Option<Identity>) -> Result<(), StartError> {
+    match identity {
+        Some(identity) => {
+            cred::drop_privileges(&identity).map_err(|error| StartError::new("cannot drop privileges", error))
+        }
+        None => {
+            if cred::is_root() {
+                warn!("*** WARNING: you are running appserver as root !!! (use the uid and gid options) ***");
+            }
+            Ok(())
+        }
+    }
 }
 
 /// What an operator sees first.

@@ -2,7 +2,8 @@
 //!
 //! No fork, no clock, no file in here. Desired state (`desired` workers of `generation`) and actual
 //! state (`workers`, `zygotes`) are kept apart; [`Master::repair`] brings the second to the first
-//! after every event. Reload and worker replacement live in [`super::reload`] and [`super::roll`].
+//! after every event. What follows from each kind of event stands in files of its own: zygotes,
+//! supervision of workers, [`super::reload`], roll (replacement within a generation), stop.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,20 +13,13 @@ use log::Level;
 use crate::channel::DrainMode;
 use crate::config::Config;
 use crate::control::Command;
-use crate::error::{EXIT_ERROR, EXIT_OK};
-use crate::sys::process::{Exit, Pid, Signal};
+use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
+use crate::sys::process::{Exit, Pid};
 
 use super::event::{Action, Event};
 use super::reload::Reload;
 use super::roll::Roll;
 use super::workers::{Generation, SlotId, Stage, Throttle, Worker, WorkerId, Zygote, ZygoteStage};
-
-/// Deaths in a row of a worker that never became ready after which a first start is given up.
-const FIRST_START_ATTEMPTS: u32 = 3;
-/// What a worker gets that is told to leave at once, before it is killed.
-pub(super) const BRUTAL_PATIENCE: Duration = Duration::from_secs(1);
-/// Exits of unknown processes that are remembered until their fork is reported.
-const EARLY_EXITS: usize = 64;
 
 /// The numbers the policy works with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +32,8 @@ pub struct Policy {
     pub mercy: Duration,
     /// How long a zygote or worker may take to become ready.
     pub boot_timeout: Duration,
+    /// A server without its application is of no use (`need-app`): says so by its exit code.
+    pub need_app: bool,
 }
 
 impl Policy {
@@ -48,7 +44,13 @@ impl Policy {
             threads: config.threads,
             mercy: config.worker_reload_mercy,
             boot_timeout: config.boot_timeout,
+            need_app: config.need_app,
         }
+    }
+
+    /// Exit code of a first start whose application did not load, whatever kept it from that.
+    pub(super) fn no_app_code(&self) -> u8 {
+        if self.need_app { EXIT_NO_APP } else { EXIT_ERROR }
     }
 }
 
@@ -314,331 +316,12 @@ impl Master {
         }
     }
 
-    fn watch_listeners(&mut self, watch: bool) {
+    pub(super) fn watch_listeners(&mut self, watch: bool) {
         if self.watching != watch {
             self.watching = watch;
             self.push(Action::WatchListeners(watch));
         }
     }
-
-    // Zygotes.
-
-    pub(super) fn spawn_zygote(&mut self, now: Instant, generation: Generation) {
-        let stage = ZygoteStage::Loading { deadline: now + self.policy.boot_timeout };
-        self.newest = self.newest.max(generation);
-        self.zygotes.insert(generation, Zygote { pid: None, stage });
-        self.push(Action::SpawnZygote { generation });
-    }
-
-    fn zygote_spawned(&mut self, generation: Generation, pid: Pid) {
-        match self.zygotes.get_mut(&generation) {
-            Some(zygote) => zygote.pid = Some(pid),
-            // Dismissed in the same breath as it was asked for.
-            None => self.push(Action::DismissZygote { generation, pid: Some(pid) }),
-        }
-    }
-
-    fn zygote_loaded(&mut self, now: Instant, generation: Generation) {
-        let Some(zygote) = self.zygotes.get_mut(&generation) else { return };
-        zygote.stage = ZygoteStage::Ready;
-        if generation == self.generation {
-            self.zygote_throttle = Throttle::default();
-        }
-        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
-            self.surge(now);
-        }
-    }
-
-    /// The zygote has said why; its exit follows and is acted upon.
-    fn zygote_load_failed(&mut self, generation: Generation, reason: String, code: u8) {
-        let Some(zygote) = self.zygotes.get_mut(&generation) else { return };
-        zygote.stage = ZygoteStage::Failed { reason, code };
-        if let Some(pid) = zygote.pid {
-            self.push(Action::Kill { pid, signal: Signal::SIGKILL });
-        }
-    }
-
-    fn zygote_exited(&mut self, now: Instant, generation: Generation, exit: Exit) {
-        let Some(zygote) = self.zygotes.remove(&generation) else { return };
-        self.push(Action::DismissZygote { generation, pid: None });
-        match zygote.stage {
-            ZygoteStage::Failed { reason, code } => self.zygote_failed(now, generation, reason, code),
-            ZygoteStage::Loading { .. } => {
-                let reason = format!("the zygote ended with {exit} before the application was loaded");
-                self.zygote_failed(now, generation, reason, EXIT_ERROR);
-            }
-            ZygoteStage::Ready if self.stopping() => {}
-            ZygoteStage::Ready => {
-                self.zygote_failed(now, generation, format!("the zygote ended with {exit}"), EXIT_ERROR);
-            }
-        }
-    }
-
-    fn zygote_failed(&mut self, now: Instant, generation: Generation, reason: String, code: u8) {
-        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
-            self.refuse_reload(now, reason);
-        } else if generation == self.generation && self.phase == Phase::Starting {
-            self.log(Level::Error, format!("cannot start: {reason}"));
-            self.stop(now, code, true);
-        } else if generation == self.generation && !self.stopping() {
-            // The workers serve on; without a zygote a dead one could not be replaced.
-            self.zygote_throttle.record_death(now, None);
-            let delay = self.zygote_throttle.delay();
-            self.log(
-                Level::Error,
-                format!("zygote of generation {generation} lost: {reason}; its workers serve on, a new one is started in {} ms", delay.as_millis()),
-            );
-        }
-    }
-
-    // Workers.
-
-    /// The worker of the serving generation that fills a slot.
-    fn candidate(&self, slot: SlotId) -> Option<WorkerId> {
-        let fills = |worker: &Worker| {
-            worker.slot == slot && worker.generation == self.generation && !worker.is_leaving()
-        };
-        self.workers.iter().find(|(_, worker)| fills(worker)).map(|(id, _)| *id)
-    }
-
-    pub(super) fn spawn_worker(
-        &mut self,
-        now: Instant,
-        slot: SlotId,
-        generation: Generation,
-        replaces: Option<WorkerId>,
-    ) {
-        let worker = self.next_worker;
-        self.next_worker += 1;
-        let cell = (0..)
-            .find(|cell| self.workers.values().all(|it| it.cell != *cell))
-            .expect("cells are unbounded here");
-        let stage = Stage::Starting { deadline: now + self.policy.boot_timeout };
-        self.workers
-            .insert(worker, Worker { slot, cell, generation, pid: None, stage, replaces, doomed: None });
-        self.push(Action::SpawnWorker { worker, slot, cell, generation, paused: self.paused });
-    }
-
-    fn worker_forked(&mut self, now: Instant, worker: WorkerId, pid: Pid) {
-        if let Some(position) = self.early_exits.iter().position(|(early, _)| *early == pid) {
-            let (_, exit) = self.early_exits.remove(position).expect("position was just found");
-            if let Some(worker) = self.workers.get_mut(&worker) {
-                worker.pid = Some(pid);
-                self.child_exited(now, pid, exit);
-            }
-            return;
-        }
-        let Some(entry) = self.workers.get_mut(&worker) else {
-            // It was given up while the zygote forked it.
-            return self.push(Action::Kill { pid, signal: Signal::SIGKILL });
-        };
-        entry.pid = Some(pid);
-        let (slot, generation) = (entry.slot, entry.generation);
-        let forks = self.forks.entry((generation, slot)).or_default();
-        *forks += 1;
-        let line = match *forks {
-            1 => format!("spawned appserver worker {slot} (pid: {pid}, cores: {})", self.policy.threads),
-            times => {
-                format!("Respawned appserver worker {slot} (new pid: {pid}, respawned {} times)", times - 1)
-            }
-        };
-        self.log(Level::Info, line);
-    }
-
-    fn worker_fork_failed(&mut self, now: Instant, worker: WorkerId, reason: String) {
-        let Some(entry) = self.workers.get(&worker) else { return };
-        let slot = entry.slot;
-        self.log(Level::Error, format!("worker {slot} could not be forked: {reason}; trying again"));
-        self.lose_worker(now, worker, None, Some(format!("it could not be forked: {reason}")));
-    }
-
-    fn worker_ready(&mut self, now: Instant, worker: WorkerId) {
-        let Some(entry) = self.workers.get_mut(&worker) else { return };
-        if !matches!(entry.stage, Stage::Starting { .. }) {
-            return;
-        }
-        entry.stage = Stage::Ready { since: now };
-        let generation = entry.generation;
-        if let Some(old) = entry.replaces.take() {
-            self.replacement_ready(now, old);
-        }
-        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
-            self.check_surge(now);
-        } else if self.phase == Phase::Starting && self.all_ready() {
-            self.phase = Phase::Running;
-            self.push(Action::FirstGenerationServes);
-            self.resume_deferred(now);
-        }
-    }
-
-    fn all_ready(&self) -> bool {
-        (1..=self.desired).all(|slot| self.candidate(slot).is_some_and(|id| self.workers[&id].is_ready()))
-    }
-
-    /// Tells a worker to leave; one that is already leaving only gets less time.
-    pub(super) fn drain(&mut self, now: Instant, worker: WorkerId, mode: DrainMode) {
-        let patience = if mode == DrainMode::Now { BRUTAL_PATIENCE } else { self.policy.mercy };
-        let Some(entry) = self.workers.get_mut(&worker) else { return };
-        let stage = Stage::Leaving { since: now, kill_at: now + patience, mode };
-        match (entry.stage, entry.pid) {
-            (Stage::Starting { .. }, Some(pid)) => {
-                // It serves nobody yet, and may be deep in the application's start.
-                entry.stage = stage;
-                self.push(Action::Kill { pid, signal: Signal::SIGKILL });
-            }
-            (Stage::Starting { .. }, None) => {
-                let cell = entry.cell;
-                self.workers.remove(&worker);
-                self.push(Action::Retire { worker, cell });
-            }
-            (Stage::Ready { .. }, _) => {
-                entry.stage = stage;
-                self.push(Action::Drain { worker, mode, patience });
-            }
-            (Stage::Leaving { kill_at, .. }, _) if mode != DrainMode::Handover => {
-                entry.stage = Stage::Leaving { since: now, kill_at: kill_at.min(now + patience), mode };
-                self.push(Action::Drain { worker, mode, patience });
-            }
-            (Stage::Leaving { .. }, _) => {}
-        }
-    }
-
-    fn child_exited(&mut self, now: Instant, pid: Pid, exit: Exit) {
-        let zygote = self
-            .zygotes
-            .iter()
-            .find(|(_, zygote)| zygote.pid == Some(pid))
-            .map(|(generation, _)| *generation);
-        if let Some(generation) = zygote {
-            return self.zygote_exited(now, generation, exit);
-        }
-        match self.workers.iter().find(|(_, worker)| worker.pid == Some(pid)).map(|(id, _)| *id) {
-            Some(worker) => self.lose_worker(now, worker, Some((pid, exit)), None),
-            None => {
-                if self.early_exits.len() == EARLY_EXITS {
-                    self.early_exits.pop_front();
-                }
-                self.early_exits.push_back((pid, exit));
-            }
-        }
-    }
-
-    fn lose_worker(
-        &mut self,
-        now: Instant,
-        id: WorkerId,
-        death: Option<(Pid, Exit)>,
-        reason: Option<String>,
-    ) {
-        let Some(worker) = self.workers.remove(&id) else { return };
-        let reason = worker.doomed.clone().or(reason);
-        match (worker.stage, death) {
-            (Stage::Leaving { since, .. }, Some((pid, exit))) => {
-                let seconds = now.saturating_duration_since(since).as_secs();
-                let (slot, generation) = (worker.slot, worker.generation);
-                self.log(
-                    Level::Info,
-                    format!("worker {slot} (pid: {pid}, generation {generation}) buried after {seconds} seconds, {exit}"),
-                );
-            }
-            (_, Some((pid, exit))) => self.push(Action::ReportDeath {
-                worker: id,
-                slot: worker.slot,
-                cell: worker.cell,
-                pid,
-                exit,
-                reason: reason.clone(),
-            }),
-            (_, None) => {}
-        }
-        self.push(Action::Retire { worker: id, cell: worker.cell });
-        if worker.is_leaving() || self.stopping() {
-            return;
-        }
-        let never_ready = !worker.is_ready();
-        let reason = reason.unwrap_or_else(|| match death {
-            Some((_, exit)) => format!("worker {} ended with {exit} before it was ready", worker.slot),
-            None => format!("worker {} could not be started", worker.slot),
-        });
-        if self.reload.as_ref().is_some_and(|reload| reload.generation == worker.generation) {
-            if never_ready {
-                self.refuse_reload(now, reason);
-            } else {
-                self.spawn_worker(now, worker.slot, worker.generation, None);
-            }
-            return;
-        }
-        if worker.replaces.is_some() {
-            self.abort_roll(&reason);
-            return;
-        }
-        let lived = match worker.stage {
-            Stage::Ready { since } => Some(now.saturating_duration_since(since)),
-            Stage::Starting { .. } | Stage::Leaving { .. } => None,
-        };
-        let throttle = self.throttles.entry(worker.slot).or_default();
-        throttle.record_death(now, lived);
-        let (short_lives, delay) = (throttle.short_lives(), throttle.delay());
-        if self.phase == Phase::Starting && never_ready && short_lives >= FIRST_START_ATTEMPTS {
-            self.log(Level::Error, format!("cannot start: {reason}"));
-            self.stop(now, EXIT_ERROR, true);
-        } else if !delay.is_zero() {
-            let (slot, milliseconds) = (worker.slot, delay.as_millis());
-            self.log(
-                Level::Warn,
-                format!("worker respawning too fast !!! worker {slot} died {short_lives} times in a row, next try in {milliseconds} ms"),
-            );
-        }
-    }
-
-    // Time.
-
-    fn tick(&mut self, now: Instant) {
-        let overdue: Vec<WorkerId> = self.workers.keys().copied().collect();
-        for id in overdue {
-            let Some(worker) = self.workers.get_mut(&id) else { continue };
-            let (slot, pid) = (worker.slot, worker.pid);
-            match (&mut worker.stage, pid) {
-                (Stage::Starting { deadline }, Some(pid)) if now >= *deadline && worker.doomed.is_none() => {
-                    let seconds = self.policy.boot_timeout.as_secs_f32();
-                    worker.doomed =
-                        Some(format!("worker {slot} was not ready within {seconds} s (boot-timeout)"));
-                    self.push(Action::Kill { pid, signal: Signal::SIGKILL });
-                }
-                (Stage::Starting { deadline }, None) if now >= *deadline => {
-                    // The zygote never answered: it is stuck, and no worker can be had from it.
-                    let generation = worker.generation;
-                    self.lose_worker(now, id, None, Some("the zygote does not fork workers".to_owned()));
-                    self.dismiss_zygote(generation);
-                }
-                (Stage::Leaving { kill_at, .. }, Some(pid)) if now >= *kill_at => {
-                    *kill_at = now + BRUTAL_PATIENCE;
-                    self.log(
-                        Level::Warn,
-                        format!("worker {slot} (pid: {pid}) is taking too much time to die...NO MERCY !!!"),
-                    );
-                    self.push(Action::Kill { pid, signal: Signal::SIGKILL });
-                }
-                _ => {}
-            }
-        }
-        let mut slow = Vec::new();
-        for zygote in self.zygotes.values_mut() {
-            if let (ZygoteStage::Loading { deadline }, Some(pid)) = (&zygote.stage, zygote.pid)
-                && now >= *deadline
-            {
-                let seconds = self.policy.boot_timeout.as_secs_f32();
-                let reason = format!("the application was not loaded within {seconds} s (boot-timeout)");
-                zygote.stage = ZygoteStage::Failed { reason, code: EXIT_ERROR };
-                slow.push(pid);
-            }
-        }
-        for pid in slow {
-            self.push(Action::Kill { pid, signal: Signal::SIGKILL });
-        }
-    }
-
-    // Desired against actual.
 
     fn repair(&mut self, now: Instant) {
         match self.phase {
@@ -669,71 +352,6 @@ impl Master {
             self.workers.iter().filter(|(_, worker)| surplus(worker)).map(|(id, _)| *id).collect();
         for worker in workers {
             self.drain(now, worker, DrainMode::Handover);
-        }
-    }
-
-    // The end.
-
-    pub(super) fn stopping(&self) -> bool {
-        matches!(self.phase, Phase::Stopping { .. } | Phase::Finished)
-    }
-
-    /// Begins to leave; asked again, it waits for less each time.
-    pub(super) fn stop(&mut self, now: Instant, code: u8, now_please: bool) {
-        let (again, forced, code) = match self.phase {
-            Phase::Finished => return,
-            Phase::Stopping { forced, code } => (true, forced, code),
-            _ => (false, false, code),
-        };
-        if again && forced {
-            self.log(Level::Warn, "asked to stop once more: killing what is left".to_owned());
-            let pids: Vec<Pid> = self.workers.values().filter_map(|worker| worker.pid).collect();
-            for pid in pids {
-                self.push(Action::Kill { pid, signal: Signal::SIGKILL });
-            }
-            return;
-        }
-        let force = again || now_please;
-        self.log(
-            Level::Info,
-            match (again, force) {
-                (true, _) => "asked to stop again: requests in flight are cut".to_owned(),
-                (false, true) => "stopping now...killing workers...".to_owned(),
-                (false, false) => format!(
-                    "graceful shutdown triggered...killing workers... (requests in flight get {} s)",
-                    self.policy.mercy.as_secs()
-                ),
-            },
-        );
-        self.phase = Phase::Stopping { code, forced: force };
-        self.reload = None;
-        self.roll = None;
-        self.watch_listeners(false);
-        for generation in self.zygotes.keys().copied().collect::<Vec<_>>() {
-            self.dismiss_zygote(generation);
-        }
-        let mode = if force { DrainMode::Now } else { DrainMode::Stop };
-        for worker in self.workers.keys().copied().collect::<Vec<_>>() {
-            self.drain(now, worker, mode);
-        }
-    }
-
-    /// Kills a zygote; it stays in the table until it is reaped.
-    pub(super) fn dismiss_zygote(&mut self, generation: Generation) {
-        let Some(zygote) = self.zygotes.get_mut(&generation) else { return };
-        let pid = zygote.pid;
-        if pid.is_none() {
-            self.zygotes.remove(&generation);
-        } else {
-            zygote.stage = ZygoteStage::Failed { reason: "dismissed".to_owned(), code: EXIT_ERROR };
-        }
-        self.push(Action::DismissZygote { generation, pid });
-    }
-
-    fn finish_if_alone(&mut self, code: u8) {
-        if self.workers.is_empty() && self.zygotes.is_empty() {
-            self.phase = Phase::Finished;
-            self.push(Action::Exit(code));
         }
     }
 

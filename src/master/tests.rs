@@ -31,6 +31,7 @@ impl Bench {
             threads: 1,
             mercy: Duration::from_secs(60),
             boot_timeout: Duration::from_secs(10),
+            need_app: false,
         };
         Bench { master: Master::new(policy), now: Instant::now(), lines: Vec::new(), next_pid: 100 }
     }

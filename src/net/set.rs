@@ -36,14 +36,19 @@ impl ListenerSet {
     /// The first address that cannot be had, with where it was configured; sockets made for the
     /// others are gone again.
     pub fn bind(config: &Config, mut inherited: Vec<Listener>) -> Result<Self, String> {
-        let options = bind_options(config)?;
+        // Made when first needed: what it has to say about the backlog is said once then.
+        let mut options = None;
         let mut set = ListenerSet { members: Vec::new() };
         for spec in &config.listeners {
             if let Some(position) = inherited.iter().position(|it| it.name == spec.address) {
                 set.members.push((inherited.swap_remove(position), false));
                 continue;
             }
-            match Listener::bind(&spec.address, &options) {
+            let options = match &mut options {
+                Some(options) => options,
+                none => none.insert(bind_options(config)?),
+            };
+            match Listener::bind(&spec.address, options) {
                 Ok(listener) => set.members.push((listener, true)),
                 Err(error) => {
                     set.undo();
@@ -87,39 +92,44 @@ impl ListenerSet {
     }
 }
 
-/// Puts an announced set together from the listeners at hand and the descriptors that came along.
-///
-/// Returns the set, and those at hand that are in it no more.
+/// Puts an announced set together from the listeners at hand, which keep those that are in it no
+/// more, and the descriptors that came along.
 ///
 /// # Errors
-/// When something announced is not there.
+/// When something announced is not there; then everything stays at hand.
 pub fn assemble(
     announced: Vec<Announced>,
     passed: Vec<OwnedFd>,
-    mut at_hand: Vec<Listener>,
-) -> Result<(Vec<Listener>, Vec<Listener>), (String, Vec<Listener>)> {
+    at_hand: &mut Vec<Listener>,
+) -> Result<Vec<Listener>, String> {
     let mut passed = passed.into_iter();
+    let mut left: Vec<Option<Listener>> = std::mem::take(at_hand).into_iter().map(Some).collect();
     let mut set = Vec::new();
+    let mut missing = None;
     for member in announced {
-        let found = match member {
-            Announced::Kept(name) => match at_hand.iter().position(|it| it.name == name) {
-                Some(position) => Ok(at_hand.swap_remove(position)),
-                None => Err(format!("listener {name} is not there any more")),
-            },
-            Announced::Fresh(state) => match passed.next() {
-                Some(fd) => Ok(Listener::receive(state, fd)),
-                None => Err(format!("listener {} came without its descriptor", state.name)),
-            },
+        let (name, found) = match member {
+            Announced::Kept(name) => {
+                let place =
+                    left.iter_mut().find(|it| it.as_ref().is_some_and(|listener| listener.name == name));
+                (name, place.and_then(Option::take))
+            }
+            Announced::Fresh(state) => {
+                (state.name.clone(), passed.next().map(|fd| Listener::receive(state, fd)))
+            }
         };
         match found {
-            Ok(listener) => set.push(listener),
-            Err(reason) => {
-                at_hand.extend(set);
-                return Err((reason, at_hand));
-            }
+            Some(listener) => set.push(listener),
+            None => missing = Some(name),
         }
     }
-    Ok((set, at_hand))
+    at_hand.extend(left.into_iter().flatten());
+    match missing {
+        None => Ok(set),
+        Some(name) => {
+            at_hand.extend(set);
+            Err(format!("listener {name} is not there"))
+        }
+    }
 }
 
 fn bind_options(config: &Config) -> Result<BindOptions, String> {

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderMap, HeaderName};
@@ -196,16 +197,19 @@ impl Accounting {
         self.in_flight.set(self.in_flight.get() + 1);
         let board = self.board();
         board.set_in_flight(self.in_flight.get());
+        let target = request.head.uri.path_and_query().map_or("*", |target| target.as_str());
+        board.set_last_request(request.head.method.as_str(), target);
         if self.in_flight.get() == 1 {
             board.set_request_start(micros);
             self.show_state();
         }
+        let record = self.log.as_ref().map(|_| record(request, time, permit.as_ref()));
+        state.claim.begin(permit);
         InFlight {
             accounting: Rc::clone(self),
             state: Rc::clone(state),
-            record: self.log.as_ref().map(|_| record(request, time, permit.as_ref())),
+            record,
             bodiless: request.head.method == Method::HEAD,
-            permit,
             started,
             number,
             body_bytes: 0,
@@ -241,7 +245,6 @@ impl Accounting {
 pub struct InFlight {
     accounting: Rc<Accounting>,
     state: Rc<ConnectionState>,
-    permit: Option<Permit>,
     record: Option<Box<RequestRecord>>,
     started: Instant,
     number: u64,
@@ -265,6 +268,21 @@ impl InFlight {
         }
     }
 
+    /// Ready once the request has its slot, which it left to others while the client was slow.
+    pub(crate) fn poll_slot(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.state.reading.get() {
+            // It waits for the request body, which returns to the slot as soon as there is some.
+            // To return for nothing would take it from requests that can go on.
+            return Poll::Ready(());
+        }
+        self.state.claim.poll_return(cx)
+    }
+
+    /// Whether the application is at work on the next part of the response body.
+    pub(crate) fn producing(&self, yes: bool) {
+        self.state.producing.set(yes);
+    }
+
     /// Part of the response body was handed over.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;
@@ -282,7 +300,8 @@ impl Drop for InFlight {
         self.state.finished.set(self.state.finished.get() + 1);
         let accounting = Rc::clone(&self.accounting);
         accounting.finish(self);
-        drop(self.permit.take());
+        self.state.producing.set(false);
+        self.state.claim.end();
     }
 }
 

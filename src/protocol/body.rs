@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,15 +10,28 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::accounting::InFlight;
+use super::state::ConnectionState;
 use crate::app::{BodyError, ResponseBody};
 
 /// Largest piece handed to hyper at once: it copies pieces into its write buffer, which must not
 /// grow to the size of the largest response.
 const PIECE: usize = 64 * 1024;
 
-/// hyper's request body with an error type that names no library.
+/// hyper's request body with an error type that names no library. While the client lets the
+/// application wait for it, the request's slot is left to others.
 #[derive(Debug)]
-pub(super) struct IncomingBody(pub(super) Incoming);
+pub(super) struct IncomingBody {
+    incoming: Incoming,
+    state: Rc<ConnectionState>,
+    /// What has arrived while others had the slot.
+    arrived: Option<Option<Result<Frame<Bytes>, BodyError>>>,
+}
+
+impl IncomingBody {
+    pub(super) fn new(incoming: Incoming, state: Rc<ConnectionState>) -> Self {
+        IncomingBody { incoming, state, arrived: None }
+    }
+}
 
 impl Body for IncomingBody {
     type Data = Bytes;
@@ -27,25 +41,44 @@ impl Body for IncomingBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| {
-                let kind = match error.is_timeout() {
-                    true => io::ErrorKind::TimedOut,
-                    false => io::ErrorKind::UnexpectedEof,
-                };
-                io::Error::new(kind, error).into()
-            })
-        }))
+        let this = &mut *self;
+        if this.arrived.is_none() {
+            let polled = Pin::new(&mut this.incoming).poll_frame(cx);
+            this.state.reading.set(polled.is_pending());
+            if polled.is_pending() {
+                this.state.leave_slot_to_others();
+            }
+            this.arrived = Some(ready!(polled).map(|frame| frame.map_err(body_error)));
+        }
+        ready!(this.state.claim.poll_return(cx));
+        Poll::Ready(this.arrived.take().flatten())
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.arrived.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        match self.arrived {
+            // Whoever needs the length asks before the first piece.
+            Some(_) => SizeHint::default(),
+            None => self.incoming.size_hint(),
+        }
     }
+}
+
+impl Drop for IncomingBody {
+    fn drop(&mut self) {
+        self.state.reading.set(false);
+    }
+}
+
+fn body_error(error: hyper::Error) -> BodyError {
+    let kind = match error.is_timeout() {
+        true => io::ErrorKind::TimedOut,
+        false => io::ErrorKind::UnexpectedEof,
+    };
+    io::Error::new(kind, error).into()
 }
 
 /// A response body that counts what it hands over, and ends the request when it is dropped.
@@ -84,7 +117,13 @@ impl Body for CountedBody {
             ResponseBody::Empty => None,
             ResponseBody::Full(bytes) if bytes.is_empty() => None,
             ResponseBody::Full(bytes) => Some(Ok(Frame::data(bytes.split_to(bytes.len().min(PIECE))))),
-            ResponseBody::Stream(stream) => ready!(stream.as_mut().poll_frame(cx)),
+            ResponseBody::Stream(stream) => {
+                let Some(request) = &this.request else { return stream.as_mut().poll_frame(cx) };
+                ready!(request.poll_slot(cx));
+                let polled = stream.as_mut().poll_frame(cx);
+                request.producing(polled.is_pending());
+                ready!(polled)
+            }
         };
         if let Some(request) = &mut this.request {
             let sent = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());

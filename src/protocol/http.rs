@@ -155,7 +155,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Service {
         let (head, incoming) = request.into_parts();
         let body = match incoming.is_end_stream() {
             true => RequestBody::empty(),
-            false => RequestBody::new(IncomingBody(incoming)),
+            false => RequestBody::new(IncomingBody::new(incoming, Rc::clone(&self.state))),
         };
         let keep_alive_10 = head.version == Version::HTTP_10 && asks_keep_alive(&head.headers);
         let request = Request { head, body, connection: Rc::clone(&self.info) };

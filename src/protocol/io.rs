@@ -138,6 +138,9 @@ impl Io {
 
     fn written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.state.write_blocked.set(result.is_pending());
+        if result.is_pending() {
+            self.state.leave_slot_to_others();
+        }
         let count = ready!(result)?;
         self.state.sent.set(self.state.sent.get() + count as u64);
         self.accounting.sent(count as u64);
@@ -167,6 +170,9 @@ impl hyper::rt::Read for Io {
         let mut filled = ReadBuf::new(&mut scratch[..room]);
         let result = this.stream.poll_read(cx, &mut filled);
         this.state.read_blocked.set(result.is_pending());
+        if result.is_pending() {
+            this.state.leave_slot_to_others();
+        }
         ready!(result)?;
         if filled.filled().is_empty() {
             this.state.end_of_input.set(true);

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
 
 use super::Refusal;
+use crate::app::slots::Claim;
 
 /// What a connection is waiting for; decides which time limit applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,12 @@ pub struct ConnectionState {
     pub(crate) responding: Cell<bool>,
     /// The last answer is out; only the close is left.
     pub(crate) lingering: Cell<bool>,
+    /// The slot of the request in flight.
+    pub(crate) claim: Claim,
+    /// The application waits for more of the request body.
+    pub(crate) reading: Cell<bool>,
+    /// The application has been asked for more of the response body and has none yet.
+    pub(crate) producing: Cell<bool>,
     pub(crate) refused: Cell<Option<Refused>>,
     pub(crate) order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,
@@ -121,6 +128,15 @@ impl ConnectionState {
             Phase::Write => self.sent.get(),
         };
         (phase, count)
+    }
+
+    /// Leaves the slot to other requests if nothing but the client is waited for.
+    pub(crate) fn leave_slot_to_others(&self) {
+        let upload = self.in_body.get() && self.read_blocked.get() && self.reading.get();
+        let download = self.responding.get() && self.write_blocked.get() && !self.producing.get();
+        if upload || download {
+            self.claim.leave();
+        }
     }
 
     /// Remembers whom to wake when the connection has to look at its orders.

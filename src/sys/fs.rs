@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::{fs, io};
 
@@ -98,6 +98,19 @@ pub fn rename_noreplace(from: &Path, to: &Path) -> io::Result<()> {
             fs::hard_link(from, to)?;
             fs::remove_file(from)
         }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether some process has this FIFO open for reading.
+///
+/// # Errors
+/// When it cannot be opened, or is a symbolic link.
+pub fn fifo_has_reader(path: &Path) -> io::Result<bool> {
+    match fs::OpenOptions::new().write(true).custom_flags(NO_FOLLOW | NON_BLOCK).open(path) {
+        Ok(_) => Ok(true),
+        // fifo(7): this is how opening for writing fails while nobody reads.
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -87,7 +87,7 @@ impl Connection {
         let Some(http) = &mut self.http else { return Poll::Ready(Next::Drop) };
         if let Poll::Ready(result) = http.poll_without_shutdown(cx) {
             if let Err(error) = &result {
-                log::debug!("connection of {:?}: {error}", self.info.peer);
+                log::debug!("connection of {}: {error}", self.info.peer);
             }
             // A client that announced its last request sends nothing that could reset the
             // connection under its answer.
@@ -103,7 +103,7 @@ impl Connection {
         if let Some(refusal) = self.state.refused_head()
             && self.state.all_answered()
         {
-            log::info!("{:?} refused with {}: {}", self.info.peer, refusal.status, refusal.reason);
+            log::info!("{} refused with {}: {}", self.info.peer, refusal.status, refusal.reason);
             return Poll::Ready(Next::Answer(error_bytes(refusal)));
         }
         if (order == Some(Order::CloseIdle) || self.set.stopping()) && self.state.idle() {

@@ -95,7 +95,7 @@ impl Control {
     fn obey(&self, order: Order) -> Option<Leave> {
         match order {
             Order::MasterGone => {
-                info!("the master is gone: leaving within {} s", self.birth_mercy.as_secs());
+                info!("the master is gone: leaving within {:?}", self.birth_mercy);
                 Some(self.close_door(DrainMode::Stop, self.birth_mercy))
             }
             Order::Message(ToWorker::Drain { mode, patience_ms }, _) => {

@@ -13,9 +13,10 @@
 //! | `/openfd?n=K` | leaks a descriptor without close-on-exec, numbered from K up; answers the number |
 //! | `/reload`, `/stop` | asks the master |
 //! | `/fail` | 500 |
+//!
+//! Each answer tells the worker's pid in the header `x-pid`.
 
 use std::error::Error;
-use std::fs::File;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -23,13 +24,14 @@ use appserver::app::{App, AppCommand, Reply, Request, RequestBody, Response, Res
 use appserver::config::Config;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 mod body;
 mod checksum;
+mod gate;
 mod info;
+mod leak;
 mod settings;
 
 use checksum::Checksum;
@@ -53,6 +55,7 @@ struct TestApp {
 impl App for TestApp {
     fn worker_started(&mut self, worker: &WorkerInfo) {
         self.worker = Some(worker.clone());
+        gate::pass(self.settings.worker_gate.as_deref());
         match self.settings.worker_start {
             WorkerStart::Ok => {}
             WorkerStart::Crash => std::process::abort(),
@@ -115,7 +118,7 @@ impl Query<'_> {
 
 fn response(status: u16, body: ResponseBody) -> Response {
     let builder = http::Response::builder().status(status).header("content-type", "text/plain");
-    builder.body(body).expect("status and header are valid")
+    builder.header("x-pid", std::process::id()).body(body).expect("status and header are valid")
 }
 
 fn answer(status: u16, body: ResponseBody) -> Reply {
@@ -163,10 +166,7 @@ async fn sum(mut body: RequestBody) -> Response {
 }
 
 fn leak_descriptor(from: u64) -> Reply {
-    let number = i32::try_from(from).ok().and_then(|from| {
-        let null = File::open("/dev/null").ok()?;
-        fcntl(&null, FcntlArg::F_DUPFD(from)).ok()
-    });
+    let number = i32::try_from(from).ok().and_then(|from| leak::descriptor(from).ok());
     match number {
         Some(number) => text(format!("{number}\n")),
         None => answer(500, ResponseBody::Full(Bytes::from_static(b"no descriptor to be had\n"))),

@@ -2,9 +2,12 @@
 
 use std::error::Error;
 use std::io::Read;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+use super::{gate, leak};
 
 /// Names the JSON file; unset, everything is as in [`Settings::default`].
 const VARIABLE: &str = "TESTAPP_CONFIG";
@@ -51,11 +54,25 @@ pub struct Settings {
     pub load_ms: u64,
     /// See [`WorkerStart`].
     pub worker_start: WorkerStart,
+    /// Socket of a gate (see [`super::gate`]) at which loading waits.
+    pub load_gate: Option<PathBuf>,
+    /// Socket of a gate at which the start of each worker waits.
+    pub worker_gate: Option<PathBuf>,
+    /// Loading leaks descriptors without close-on-exec, numbered from each of these up.
+    pub open_fds: Vec<i32>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { version: "v1".to_owned(), load: Load::Ok, load_ms: 0, worker_start: WorkerStart::Ok }
+        Settings {
+            version: "v1".to_owned(),
+            load: Load::Ok,
+            load_ms: 0,
+            worker_start: WorkerStart::Ok,
+            load_gate: None,
+            worker_gate: None,
+            open_fds: Vec::new(),
+        }
     }
 }
 
@@ -72,6 +89,10 @@ impl Settings {
     pub fn act_on_load(&self) -> Result<(), Box<dyn Error>> {
         // A slow import is simulated, no event is waited for.
         std::thread::sleep(Duration::from_millis(self.load_ms));
+        for from in &self.open_fds {
+            leak::descriptor(*from)?;
+        }
+        gate::pass(self.load_gate.as_deref());
         match self.load {
             Load::Ok => Ok(()),
             Load::Fail => Err("the test application was told to fail".into()),

@@ -65,6 +65,11 @@ fn a_worker_that_dies_is_replaced() {
         let mark = server.log().mark();
         // The request dies with its worker; that is the point.
         let _ = server.client().get(death);
+        let line = server.wait_for_log_after(mark, "DAMN ! worker ");
+        assert!(
+            line.contains(&format!("with 1 requests in flight, the last one begun is GET {death}")),
+            "{line}"
+        );
         server.wait_for_log_after(mark, "Respawned appserver worker ");
         server.wait_workers("both workers run", |workers| workers.len() == 2);
         assert_eq!(server.get("/").text(), "hello v1\n");

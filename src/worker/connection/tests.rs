@@ -598,7 +598,8 @@ fn a_half_read_head_goes_on_in_another_worker() {
         let parcel = handover::take(server.queue.as_fd()).expect("it was put there");
         assert_eq!(&parcel.unread[..], b"GET / HTTP/1.1\r\nHo");
         assert_eq!((&parcel.info.peer, &*parcel.info.listener), (&Peer::Unix, "test"));
-        tokio::task::spawn_local(Connection::new(&server.set, parcel.stream, parcel.unread, info()));
+        let other = Server::start(LIMITS).await;
+        tokio::task::spawn_local(Connection::new(&other.set, parcel.stream, parcel.unread, info()));
         near.write_all(b"st: a\r\nConnection: close\r\n\r\n").await.expect("the rest");
         let mut response = String::new();
         near.read_to_string(&mut response).await.expect("response");

@@ -187,6 +187,18 @@ impl Connection {
         Ok(self.receive_head()?.0)
     }
 
+    /// Reads one head only: an answer without its body, for [`Connection::receive_rest`].
+    pub fn receive_begin(&mut self) -> Result<Response, Failure> {
+        let (status, headers) = self.receive_head()?;
+        Ok(Response { status, headers, body: Vec::new() })
+    }
+
+    /// Reads the body of an answer.
+    pub fn receive_rest(&mut self, mut begun: Response) -> Result<Response, Failure> {
+        begun.body = self.receive_body(&begun)?;
+        Ok(begun)
+    }
+
     /// Everything until the server closes.
     pub fn receive_to_end(&mut self) -> Result<Vec<u8>, Failure> {
         let mut rest = std::mem::take(&mut self.unread);

@@ -4,6 +4,9 @@
 //! - [`log`]: what the server logged; tests wait for lines instead of sleeping.
 //! - [`http`]: a blocking client that tells exactly how a request failed.
 //! - [`load`]: many clients at once, counting failures by kind.
+//! - [`exchange`]: requests that last exactly as long as the test wants.
+//! - [`gate`]: where the test application waits until the test lets it go on.
+//! - [`daemon`]: a server that left its shell.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -14,12 +17,16 @@ use std::time::{Duration, Instant};
 
 #[path = "../../app/checksum.rs"]
 pub mod checksum;
+pub mod daemon;
+pub mod exchange;
+pub mod gate;
 pub mod http;
 pub mod load;
 pub mod log;
 pub mod processes;
 pub mod server;
 
+pub use exchange::Exchange;
 pub use http::{Client, Connection, Failure, Target, get};
 pub use load::{Load, LoadSpec};
 pub use server::Server;

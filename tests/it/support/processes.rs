@@ -7,6 +7,13 @@ use std::path::PathBuf;
 use std::sync::Once;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+/// Flag of a process that ends. It stands before the process closes its files: whoever waits for
+/// the end of a pipe and looks then finds it set, while the process may not be a zombie yet.
+const PF_EXITING: u32 = 4;
 
 /// The fields of `/proc/PID/stat` that the tests need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +24,7 @@ pub struct Stat {
     pub parent: u32,
     /// Process group.
     pub group: u32,
-    /// Dead, but not reaped yet.
+    /// Dead, but not reaped yet; or about to be, and holding nothing any more but its number.
     pub zombie: bool,
 }
 
@@ -26,8 +33,10 @@ pub fn stat(pid: u32) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The command name stands in parentheses and may itself contain some, see proc_pid_stat(5).
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
-    let zombie = matches!(fields.next()?, "Z" | "X");
-    Some(Stat { pid, zombie, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
+    let dead = matches!(fields.next()?, "Z" | "X");
+    let (parent, group) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    let flags: u32 = fields.nth(3)?.parse().ok()?;
+    Some(Stat { pid, zombie: dead || flags & PF_EXITING != 0, parent, group })
 }
 
 /// True while the process runs.
@@ -37,9 +46,20 @@ pub fn is_alive(pid: u32) -> bool {
 
 /// All running processes that `wanted` picks.
 pub fn list(wanted: impl Fn(&Stat) -> bool) -> Vec<Stat> {
+    list_all(|stat| !stat.zombie && wanted(stat))
+}
+
+/// All processes that `wanted` picks, those included that nobody has reaped.
+pub fn list_all(wanted: impl Fn(&Stat) -> bool) -> Vec<Stat> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(stat).filter(|stat| !stat.zombie && wanted(stat)).collect()
+    pids.filter_map(stat).filter(|stat| wanted(stat)).collect()
+}
+
+/// Sends a signal to a process that is known to exist.
+pub fn kill(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.try_into().expect("pids are small"));
+    nix::sys::signal::kill(pid, signal).expect("the process exists");
 }
 
 /// The title of a process, as `ps` shows it.
@@ -87,4 +107,11 @@ pub fn keep_own_descriptors() {
             let _ = fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC));
         }
     });
+}
+
+/// Makes sure that servers started from now on may use descriptors above 1024, the usual limit.
+pub fn allow_high_descriptors() {
+    const ENOUGH: u64 = 4096;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is such a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(ENOUGH.min(hard)), hard).expect("up to the hard limit");
 }

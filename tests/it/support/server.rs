@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::gate::Gate;
 use super::http::{Client, Response, Target};
 use super::log::{CapturedLog, Mark};
 use super::{LIMIT, eventually, http, processes};
@@ -36,6 +37,8 @@ pub struct Builder {
     program: PathBuf,
     /// Started in its place.
     wrapper: Option<PathBuf>,
+    /// A command in front of it, which executes it in its own place.
+    launcher: Vec<OsString>,
     directory: TempDir,
     args: Vec<OsString>,
     env: BTreeMap<OsString, OsString>,
@@ -84,6 +87,7 @@ impl Builder {
         let mut builder = Builder {
             program,
             wrapper: None,
+            launcher: Vec::new(),
             directory,
             args: Vec::new(),
             env: BTreeMap::new(),
@@ -171,6 +175,30 @@ impl Builder {
         self
     }
 
+    /// The binary that will run.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Runs a file in the server's directory.
+    pub fn run_from(mut self, name: &str) -> Self {
+        self.program = self.path(name);
+        self
+    }
+
+    /// Starts it through a command that executes it in its own place, such as `setpriv`.
+    pub fn through<A: Into<OsString>>(mut self, launcher: impl IntoIterator<Item = A>) -> Self {
+        self.launcher.extend(launcher.into_iter().map(Into::into));
+        self
+    }
+
+    /// Lets every user into the server's directory, or to write there: a temporary directory is
+    /// closed to others.
+    pub fn directory_mode(self, mode: u32) -> Self {
+        set_mode(self.directory.path(), mode);
+        self
+    }
+
     /// How the test application behaves; see `tests/app/settings.rs`.
     pub fn settings(self, settings: serde_json::Value) -> Self {
         self.file(SETTINGS, settings.to_string())
@@ -196,8 +224,16 @@ impl Builder {
         }
         processes::keep_own_descriptors();
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let mut command = Command::new(self.wrapper.as_ref().unwrap_or(&self.program));
-        command.args(&self.args).env_clear().envs(&self.env).current_dir(self.directory.path());
+        let program = self.wrapper.as_ref().unwrap_or(&self.program);
+        let mut words = std::mem::take(&mut self.launcher);
+        words.push(program.into());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(&self.args)
+            .env_clear()
+            .envs(&self.env)
+            .current_dir(self.directory.path());
         command.stdin(Stdio::null()).process_group(0);
         command.stdout(writer.try_clone().expect("a pipe end can be duplicated")).stderr(writer);
         command.fd_mappings(std::mem::take(&mut self.descriptors)).expect("each number is used once");
@@ -241,6 +277,13 @@ impl Server {
     /// Where it listens.
     pub fn target(&self) -> &Target {
         self.target.as_ref().expect("the test started it without a known address")
+    }
+
+    /// The addresses it listens on, as the log names them.
+    pub fn addresses(&self) -> Vec<String> {
+        let line = self.wait_for_log(" accept on ");
+        let (_, addresses) = line.split_once(" accept on ").expect("the line was just chosen for it");
+        addresses.split(", ").map(str::to_owned).collect()
     }
 
     /// For servers that bound a port of their own choice.
@@ -344,6 +387,29 @@ impl Server {
         processes::list(|stat| stat.parent == self.pid()).iter().map(|stat| stat.pid).collect()
     }
 
+    /// Pids of the zygotes, the dismissed ones too.
+    pub fn zygotes(&self) -> Vec<u32> {
+        let workers = self.workers();
+        let is_zygote = |pid: &u32| {
+            // A worker carries the title of its zygote until it has one of its own.
+            workers.iter().all(|worker| worker.pid != *pid) && processes::title(*pid).contains("zygote")
+        };
+        self.children().into_iter().filter(is_zygote).collect()
+    }
+
+    /// The one zygote, once it is alone.
+    pub fn zygote(&self) -> u32 {
+        eventually("there is one zygote", LIMIT, || match self.zygotes()[..] {
+            [zygote] => Some(zygote),
+            _ => None,
+        })
+    }
+
+    /// Opens a gate in its directory.
+    pub fn gate(&self) -> Gate {
+        Gate::new(self.path("gate"))
+    }
+
     /// Kinds of descriptors the master has open.
     pub fn descriptor_kinds(&self) -> BTreeMap<String, usize> {
         processes::descriptor_kinds(self.pid())
@@ -359,6 +425,11 @@ impl Server {
         let status =
             eventually("the master exits", limit, || self.child.try_wait().expect("it is our child"));
         self.exited = Some(status);
+        // Of two processes in the last moments of their exit, either may have closed the log first.
+        eventually("what has let go of everything is gone", limit, || {
+            let group = processes::list(|stat| stat.group == self.pid());
+            (!group.iter().any(|stat| processes::descriptors(stat.pid).is_empty())).then_some(())
+        });
         status
     }
 
@@ -440,6 +511,11 @@ fn write_file(path: &Path, content: &[u8]) {
 pub fn mode(path: &Path) -> u32 {
     let metadata = fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     metadata.permissions().mode() & 0o7777
+}
+
+/// Sets the permission bits of a file.
+pub fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a file of ours");
 }
 
 fn pid(number: u32) -> Pid {

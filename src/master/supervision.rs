@@ -1,0 +1,264 @@
+//! ● What becomes of workers: spawned, ready, drained, overdue, dead.
+
+use std::time::{Duration, Instant};
+
+use log::Level;
+
+use crate::channel::DrainMode;
+use crate::sys::process::{Exit, Pid, Signal};
+
+use super::event::Action;
+use super::state::{Master, Phase};
+use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, ZygoteStage};
+
+/// Deaths in a row of a worker that never became ready after which a first start is given up.
+const FIRST_START_ATTEMPTS: u32 = 3;
+/// What a worker gets that is told to leave at once, before it is killed.
+const BRUTAL_PATIENCE: Duration = Duration::from_secs(1);
+/// Exits of unknown processes that are remembered until their fork is reported.
+const EARLY_EXITS: usize = 64;
+
+impl Master {
+    /// The worker of the serving generation that fills a slot.
+    pub(super) fn candidate(&self, slot: SlotId) -> Option<WorkerId> {
+        let fills = |worker: &Worker| {
+            worker.slot == slot && worker.generation == self.generation && !worker.is_leaving()
+        };
+        self.workers.iter().find(|(_, worker)| fills(worker)).map(|(id, _)| *id)
+    }
+
+    pub(super) fn spawn_worker(
+        &mut self,
+        now: Instant,
+        slot: SlotId,
+        generation: Generation,
+        replaces: Option<WorkerId>,
+    ) {
+        let worker = self.next_worker;
+        self.next_worker += 1;
+        let cell = (0..)
+            .find(|cell| self.workers.values().all(|it| it.cell != *cell))
+            .expect("cells are unbounded here");
+        let stage = Stage::Starting { deadline: now + self.policy.boot_timeout };
+        self.workers
+            .insert(worker, Worker { slot, cell, generation, pid: None, stage, replaces, doomed: None });
+        self.push(Action::SpawnWorker { worker, slot, cell, generation, paused: self.paused });
+    }
+
+    pub(super) fn worker_forked(&mut self, now: Instant, worker: WorkerId, pid: Pid) {
+        if let Some(position) = self.early_exits.iter().position(|(early, _)| *early == pid) {
+            let (_, exit) = self.early_exits.remove(position).expect("position was just found");
+            if let Some(worker) = self.workers.get_mut(&worker) {
+                worker.pid = Some(pid);
+                self.child_exited(now, pid, exit);
+            }
+            return;
+        }
+        let Some(entry) = self.workers.get_mut(&worker) else {
+            // It was given up while the zygote forked it.
+            return self.push(Action::Kill { pid, signal: Signal::SIGKILL });
+        };
+        entry.pid = Some(pid);
+        let (slot, generation) = (entry.slot, entry.generation);
+        let forks = self.forks.entry((generation, slot)).or_default();
+        *forks += 1;
+        let line = match *forks {
+            1 => format!("spawned appserver worker {slot} (pid: {pid}, cores: {})", self.policy.threads),
+            times => {
+                format!("Respawned appserver worker {slot} (new pid: {pid}, respawned {} times)", times - 1)
+            }
+        };
+        self.log(Level::Info, line);
+    }
+
+    pub(super) fn worker_fork_failed(&mut self, now: Instant, worker: WorkerId, reason: String) {
+        let Some(entry) = self.workers.get(&worker) else { return };
+        let slot = entry.slot;
+        self.log(Level::Error, format!("worker {slot} could not be forked: {reason}; trying again"));
+        self.lose_worker(now, worker, None, Some(format!("it could not be forked: {reason}")));
+    }
+
+    pub(super) fn worker_ready(&mut self, now: Instant, worker: WorkerId) {
+        let Some(entry) = self.workers.get_mut(&worker) else { return };
+        if !matches!(entry.stage, Stage::Starting { .. }) {
+            return;
+        }
+        entry.stage = Stage::Ready { since: now };
+        let generation = entry.generation;
+        if let Some(old) = entry.replaces.take() {
+            self.replacement_ready(now, old);
+        }
+        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
+            self.check_surge(now);
+        } else if self.phase == Phase::Starting && self.all_ready() {
+            self.phase = Phase::Running;
+            self.push(Action::FirstGenerationServes);
+            self.resume_deferred(now);
+        }
+    }
+
+    pub(super) fn all_ready(&self) -> bool {
+        (1..=self.desired).all(|slot| self.candidate(slot).is_some_and(|id| self.workers[&id].is_ready()))
+    }
+
+    /// Tells a worker to leave; one that is already leaving only gets less time.
+    pub(super) fn drain(&mut self, now: Instant, worker: WorkerId, mode: DrainMode) {
+        let patience = if mode == DrainMode::Now { BRUTAL_PATIENCE } else { self.policy.mercy };
+        let Some(entry) = self.workers.get_mut(&worker) else { return };
+        let stage = Stage::Leaving { since: now, kill_at: now + patience, mode };
+        match (entry.stage, entry.pid) {
+            (Stage::Starting { .. }, Some(pid)) => {
+                // It serves nobody yet, and may be deep in the application's start.
+                entry.stage = stage;
+                self.push(Action::Kill { pid, signal: Signal::SIGKILL });
+            }
+            (Stage::Starting { .. }, None) => {
+                let cell = entry.cell;
+                self.workers.remove(&worker);
+                self.push(Action::Retire { worker, cell });
+            }
+            (Stage::Ready { .. }, _) => {
+                entry.stage = stage;
+                self.push(Action::Drain { worker, mode, patience });
+            }
+            (Stage::Leaving { kill_at, .. }, _) if mode != DrainMode::Handover => {
+                entry.stage = Stage::Leaving { since: now, kill_at: kill_at.min(now + patience), mode };
+                self.push(Action::Drain { worker, mode, patience });
+            }
+            (Stage::Leaving { .. }, _) => {}
+        }
+    }
+
+    pub(super) fn child_exited(&mut self, now: Instant, pid: Pid, exit: Exit) {
+        let zygote = self
+            .zygotes
+            .iter()
+            .find(|(_, zygote)| zygote.pid == Some(pid))
+            .map(|(generation, _)| *generation);
+        if let Some(generation) = zygote {
+            return self.zygote_exited(now, generation, exit);
+        }
+        match self.workers.iter().find(|(_, worker)| worker.pid == Some(pid)).map(|(id, _)| *id) {
+            Some(worker) => self.lose_worker(now, worker, Some((pid, exit)), None),
+            None => {
+                if self.early_exits.len() == EARLY_EXITS {
+                    self.early_exits.pop_front();
+                }
+                self.early_exits.push_back((pid, exit));
+            }
+        }
+    }
+
+    pub(super) fn lose_worker(
+        &mut self,
+        now: Instant,
+        id: WorkerId,
+        death: Option<(Pid, Exit)>,
+        reason: Option<String>,
+    ) {
+        let Some(worker) = self.workers.remove(&id) else { return };
+        let reason = worker.doomed.clone().or(reason);
+        match (worker.stage, death) {
+            (Stage::Leaving { since, .. }, Some((pid, exit))) => {
+                let seconds = now.saturating_duration_since(since).as_secs();
+                let (slot, generation) = (worker.slot, worker.generation);
+                self.log(
+                    Level::Info,
+                    format!("worker {slot} (pid: {pid}, generation {generation}) buried after {seconds} seconds, {exit}"),
+                );
+            }
+            (_, Some((pid, exit))) => self.push(Action::ReportDeath {
+                worker: id,
+                slot: worker.slot,
+                cell: worker.cell,
+                pid,
+                exit,
+                reason: reason.clone(),
+            }),
+            (_, None) => {}
+        }
+        self.push(Action::Retire { worker: id, cell: worker.cell });
+        if worker.is_leaving() || self.stopping() {
+            return;
+        }
+        let never_ready = !worker.is_ready();
+        let reason = reason.unwrap_or_else(|| match death {
+            Some((_, exit)) => format!("worker {} ended with {exit} before it was ready", worker.slot),
+            None => format!("worker {} could not be started", worker.slot),
+        });
+        if self.reload.as_ref().is_some_and(|reload| reload.generation == worker.generation) {
+            if never_ready {
+                self.refuse_reload(now, reason);
+            } else {
+                self.spawn_worker(now, worker.slot, worker.generation, None);
+            }
+            return;
+        }
+        if worker.replaces.is_some() {
+            self.abort_roll(&reason);
+            return;
+        }
+        let lived = match worker.stage {
+            Stage::Ready { since } => Some(now.saturating_duration_since(since)),
+            Stage::Starting { .. } | Stage::Leaving { .. } => None,
+        };
+        let throttle = self.throttles.entry(worker.slot).or_default();
+        throttle.record_death(now, lived);
+        let (short_lives, delay) = (throttle.short_lives(), throttle.delay());
+        if self.phase == Phase::Starting && never_ready && short_lives >= FIRST_START_ATTEMPTS {
+            self.log(Level::Error, format!("cannot start: {reason}"));
+            self.stop(now, self.policy.no_app_code(), true);
+        } else if !delay.is_zero() {
+            let (slot, milliseconds) = (worker.slot, delay.as_millis());
+            self.log(
+                Level::Warn,
+                format!("worker respawning too fast !!! worker {slot} died {short_lives} times in a row, next try in {milliseconds} ms"),
+            );
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) {
+        let overdue: Vec<WorkerId> = self.workers.keys().copied().collect();
+        for id in overdue {
+            let Some(worker) = self.workers.get_mut(&id) else { continue };
+            let (slot, pid) = (worker.slot, worker.pid);
+            match (&mut worker.stage, pid) {
+                (Stage::Starting { deadline }, Some(pid)) if now >= *deadline && worker.doomed.is_none() => {
+                    let seconds = self.policy.boot_timeout.as_secs_f32();
+                    worker.doomed =
+                        Some(format!("worker {slot} was not ready within {seconds} s (boot-timeout)"));
+                    self.push(Action::Kill { pid, signal: Signal::SIGKILL });
+                }
+                (Stage::Starting { deadline }, None) if now >= *deadline => {
+                    // The zygote never answered: it is stuck, and no worker can be had from it.
+                    let generation = worker.generation;
+                    self.lose_worker(now, id, None, Some("the zygote does not fork workers".to_owned()));
+                    self.dismiss_zygote(generation);
+                }
+                (Stage::Leaving { kill_at, .. }, Some(pid)) if now >= *kill_at => {
+                    *kill_at = now + BRUTAL_PATIENCE;
+                    self.log(
+                        Level::Warn,
+                        format!("worker {slot} (pid: {pid}) is taking too much time to die...NO MERCY !!!"),
+                    );
+                    self.push(Action::Kill { pid, signal: Signal::SIGKILL });
+                }
+                _ => {}
+            }
+        }
+        let mut slow = Vec::new();
+        for zygote in self.zygotes.values_mut() {
+            if let (ZygoteStage::Loading { deadline }, Some(pid)) = (&zygote.stage, zygote.pid)
+                && now >= *deadline
+            {
+                let seconds = self.policy.boot_timeout.as_secs_f32();
+                let reason = format!("the application was not loaded within {seconds} s (boot-timeout)");
+                zygote.stage = ZygoteStage::Failed { reason, code: self.policy.no_app_code() };
+                slow.push(pid);
+            }
+        }
+        for pid in slow {
+            self.push(Action::Kill { pid, signal: Signal::SIGKILL });
+        }
+    }
+}

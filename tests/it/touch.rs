@@ -1,0 +1,178 @@
+//! Touch files: what is touched reloads, once, and nothing else does.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::log::Mark;
+use crate::support::{LIMIT, Server, eventually};
+
+const COMPLETE: &str = " complete: generation ";
+const BEGINS: &str = " begins: preparing generation ";
+
+/// Gives a file a time of its own, in nanoseconds since the epoch, in one step; also a new one.
+fn touch(path: &Path, nanos: u64) {
+    let is_new = !path.exists();
+    let draft = path.with_extension("touch");
+    let file = File::options().create(true).append(true).open(if is_new { &draft } else { path }).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)).unwrap();
+    if is_new {
+        fs::rename(&draft, path).unwrap();
+    }
+}
+
+fn reloads(server: &Server) -> usize {
+    server.log().lines().iter().filter(|line| line.contains(BEGINS)).count()
+}
+
+/// A command that comes after all events of before: what was to happen by them has begun.
+fn fence(server: &Server) {
+    let mark = server.log().mark();
+    server.signal(Signal::SIGUSR1);
+    server.wait_for_log_after(mark, "workers total requests");
+}
+
+/// Runs `change` and waits until one reload is complete.
+fn reloads_once(server: &Server, change: impl FnOnce()) {
+    let (mark, before) = (server.log().mark(), reloads(server));
+    change();
+    server.wait_for_log_after(mark, COMPLETE);
+    fence(server);
+    assert_eq!(reloads(server), before + 1);
+}
+
+fn watching<const N: usize>(paths: [&str; N]) -> Server {
+    let args = paths.map(|path| format!("--touch-reload={path}"));
+    Server::app().file("there", "").args(args).args(["--processes=2"]).start()
+}
+
+#[test]
+fn a_touched_file_reloads() {
+    let server = watching(["there"]);
+    for times in 1..=2 {
+        reloads_once(&server, || touch(&server.path("there"), times * 1_000_000_000));
+    }
+    // The same second again, and an earlier time, as after unpacking an archive.
+    reloads_once(&server, || touch(&server.path("there"), 2_000_000_001));
+    reloads_once(&server, || touch(&server.path("there"), 1));
+    assert_eq!(server.get("/info").json()["generation"], 5);
+}
+
+#[test]
+fn a_touch_says_which_file_it_was() {
+    let server = watching(["there", "later"]);
+    touch(&server.path("later"), 1);
+    let line = server.wait_for_log("has been touched... grace them all !!!");
+    assert!(line.contains("later") && !line.contains("there"), "{line}");
+}
+
+#[test]
+fn appearing_counts_vanishing_does_not() {
+    let server = watching(["later"]);
+    let path = server.path("later");
+    reloads_once(&server, || touch(&path, 1_000_000_000));
+    fs::remove_file(&path).unwrap();
+    fence(&server);
+    // Back with the very time it had: it was gone, so it is new.
+    reloads_once(&server, || touch(&path, 1_000_000_000));
+    assert_eq!(reloads(&server), 2);
+}
+
+#[test]
+fn a_file_replaced_by_rename_reloads_once() {
+    let server = watching(["there"]);
+    touch(&server.path("there"), 1_000_000_000);
+    server.wait_for_log(COMPLETE);
+    // Written elsewhere and with an old time, as a deployment would.
+    touch(&server.path("draft"), 1_000_000_000);
+    reloads_once(&server, || fs::rename(server.path("draft"), server.path("there")).unwrap());
+}
+
+#[test]
+fn each_of_several_files_counts_and_other_files_do_not() {
+    let server = watching(["there", "sub/deep", "second"]);
+    fs::create_dir(server.path("sub")).unwrap();
+    touch(&server.path("other"), 1);
+    touch(&server.path("sub/other"), 1);
+    fence(&server);
+    assert_eq!(reloads(&server), 0);
+    for name in ["sub/deep", "second", "there"] {
+        reloads_once(&server, || touch(&server.path(name), 7_000_000_000));
+    }
+}
+
+#[test]
+fn a_directory_that_goes_and_comes_back_is_watched_anew() {
+    let server = watching(["sub/file"]);
+    for times in 1..=2 {
+        fs::create_dir(server.path("sub")).unwrap();
+        reloads_once(&server, || touch(&server.path("sub/file"), times * 1_000_000_000));
+        fs::remove_dir_all(server.path("sub")).unwrap();
+        fence(&server);
+    }
+}
+
+#[test]
+fn a_link_counts_by_what_it_leads_to() {
+    let builder = Server::app().file("releases/1/stamp", "").file("releases/2/stamp", "");
+    symlink("releases/1", builder.path("current")).unwrap();
+    let server = builder.arg("--touch-reload=current/stamp").start();
+    // The file behind the link.
+    reloads_once(&server, || touch(&server.path("releases/1/stamp"), 5_000_000_000));
+    // Another target for the link, in one step.
+    symlink("releases/2", server.path("next")).unwrap();
+    reloads_once(&server, || fs::rename(server.path("next"), server.path("current")).unwrap());
+    // And the file behind the new target.
+    reloads_once(&server, || touch(&server.path("releases/2/stamp"), 6_000_000_000));
+}
+
+#[test]
+fn a_file_is_relative_to_chdir() {
+    let server = Server::app().file("sub/stamp", "").args(["--chdir=sub", "--touch-reload=stamp"]).start();
+    reloads_once(&server, || touch(&server.path("sub/stamp"), 1_000_000_000));
+}
+
+#[test]
+fn a_touch_during_a_reload_is_not_missed() {
+    let server = watching(["there"]);
+    server.set_settings(json!({ "version": "v2", "load_ms": 300 }));
+    touch(&server.path("there"), 1_000_000_000);
+    server.wait_for_log(" 1 begins: ");
+    server.set_settings(json!({ "version": "v3" }));
+    touch(&server.path("there"), 2_000_000_000);
+    eventually("the last code serves", LIMIT, || (server.get("/").text() == "hello v3\n").then_some(()));
+}
+
+#[test]
+fn touches_around_every_reload_all_have_an_effect() {
+    // The re-exec closes and opens the watches: wherever a touch falls, the last version must win.
+    let server = watching(["there"]);
+    for version in 1..=20 {
+        let name = format!("v{version}.0");
+        server.set_settings(json!({ "version": name }));
+        let mark = server.log().mark();
+        touch(&server.path("there"), version * 1_000_000_000);
+        // Not at a fixed point of the reload: the words come at different moments of it.
+        let words = [BEGINS, "is loaded", "...gracefully killing", "binary reloading", COMPLETE];
+        server.wait_for_log_after(mark, words[usize::try_from(version).unwrap() % words.len()]);
+    }
+    eventually("the last version serves", LIMIT, || {
+        (server.get("/").text() == "hello v20.0\n").then_some(())
+    });
+}
+
+#[test]
+fn a_touch_while_starting_is_not_missed() {
+    let builder = Server::app().file("there", "").arg("--touch-reload=there");
+    let server = builder.settings(json!({ "version": "v1", "load_ms": 300 })).spawn();
+    server.wait_for_log("spawned appserver master process");
+    // The master watches by the time it says so; the application is still loading.
+    server.set_settings(json!({ "version": "v2" }));
+    touch(&server.path("there"), 1_000_000_000);
+    server.wait_for_log_after(Mark::START, COMPLETE);
+    assert_eq!(server.get("/").text(), "hello v2\n");
+}
