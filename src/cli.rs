@@ -18,6 +18,8 @@ use crate::config::options::OPTIONS;
 use crate::config::schema::{CommandKind, Kind, OptionSpec, Status};
 use crate::error::EXIT_USAGE;
 
+mod reference;
+
 /// The origin of entries made here.
 const ORIGIN: &str = "command line";
 
@@ -28,7 +30,10 @@ const ABOUT: &str = "A pre-fork application server whose reload loses nothing an
 const EXAMPLES: &str = "Examples:\n  \
     appserver --http :8080 --static-dir public\n  \
     appserver -M -p auto --http-socket /run/app.sock --chmod-socket=660 --pidfile /run/app.pid\n  \
-    appserver --reload /run/app.pid";
+    appserver --check-config -p auto --uid www-data --http :80\n  \
+    appserver --reload /run/app.pid\n\n\
+    Further options of uWSGI are accepted, or answered with a warning; the man page lists them\n\
+    (appserver --man | man -l -).";
 
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +42,19 @@ pub enum Invocation {
     Serve(Vec<Entry>),
     /// Act on a running server and exit.
     Command(Command),
+    /// Look at the configuration made of these options, and exit.
+    Inspect(Inspection, Vec<Entry>),
     /// Print this text to standard output and exit.
     Print(String),
+}
+
+/// What to do with a configuration instead of serving with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inspection {
+    /// `--check-config`; otherwise `--show-config`.
+    pub check: bool,
+    /// Print JSON.
+    pub json: bool,
 }
 
 /// Acts on a running server, which is named by its pidfile.
@@ -96,7 +112,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Cli
             }
         }
     }
-    match parser().try_get_matches_from(words) {
+    settle_json(&mut words);
+    match parser(Audience::Terminal).try_get_matches_from(words) {
         Ok(matches) => Ok(invocation(&matches)),
         Err(error) => understand(&error),
     }
@@ -117,22 +134,46 @@ fn detach_optional_value(word: String) -> String {
     }
 }
 
-fn parser() -> clap::Command {
+/// With `--check-config` or `--show-config`, a bare `--json` is the form of the output; `--json=FILE`
+/// and `-j FILE` still load a file, as they do everywhere.
+fn settle_json(words: &mut Vec<String>) {
+    let options = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let inspects = |word: &String| word == "--check-config" || word == "--show-config";
+    let Some(inspection) = words[..options].iter().position(inspects) else { return };
+    let Some(json) = words[..options].iter().position(|word| word == "--json") else { return };
+    words[inspection].push_str("=json");
+    words.remove(json);
+}
+
+/// Who reads about the options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    /// `--help`: what works, so that it can be found.
+    Terminal,
+    /// Man page and completions: everything that is understood.
+    Reference,
+}
+
+fn parser(audience: Audience) -> clap::Command {
     clap::Command::new("appserver")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .after_help(EXAMPLES)
-        .override_usage("appserver [OPTIONS]\n       appserver --reload|--stop|--status PIDFILE")
+        .override_usage(
+            "appserver [OPTIONS]\n       appserver --check-config|--show-config [--json] [OPTIONS]\n       \
+             appserver --reload|--stop|--status PIDFILE",
+        )
         .max_term_width(100)
         .infer_long_args(true)
         // The table has its own rows for both.
         .disable_help_flag(true)
         .disable_version_flag(true)
-        .args(OPTIONS.iter().map(argument))
+        .args(OPTIONS.iter().map(|row| argument(row, audience)))
 }
 
-fn argument(row: &OptionSpec) -> Arg {
+fn argument(row: &OptionSpec, audience: Audience) -> Arg {
     let arg = Arg::new(row.name)
+        .hide(audience == Audience::Terminal && row.status != Status::Works)
         .long(row.name)
         .aliases(row.aliases)
         .help(help(row))
@@ -145,6 +186,17 @@ fn argument(row: &OptionSpec) -> Arg {
     match row.kind {
         Kind::Command(CommandKind::Version) => arg.action(ArgAction::Version),
         Kind::Command(CommandKind::Help) => arg.action(ArgAction::Help),
+        Kind::Command(CommandKind::Man) => arg.action(ArgAction::SetTrue).exclusive(true),
+        Kind::Command(CommandKind::Completions) => {
+            arg.action(ArgAction::Set).exclusive(true).value_parser(reference::shells())
+        }
+        Kind::Command(CommandKind::CheckConfig | CommandKind::ShowConfig) => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .value_parser(["text", "json"])
+            .default_missing_value("text")
+            .conflicts_with_all(["check-config", "show-config"].into_iter().filter(|name| *name != row.name)),
         Kind::Command(_) => arg.action(ArgAction::Set).exclusive(true),
         // The empty value takes a place in the order; `entries` tells it from a given one.
         _ if row.value_is_optional() => {
@@ -163,7 +215,7 @@ fn help(row: &OptionSpec) -> StyledStr {
     match row.status {
         Status::Works => {}
         Status::AcceptedNoEffect(reason) => text.push_str(&format!(" [no effect: {reason}]")),
-        Status::NotYet(reason) => text.push_str(&format!(" [not in this release: {reason}]")),
+        Status::NotYet(reason) => text.push_str(&format!(" [not supported yet: {reason}]")),
     }
     // Without dashes and not left to clap, so that only an option's own line begins with its name.
     if !row.aliases.is_empty() {
@@ -179,6 +231,12 @@ fn help(row: &OptionSpec) -> StyledStr {
 }
 
 fn invocation(matches: &ArgMatches) -> Invocation {
+    if matches.get_flag("man") {
+        return Invocation::Print(reference::man_page());
+    }
+    if let Some(shell) = matches.get_one::<String>("completions") {
+        return Invocation::Print(reference::completions(shell));
+    }
     let command = OPTIONS.iter().find_map(|row| match row.kind {
         Kind::Command(kind) if kind.takes_pidfile() => {
             let pidfile = PathBuf::from(matches.get_one::<String>(row.name)?);
@@ -186,8 +244,16 @@ fn invocation(matches: &ArgMatches) -> Invocation {
         }
         _ => None,
     });
-    match command {
-        Some(command) => Invocation::Command(command),
+    if let Some(command) = command {
+        return Invocation::Command(command);
+    }
+    let inspection =
+        [("check-config", true), ("show-config", false)].into_iter().find_map(|(name, check)| {
+            let form = matches.get_one::<String>(name)?;
+            Some(Inspection { check, json: form == "json" })
+        });
+    match inspection {
+        Some(inspection) => Invocation::Inspect(inspection, entries(matches)),
         None => Invocation::Serve(entries(matches)),
     }
 }
@@ -197,7 +263,7 @@ fn command(kind: CommandKind, pidfile: PathBuf) -> Option<Command> {
         CommandKind::Reload => Some(Command::Reload(pidfile)),
         CommandKind::Stop => Some(Command::Stop(pidfile)),
         CommandKind::Status => Some(Command::Status(pidfile)),
-        CommandKind::Version | CommandKind::Help => None,
+        _ => None,
     }
 }
 
@@ -388,10 +454,10 @@ mod tests {
     }
 
     #[test]
-    fn help_lists_every_option_once_under_its_topic() {
+    fn help_lists_every_option_that_works_once_under_its_topic() {
         assert_eq!(printed(&["--help"]), printed(&["-h"]));
         // A fixed width: wrapping at the tester's could begin a line with the name of an option.
-        let text = parser().term_width(100).render_help().to_string();
+        let text = parser(Audience::Terminal).term_width(100).render_help().to_string();
         let mut topic = "";
         let mut listed = Vec::new();
         for line in text.lines() {
@@ -408,13 +474,33 @@ mod tests {
                 listed.push((topic.to_owned(), name.to_owned()));
             }
         }
-        let expected: Vec<_> =
-            OPTIONS.iter().map(|row| (row.group.title().to_owned(), row.name.to_owned())).collect();
+        let expected: Vec<_> = OPTIONS
+            .iter()
+            .filter(|row| row.status == Status::Works)
+            .map(|row| (row.group.title().to_owned(), row.name.to_owned()))
+            .collect();
         assert_eq!(listed, expected);
     }
 
     #[test]
+    fn a_configuration_can_be_looked_at() {
+        let inspect = |words: &[&str]| match parse_words(words) {
+            Ok(Invocation::Inspect(inspection, entries)) => {
+                (inspection.check, inspection.json, entries.len())
+            }
+            other => panic!("{words:?}: {other:?}"),
+        };
+        assert_eq!(inspect(&["--check-config", "-p", "2"]), (true, false, 1));
+        assert_eq!(inspect(&["-p", "2", "--check-config", "-M"]), (true, false, 2));
+        assert_eq!(inspect(&["--check-config=json"]), (true, true, 0));
+        assert_eq!(inspect(&["--check-config", "--json", "-M"]), (true, true, 1));
+        assert_eq!(inspect(&["--json", "--show-config"]), (false, true, 0));
+        assert!(refused(&["--show-config", "--check-config"]).contains("cannot be used with"));
+        assert!(refused(&["--check-config=xml"]).contains("text, json"));
+    }
+
+    #[test]
     fn the_parser_is_consistent() {
-        parser().debug_assert();
+        parser(Audience::Terminal).debug_assert();
     }
 }

@@ -206,6 +206,14 @@ pub enum CommandKind {
     Stop,
     /// Tell whether a server runs.
     Status,
+    /// Look for everything that is wrong with the configuration.
+    CheckConfig,
+    /// Print the configuration in force.
+    ShowConfig,
+    /// Print the man page.
+    Man,
+    /// Print completions for a shell.
+    Completions,
     /// Print the version.
     Version,
     /// Print the options.
@@ -217,7 +225,12 @@ impl CommandKind {
     pub const fn takes_pidfile(self) -> bool {
         match self {
             CommandKind::Reload | CommandKind::Stop | CommandKind::Status => true,
-            CommandKind::Version | CommandKind::Help => false,
+            CommandKind::CheckConfig
+            | CommandKind::ShowConfig
+            | CommandKind::Man
+            | CommandKind::Completions
+            | CommandKind::Version
+            | CommandKind::Help => false,
         }
     }
 }

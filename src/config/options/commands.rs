@@ -17,6 +17,23 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Kind::Command(CommandKind::Status),
         "Tell whether the server with this pidfile runs; exit status 0 if so, 3 if not, 4 if unknown.",
     ),
+    row(
+        Commands,
+        "check-config",
+        Kind::Command(CommandKind::CheckConfig),
+        "Print all that is wrong with the configuration, as text or with --json; exit status 1 if so.",
+    )
+    .metavar("text|json"),
+    row(
+        Commands,
+        "show-config",
+        Kind::Command(CommandKind::ShowConfig),
+        "Print the options in force and their origins, as text or with --json; secrets are not hidden.",
+    )
+    .metavar("text|json"),
+    row(Commands, "man", Kind::Command(CommandKind::Man), "Print the man page."),
+    row(Commands, "completions", Kind::Command(CommandKind::Completions), "Print completions for a shell.")
+        .metavar("SHELL"),
     row(Commands, "version", Kind::Command(CommandKind::Version), "Print the version."),
     row(Commands, "help", Kind::Command(CommandKind::Help), "Print this help.").short('h'),
 ];
