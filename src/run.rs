@@ -13,7 +13,7 @@ use crate::control::client;
 use crate::error::{EXIT_ERROR, EXIT_OK};
 use crate::logging::{self, Role};
 use crate::sys::process::Signal;
-use crate::{master, zygote};
+use crate::{inspect, master, zygote};
 
 /// Runs the server, or the command that the arguments ask for, with applications built by `factory`.
 ///
@@ -44,6 +44,12 @@ fn dispatch(factory: AppFactory) -> u8 {
                 Ok(Invocation::Serve(entries)) => entries,
                 Ok(Invocation::Print(text)) => return print(&text),
                 Ok(Invocation::Command(command)) => return command_outcome(&command),
+                Ok(Invocation::Inspect(inspection, entries)) => {
+                    let report = inspect::run(inspection, entries, &start, factory);
+                    report.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
+                    print(&report.text);
+                    return report.code;
+                }
                 Err(error) => {
                     // A usage error is for the person at the terminal, not for the log.
                     eprintln!("{}", error.text.trim_end());

@@ -269,7 +269,7 @@ fn proven(
     signal::shrug_off(FAMILY_SIGNALS).map_err(Unfit::new)?;
     let config = match cli::parse(start.argv.iter().cloned()) {
         Ok(Invocation::Serve(entries)) => Config::build(entries).map_err(Unfit::new)?,
-        Ok(Invocation::Command(_) | Invocation::Print(_)) => {
+        Ok(Invocation::Command(_) | Invocation::Inspect(..) | Invocation::Print(_)) => {
             return Err(Unfit::new("the arguments start no server"));
         }
         Err(error) => return Err(Unfit::new(error.text)),

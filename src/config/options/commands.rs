@@ -21,14 +21,14 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Commands,
         "check-config",
         Kind::Command(CommandKind::CheckConfig),
-        "Print all that is wrong with the configuration, as text or with --json; exit status 1 if so.",
+        "Print all that is wrong with the configuration, as text or JSON; exit status 1 if so.",
     )
     .metavar("text|json"),
     row(
         Commands,
         "show-config",
         Kind::Command(CommandKind::ShowConfig),
-        "Print the options in force and their origins, as text or with --json; secrets are not hidden.",
+        "Print the options in force and their origins, as text or JSON; secrets are not hidden.",
     )
     .metavar("text|json"),
     row(Commands, "man", Kind::Command(CommandKind::Man), "Print the man page."),
