@@ -56,7 +56,10 @@ fn dispatch(factory: AppFactory) -> u8 {
                 Err(error) => return failed("signals", &error),
             };
             match Config::build(entries) {
-                Ok(config) => master::start(start, config, signals, inherited),
+                Ok(config) => {
+                    print(&printed_lines(&config));
+                    master::start(start, config, signals, inherited)
+                }
                 Err(errors) => {
                     eprintln!("{errors}");
                     EXIT_ERROR
@@ -64,6 +67,11 @@ fn dispatch(factory: AppFactory) -> u8 {
             }
         }
     }
+}
+
+/// What `print` asks for, one line each.
+fn printed_lines(config: &Config) -> String {
+    config.prints.iter().map(|line| format!("{line}\n")).collect()
 }
 
 fn failed(what: &str, error: &dyn std::fmt::Display) -> u8 {

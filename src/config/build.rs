@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::options::{self, MAX_FIFOS};
 use super::schema::{OptionSpec, Status};
-use super::{Config, Credentials, Entry, ListenSpec, ProcessTitles, RequestLog};
+use super::{Config, Credentials, Entry, ListenSpec, ProcessTitles, RequestLog, suggest};
 
 /// The origin of what nobody configured.
 const DEFAULT_ORIGIN: &str = "default";
@@ -115,6 +115,7 @@ impl Config {
             logto2: None,
             request_log: RequestLog { enabled: true, ..RequestLog::default() },
             credentials: Credentials::default(),
+            prints: Vec::new(),
             strict: false,
             warnings: Vec::new(),
             entries: Vec::new(),
@@ -132,16 +133,12 @@ impl Config {
         let mut uses = Vec::with_capacity(entries.len());
 
         for mut entry in entries {
-            let Some(row) = options::find(&entry.name) else {
-                errors.push(ConfigError::new(
-                    &entry,
-                    "is not an option; check the spelling against appserver --help",
-                ));
-                continue;
-            };
-            row.name.clone_into(&mut entry.name);
-            if let Err(error) = row.apply(&mut config, &entry) {
-                errors.push(ConfigError::new(&entry, error.to_string()));
+            let row = options::find(&entry.name);
+            if let Some(row) = row {
+                row.name.clone_into(&mut entry.name);
+                if let Err(error) = row.apply(&mut config, &entry) {
+                    errors.push(ConfigError::new(&entry, error.to_string()));
+                }
             }
             uses.push((row, entry));
         }
@@ -154,7 +151,7 @@ impl Config {
     }
 
     /// What can only be said once all entries are known.
-    fn settle(&mut self, uses: &[(&OptionSpec, Entry)], errors: &mut Vec<ConfigError>) {
+    fn settle(&mut self, uses: &[(Option<&OptionSpec>, Entry)], errors: &mut Vec<ConfigError>) {
         let defaults = Config::defaults();
         if self.listeners.is_empty() {
             self.listeners = defaults.listeners;
@@ -163,14 +160,22 @@ impl Config {
             self.static_index = defaults.static_index;
         }
         // As in uWSGI, naming such an option is enough, and `master = false` does not undo it.
-        self.master |= uses.iter().any(|(row, _)| row.implies_master);
+        self.master |= uses.iter().any(|(row, _)| row.is_some_and(|row| row.implies_master));
 
-        let fifos = uses.iter().filter(|(row, _)| row.name == "master-fifo");
+        let fifos = uses.iter().filter(|(_, entry)| entry.name == "master-fifo");
         for (_, entry) in fifos.skip(MAX_FIFOS) {
             errors.push(ConfigError::new(entry, format!("is one too many; there can be {MAX_FIFOS}")));
         }
         for (row, entry) in uses {
-            if let Some(objection) = objection(row.status, entry) {
+            if entry.is_warning() {
+                self.warnings.push(warning(entry));
+                continue;
+            }
+            let objection = match row {
+                Some(row) => objection(row.status, entry),
+                None => Some(ConfigError::new(entry, unknown(&entry.name, self.strict))),
+            };
+            if let Some(objection) = objection {
                 match self.strict {
                     true => errors.push(objection),
                     false => self.warnings.push(objection.to_string()),
@@ -178,6 +183,21 @@ impl Config {
             }
         }
     }
+}
+
+/// What reading the configuration has to tell.
+fn warning(entry: &Entry) -> String {
+    format!("{}: {}", entry.origin, entry.value.as_deref().unwrap_or_default())
+}
+
+/// What to say about a name that is no option and that no value refers to.
+fn unknown(name: &str, strict: bool) -> String {
+    let hint = match suggest::option(name) {
+        Some(meant) => format!("is not an option; did you mean {meant}?"),
+        None => "is not an option; check the spelling against appserver --help".to_owned(),
+    };
+    // Without strict it would not be told if it were one.
+    if strict { format!("{hint} With strict, a placeholder is given by set-placeholder") } else { hint }
 }
 
 /// What to say about the use of an option that does not do what it says.
@@ -240,8 +260,13 @@ mod tests {
             Kind::Parsed(_) if row.name == "unenv" => "A",
             Kind::Parsed(_) => "/a=b",
             Kind::Str(_) | Kind::Name(_) | Kind::Path(_) | Kind::LogFile(_) | Kind::Address(_) => "sample",
-            Kind::Command(_) => "",
+            Kind::Command(_) | Kind::Directive(_) => "",
         }
+    }
+
+    /// Whether the row is part of the configuration.
+    fn configures(row: &&OptionSpec) -> bool {
+        !matches!(row.kind, Kind::Command(_) | Kind::Directive(_))
     }
 
     #[test]
@@ -252,10 +277,11 @@ mod tests {
 
     #[test]
     fn every_row_changes_the_configuration() {
-        for row in OPTIONS.iter().filter(|row| !matches!(row.kind, Kind::Command(_))) {
+        for row in OPTIONS.iter().filter(configures) {
             let entry = format!("{}={}", row.name, sample(row));
             let changes_something = build(&[&entry]) != Config::defaults();
-            assert!(changes_something || row.name == "auto-procname", "{entry} changes nothing");
+            let has_no_effect = matches!(row.status, Status::AcceptedNoEffect(_));
+            assert!(changes_something || has_no_effect, "{entry} changes nothing");
         }
     }
 
@@ -276,7 +302,8 @@ mod tests {
     fn each_use_of_a_repeatable_option_adds_and_of_another_replaces() {
         for row in OPTIONS
             .iter()
-            .filter(|row| !matches!(row.kind, Kind::Command(_) | Kind::Flag(_) | Kind::FlagOff(_)))
+            .filter(configures)
+            .filter(|row| !matches!(row.kind, Kind::Flag(_) | Kind::FlagOff(_)))
         {
             let one = format!("{}={}", row.name, sample(row));
             // Variables are a map in the end: the second use needs a second name.
@@ -382,7 +409,7 @@ mod tests {
             ("chdir=/a\0b", r#"chdir = "/a\0b" contains a NUL byte; remove it"#),
             ("reload=/run/a.pid", r#"reload = "/run/a.pid" is a command; it works on the command line only"#),
             ("unenv=A=b", r#"unenv = "A=b" contains `=`; give the name of the variable only"#),
-            ("prozesse=2", r#"prozesse = "2" is not an option; check the spelling against appserver --help"#),
+            ("ini=a.ini", r#"ini = "a.ini" is a directive; it must come before options are put together"#),
         ];
         for (text, expected) in cases {
             let errors = try_build(&[text]).expect_err(text);
@@ -392,6 +419,22 @@ mod tests {
         let together = try_build(&all).expect_err("all of them");
         assert_eq!(together.0.len(), cases.len());
         assert_eq!(together.to_string().lines().count(), cases.len());
+    }
+
+    #[test]
+    fn an_unknown_name_is_a_warning_and_with_strict_an_error() {
+        let expected = r#"default: proceses = "2" is not an option; did you mean processes?"#;
+        assert_eq!(build(&["proceses=2"]).warnings, [expected]);
+        let expected = r#"default: x = "2" is not an option; check the spelling against appserver --help"#;
+        assert_eq!(build(&["x=2"]).warnings, [expected]);
+        let errors = try_build(&["strict", "proceses=2", "set-placeholder=x=2"]).expect_err("strict");
+        assert_eq!(errors.0.len(), 1);
+        assert!(errors.to_string().contains("did you mean processes?"), "{errors}");
+    }
+
+    #[test]
+    fn an_entry_without_a_name_is_a_warning_of_the_reader() {
+        assert_eq!(build(&["=watch out"]).warnings, ["default: watch out"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::directive::Directive;
 use super::value::{self, ValueError};
 use super::{Config, Entry, ListenSpec};
 
@@ -61,6 +62,8 @@ pub enum Group {
     ProcessTitles,
     /// What acts and exits instead of serving.
     Commands,
+    /// Where options come from.
+    Configuration,
 }
 
 impl Group {
@@ -77,6 +80,7 @@ impl Group {
             Group::Logging => "Logging",
             Group::ProcessTitles => "Process titles",
             Group::Commands => "Commands",
+            Group::Configuration => "Configuration",
         }
     }
 }
@@ -178,6 +182,8 @@ pub enum Kind {
     Address(fn(&mut Config, ListenSpec)),
     /// Acts and exits; no part of the configuration.
     Command(CommandKind),
+    /// Steers how the configuration is read; no part of it afterwards.
+    Directive(Directive),
 }
 
 impl OptionSpec {
@@ -188,7 +194,11 @@ impl OptionSpec {
 
     /// True when the option may be named without a value.
     pub const fn value_is_optional(&self) -> bool {
-        self.bare.is_some() || matches!(self.kind, Kind::Flag(_) | Kind::FlagOff(_))
+        match self.kind {
+            Kind::Flag(_) | Kind::FlagOff(_) => true,
+            Kind::Directive(directive) => directive.is_bare(),
+            _ => self.bare.is_some(),
+        }
     }
 
     /// Placeholder for the value in help texts.
@@ -209,6 +219,7 @@ impl OptionSpec {
             Kind::LogFile(_) => "FILE",
             Kind::Address(_) => "ADDRESS",
             Kind::Command(_) => "PIDFILE",
+            Kind::Directive(directive) => directive.metavar(),
         }
     }
 
@@ -242,6 +253,13 @@ impl OptionSpec {
             Kind::Command(_) => {
                 return Err(ValueError::refused("is a command; it works on the command line only"));
             }
+            // All that is left of the directives: names for other values to refer to.
+            Kind::Directive(Directive::Placeholder) => {}
+            Kind::Directive(_) => {
+                return Err(ValueError::refused(
+                    "is a directive; it must come before options are put together",
+                ));
+            }
         }
         Ok(())
     }
@@ -260,7 +278,10 @@ impl OptionSpec {
     }
 
     const fn accepts_empty(&self) -> bool {
-        matches!(self.kind, Kind::Flag(_) | Kind::FlagOff(_) | Kind::Str(_) | Kind::Command(_))
+        matches!(
+            self.kind,
+            Kind::Flag(_) | Kind::FlagOff(_) | Kind::Str(_) | Kind::Command(_) | Kind::Directive(_)
+        )
     }
 }
 

@@ -26,6 +26,9 @@ pub struct ZygoteBoot {
     pub scoreboard: i32,
     /// Descriptors of the hand-over queue: to take from, to give to.
     pub handover: (i32, i32),
+    /// When the service was started, for the configuration's `%t`; 0 from older releases.
+    #[serde(default)]
+    pub started: u64,
 }
 
 /// Starts the zygote of `generation`.
@@ -40,6 +43,7 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
         control: theirs.as_raw_fd(),
         scoreboard: holdings.scoreboard.fd().as_raw_fd(),
         handover: (holdings.handover.0.as_raw_fd(), holdings.handover.1.as_raw_fd()),
+        started: holdings.started_at,
     };
     let states = holdings.listeners.iter().map(|listener| listener.state()).collect();
     let envelope = Envelope::write(BootRole::Zygote, states, &boot)?;
