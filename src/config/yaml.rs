@@ -74,11 +74,9 @@ fn flatten(
             }
         }
         (Node::Map(members), _) => {
-            for ((key, place), (value, line)) in members {
+            for ((key, place), (value, _)) in members {
                 match &**key {
-                    Node::Scalar(name, _) => {
-                        flatten(document, visits, Some(name), value, (*line).max(*place))?
-                    }
+                    Node::Scalar(name, _) => flatten(document, visits, Some(name), value, *place)?,
                     _ => return Err(SyntaxError::new(*place, "a key must be a plain word")),
                 }
             }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::{BootRole, Envelope, c_string};
 use crate::channel::{self, Channel, FromZygote, ToZygote, ZygoteChannel};
+use crate::config::source::KEPT_TEXT;
 use crate::sys::process::{Fork, Pid, Signal};
 use crate::sys::{self, fd, process, signal};
 
@@ -72,6 +73,7 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
 /// Leaves the child with the descriptors it may have, default signals, and no way to outlive the master.
 fn prepare_child(keep: &[BorrowedFd<'_>], master: Pid, cwd: &Path) -> io::Result<()> {
     fd::mark_all_cloexec()?;
+    fd::keep_memfds(KEPT_TEXT)?;
     for descriptor in keep {
         fd::set_cloexec(*descriptor, false)?;
     }
@@ -118,6 +120,7 @@ pub fn second_master(holdings: &Holdings) -> io::Result<Pid> {
 
 fn prepare_second(keep: &[BorrowedFd<'_>], cwd: &Path) -> io::Result<()> {
     fd::mark_all_cloexec()?;
+    fd::keep_memfds(KEPT_TEXT)?;
     for descriptor in keep {
         fd::set_cloexec(*descriptor, false)?;
     }

@@ -190,12 +190,12 @@ fn files_read_files() {
     let world = world(&[
         (
             "a.ini",
-            "[uwsgi]\nset-ph = which=b\ninclude = %(which).ini\nprint = %n %N\nini = :extra\n[extra]\nprint = %x\n",
+            "[uwsgi]\nset-ph = which=b\nini = :extra\ninclude = %(which).ini\nprint = %n %N\n[extra]\nprint = %x\n",
         ),
         ("b.ini", "[uwsgi]\nprint = %n %N\nif-env = HOME\ninclude = c.yaml\nendif\n"),
         ("c.yaml", "uwsgi:\n  print: deep\n"),
     ]);
-    let expected = ["set-placeholder=which=b", "print=b a", "print=deep", "print=a a", "print=extra"];
+    let expected = ["set-placeholder=which=b", "print=extra", "print=b a", "print=deep", "print=a a"];
     assert_eq!(world.entries(&["ini=a.ini"], &[]), expected);
     assert_eq!(world.entries(&["ini=a.ini:extra"], &[]), ["print=extra"]);
     assert_eq!(world.entries(&[], &["a.ini:extra"]), ["print=extra"]);
@@ -287,13 +287,14 @@ fn every_problem_names_file_and_line() {
         ("c = x%(c)", r#"a.ini:2: c = "x%(c)" does not stop expanding; does it refer to itself?"#),
         ("threads = 1\nyaml = bad.yaml", "bad.yaml:2: yaml file is not well-formed: "),
         ("ini = nul.ini", "nul.ini:2: ini file contains a NUL byte; is this a text file?"),
-        ("toml = a.ini", "a.ini:1: toml file has no \"uwsgi\", where options are looked for"),
+        ("toml = empty", "empty:1: toml file has no \"uwsgi\", where options are looked for"),
     ];
     for (lines, expected) in cases {
         let world = world(&[
             ("a.ini", &format!("[uwsgi]\n{lines}")),
             ("bad.yaml", "uwsgi:\n\tx: 1"),
             ("nul.ini", "[uwsgi]\n\0"),
+            ("empty", ""),
         ]);
         let problems = world.problems(&["ini=a.ini"]);
         assert!(
