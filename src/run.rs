@@ -44,8 +44,8 @@ fn dispatch(factory: AppFactory) -> u8 {
                 Ok(Invocation::Serve(entries)) => entries,
                 Ok(Invocation::Print(text)) => return print(&text),
                 Ok(Invocation::Command(command)) => return command_outcome(&command),
-                Ok(Invocation::Inspect(inspection, entries)) => {
-                    let report = inspect::run(inspection, entries, &start, factory);
+                Ok(Invocation::Inspect(inspection, gathered)) => {
+                    let report = inspect::run(inspection, gathered, &start, factory);
                     report.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
                     print(&report.text);
                     return report.code;
@@ -62,7 +62,10 @@ fn dispatch(factory: AppFactory) -> u8 {
                 Err(error) => return failed("signals", &error),
             };
             match Config::build(entries) {
-                Ok(config) => master::start(start, config, signals, inherited),
+                Ok(config) => {
+                    print(&printed_lines(&config));
+                    master::start(start, config, signals, inherited)
+                }
                 Err(errors) => {
                     eprintln!("{errors}");
                     EXIT_ERROR
@@ -70,6 +73,11 @@ fn dispatch(factory: AppFactory) -> u8 {
             }
         }
     }
+}
+
+/// What `print` asks for, one line each.
+fn printed_lines(config: &Config) -> String {
+    config.prints.iter().map(|line| format!("{line}\n")).collect()
 }
 
 fn failed(what: &str, error: &dyn std::fmt::Display) -> u8 {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::options::{self, MAX_FIFOS};
 use super::schema::OptionSpec;
-use super::{Config, Credentials, Entry, ListenSpec, ProcessTitles, RequestLog, unserved};
+use super::{Config, Credentials, Entry, ListenSpec, ProcessTitles, RequestLog, suggest, unserved};
 
 /// The origin of what nobody configured.
 const DEFAULT_ORIGIN: &str = "default";
@@ -14,7 +14,7 @@ const DEFAULT_ORIGIN: &str = "default";
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The option, under its canonical name if it has one.
+    /// The option, under its canonical name if it has one; empty for what is about none.
     pub option: String,
     /// The value as given.
     pub value: Option<String>,
@@ -52,6 +52,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ConfigError { option, value, origin, problem } = self;
         match value {
+            _ if option.is_empty() => write!(f, "{origin}: {problem}"),
             Some(value) => write!(f, "{origin}: {option} = {value:?} {problem}"),
             None => write!(f, "{origin}: {option} {problem}"),
         }
@@ -126,6 +127,7 @@ impl Config {
             logto2: None,
             request_log: RequestLog { enabled: true, ..RequestLog::default() },
             credentials: Credentials::default(),
+            prints: Vec::new(),
             strict: false,
             warnings: Vec::new(),
             entries: Vec::new(),
@@ -150,15 +152,15 @@ impl Config {
         let mut uses = Vec::with_capacity(entries.len());
 
         for mut entry in entries {
-            let Some(row) = options::find(&entry.name) else {
-                errors.push(ConfigError::new(&entry, unknown(&entry.name)));
-                continue;
-            };
-            row.name.clone_into(&mut entry.name);
-            match row.apply(&mut config, &entry) {
-                Ok(()) => uses.push((row, entry)),
-                Err(error) => errors.push(ConfigError::new(&entry, error.to_string())),
+            let row = options::find(&entry.name);
+            if let Some(row) = row {
+                row.name.clone_into(&mut entry.name);
+                if let Err(error) = row.apply(&mut config, &entry) {
+                    errors.push(ConfigError::new(&entry, error.to_string()));
+                    continue;
+                }
             }
+            uses.push((row, entry));
         }
         config.settle(&uses, &mut errors);
         config.entries = uses.into_iter().map(|(_, entry)| entry).collect();
@@ -166,7 +168,7 @@ impl Config {
     }
 
     /// What can only be said once all entries are known.
-    fn settle(&mut self, uses: &[(&OptionSpec, Entry)], errors: &mut Vec<ConfigError>) {
+    fn settle(&mut self, uses: &[(Option<&OptionSpec>, Entry)], errors: &mut Vec<ConfigError>) {
         let defaults = Config::defaults();
         if self.sockets_speak_http {
             self.listeners.extend(self.sockets.iter().cloned());
@@ -179,21 +181,37 @@ impl Config {
             self.static_index = defaults.static_index;
         }
         // As in uWSGI, naming such an option is enough, and `master = false` does not undo it.
-        self.master |= uses.iter().any(|(row, _)| row.implies_master);
+        self.master |= uses.iter().any(|(row, _)| row.is_some_and(|row| row.implies_master));
 
-        let fifos = uses.iter().filter(|(row, _)| row.name == "master-fifo");
+        let fifos = uses.iter().filter(|(_, entry)| entry.name == "master-fifo");
         for (_, entry) in fifos.skip(MAX_FIFOS) {
             errors.push(ConfigError::new(entry, format!("is one too many; there can be {MAX_FIFOS}")));
+        }
+        for (row, entry) in uses {
+            if entry.is_warning() {
+                self.warnings.push(warning(entry));
+            } else if row.is_none() {
+                let objection = ConfigError::new(entry, unknown(&entry.name, self.strict));
+                if self.strict { errors.push(objection) } else { self.warnings.push(objection) }
+            }
         }
     }
 }
 
-/// What to say about a name that no option has.
-fn unknown(name: &str) -> String {
-    match options::similar(name) {
-        Some(option) => format!("is not an option; did you mean {option}?"),
+/// What reading the configuration has to tell.
+fn warning(entry: &Entry) -> ConfigError {
+    let problem = entry.value.clone().unwrap_or_default();
+    ConfigError { option: String::new(), value: None, origin: entry.origin.clone(), problem }
+}
+
+/// What to say about a name that is no option and that no value refers to.
+fn unknown(name: &str, strict: bool) -> String {
+    let hint = match suggest::option(name) {
+        Some(meant) => format!("is not an option; did you mean {meant}?"),
         None => "is not an option; check the spelling against appserver --help".to_owned(),
-    }
+    };
+    // Without strict it would not be told if it were one.
+    if strict { format!("{hint} With strict, a placeholder is given by set-placeholder") } else { hint }
 }
 
 #[cfg(test)]
@@ -230,6 +248,10 @@ mod tests {
         config
     }
 
+    fn warnings(entries: &[&str]) -> Vec<String> {
+        build(entries).warnings.iter().map(ToString::to_string).collect()
+    }
+
     fn addresses(config: &Config) -> Vec<&str> {
         config.listeners.iter().map(|spec| spec.address.as_str()).collect()
     }
@@ -254,13 +276,15 @@ mod tests {
                 Shape::Text | Shape::Name | Shape::Pair => "a=b",
                 Shape::Path | Shape::Address => "sample",
             },
-            Kind::Command(_) => "",
+            Kind::Command(_) | Kind::Directive(_) => "",
         }
     }
 
     /// Rows whose use can be seen in the configuration.
     fn working() -> impl Iterator<Item = &'static OptionSpec> {
-        OPTIONS.iter().filter(|row| !matches!(row.kind, Kind::Command(_) | Kind::Unused(_)))
+        OPTIONS
+            .iter()
+            .filter(|row| !matches!(row.kind, Kind::Command(_) | Kind::Directive(_) | Kind::Unused(_)))
     }
 
     #[test]
@@ -400,13 +424,12 @@ mod tests {
             ("chdir=/a\0b", r#"chdir = "/a\0b" contains a NUL byte; remove it"#),
             ("reload=/run/a.pid", r#"reload = "/run/a.pid" is a command; it works on the command line only"#),
             ("unenv=A=b", r#"unenv = "A=b" contains `=`; give the name of the variable only"#),
-            ("proceses=2", r#"proceses = "2" is not an option; did you mean processes?"#),
-            ("zzz=2", r#"zzz = "2" is not an option; check the spelling against appserver --help"#),
             (
                 "http=8080",
                 r#"http = "8080" is not an address: a port needs a colon: write :8080 (a socket file would be unix:8080)"#,
             ),
             ("protocol=fastcgi", r#"protocol = "fastcgi" is not spoken here; use http"#),
+            ("ini=a.ini", r#"ini = "a.ini" is a directive; it must come before options are put together"#),
         ];
         for (text, expected) in cases {
             let errors = try_build(&[text]).expect_err(text);
@@ -416,6 +439,22 @@ mod tests {
         let together = try_build(&all).expect_err("all of them");
         assert_eq!(together.0.len(), cases.len());
         assert_eq!(together.to_string().lines().count(), cases.len());
+    }
+
+    #[test]
+    fn an_unknown_name_is_a_warning_and_with_strict_an_error() {
+        let expected = r#"default: proceses = "2" is not an option; did you mean processes?"#;
+        assert_eq!(warnings(&["proceses=2"]), [expected]);
+        let expected = r#"default: x = "2" is not an option; check the spelling against appserver --help"#;
+        assert_eq!(warnings(&["x=2"]), [expected]);
+        let errors = try_build(&["strict", "proceses=2", "set-placeholder=x=2"]).expect_err("strict");
+        assert_eq!(errors.0.len(), 1);
+        assert!(errors.to_string().contains("did you mean processes?"), "{errors}");
+    }
+
+    #[test]
+    fn an_entry_without_a_name_is_a_warning_of_the_reader() {
+        assert_eq!(warnings(&["=watch out"]), ["default: watch out"]);
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The typed configuration: validated once, immutable afterwards.
 //!
-//! Options arrive as [`Entry`]s (command line now, files later), in order; [`Config::build`]
-//! turns them into this struct and reports every problem, not only the first.
+//! Options arrive as [`Entry`]s, in order; [`Config::build`] turns them into this struct and reports
+//! every problem, not only the first.
 //!
 //! [`options`] is the table of all options, [`schema`] what its rows are made of, [`value`] how
-//! text becomes a value.
+//! text becomes a value. [`gather`](mod@gather) makes the entries: from the environment, the command
+//! line and files, which come from a [`source`], are read as a [`document`] and may have
+//! [`magic`] variables, [`logic`] and placeholders to [`expand`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +14,25 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 mod build;
+pub mod context;
+pub mod directive;
+pub mod document;
+pub mod expand;
+pub mod gather;
+pub mod ini;
+mod items;
+mod json;
+pub mod logic;
+pub mod magic;
 pub mod options;
 pub mod schema;
+pub mod source;
+mod suggest;
+mod toml;
 mod unserved;
 pub mod value;
+mod xml;
+mod yaml;
 
 pub use build::{ConfigError, ConfigErrors, Examined};
 
@@ -28,6 +45,14 @@ pub struct Entry {
     pub value: Option<String>,
     /// Where it came from, for error messages: `command line`, `app.ini:12`.
     pub origin: String,
+}
+
+impl Entry {
+    /// A warning about what was read, for [`Config::build`] to pass on. It has no name, which no
+    /// option can do without.
+    pub fn is_warning(&self) -> bool {
+        self.name.is_empty()
+    }
 }
 
 /// A listener as configured; parsed further by [`crate::net::addr`].
@@ -201,6 +226,8 @@ pub struct Config {
     /// `uid`, `gid`, `add-gid`
     pub credentials: Credentials,
 
+    /// `print`, `iprint`: lines for standard output at start-up.
+    pub prints: Vec<String>,
     /// `strict`: an option that is not supported is an error, not a warning.
     pub strict: bool,
     /// What does not do what it says: to tell the operator at start-up.

@@ -3,6 +3,8 @@
 //! Command line, `--help` and [`Config::build`](super::Config::build) are driven by it. To add an
 //! option, add the field to [`Config`], its default to [`Config::defaults`], and a row here.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use super::schema::OptionSpec;
 
 mod applications;
 mod commands;
+mod configuration;
 mod emperor;
 mod files;
 mod hooks;
@@ -56,6 +59,7 @@ const TOPICS: &[&[OptionSpec]] = &[
     services::ROWS,
     emperor::ROWS,
     commands::ROWS,
+    configuration::ROWS,
 ];
 
 static TABLE: [OptionSpec; count(TOPICS)] = join(TOPICS);
@@ -102,18 +106,13 @@ const fn join<const N: usize>(topics: &[&[OptionSpec]]) -> [OptionSpec; N] {
     table
 }
 
+/// Rows by every name they answer to: a loop in a file may name options a hundred thousand times.
+static BY_NAME: LazyLock<HashMap<&str, &OptionSpec>> =
+    LazyLock::new(|| OPTIONS.iter().flat_map(|row| row.names().map(move |name| (name, row))).collect());
+
 /// The row that answers to `name`, canonical or alias.
 pub fn find(name: &str) -> Option<&'static OptionSpec> {
-    OPTIONS.iter().find(|row| row.names().any(|known| known == name))
-}
-
-/// The name that somebody probably meant who wrote `name`.
-pub fn similar(name: &str) -> Option<&'static str> {
-    /// Below it a suggestion would rather puzzle than help.
-    const ALIKE: f64 = 0.85;
-    let rated = OPTIONS.iter().flat_map(OptionSpec::names).map(|known| (strsim::jaro(name, known), known));
-    let best = rated.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    (best.0 >= ALIKE).then_some(best.1)
+    BY_NAME.get(name).copied()
 }
 
 fn cpus() -> u64 {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::directive::Directive;
 use super::value::{self, ValueError};
 use super::{Config, Entry, ListenSpec};
 use crate::net::addr::ListenAddr;
@@ -80,6 +81,8 @@ pub enum Group {
     Emperor,
     /// What acts and exits instead of serving.
     Commands,
+    /// Where options come from.
+    Configuration,
 }
 
 impl Group {
@@ -103,6 +106,7 @@ impl Group {
             Group::Services => "Services",
             Group::Emperor => "Emperor",
             Group::Commands => "Commands",
+            Group::Configuration => "Configuration",
         }
     }
 }
@@ -298,6 +302,8 @@ pub enum Kind {
     Unused(Shape),
     /// Acts and exits; no part of the configuration.
     Command(CommandKind),
+    /// Steers how the configuration is read; no part of it afterwards.
+    Directive(Directive),
 }
 
 impl OptionSpec {
@@ -308,8 +314,11 @@ impl OptionSpec {
 
     /// True when the option may be named without a value.
     pub const fn value_is_optional(&self) -> bool {
-        self.bare.is_some()
-            || matches!(self.kind, Kind::Flag(_) | Kind::FlagOff(_) | Kind::Unused(Shape::Flag))
+        match self.kind {
+            Kind::Flag(_) | Kind::FlagOff(_) | Kind::Unused(Shape::Flag) => true,
+            Kind::Directive(directive) => directive.is_bare(),
+            _ => self.bare.is_some(),
+        }
     }
 
     /// Placeholder for the value in help texts.
@@ -331,6 +340,7 @@ impl OptionSpec {
             Kind::Address(_) => "ADDRESS",
             Kind::Unused(shape) => shape.placeholder(),
             Kind::Command(_) => "PIDFILE",
+            Kind::Directive(directive) => directive.metavar(),
         }
     }
 
@@ -366,6 +376,13 @@ impl OptionSpec {
             Kind::Command(_) => {
                 return Err(ValueError::refused("is a command; it works on the command line only"));
             }
+            // All that is left of the directives: names for other values to refer to.
+            Kind::Directive(Directive::Placeholder) => {}
+            Kind::Directive(_) => {
+                return Err(ValueError::refused(
+                    "is a directive; it must come before options are put together",
+                ));
+            }
         }
         Ok(())
     }
@@ -391,6 +408,7 @@ impl OptionSpec {
                 | Kind::Str(_)
                 | Kind::Unused(Shape::Flag | Shape::Text)
                 | Kind::Command(_)
+                | Kind::Directive(_)
         )
     }
 }

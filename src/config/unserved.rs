@@ -11,10 +11,14 @@ use super::{Config, Entry};
 
 /// Adds a warning for each entry that asks for something not supported, or an error where `strict`
 /// demands it or nothing sensible would be served.
-pub(super) fn judge(config: &mut Config, uses: &[(&OptionSpec, Entry)], errors: &mut Vec<ConfigError>) {
+pub(super) fn judge(
+    config: &mut Config,
+    uses: &[(Option<&OptionSpec>, Entry)],
+    errors: &mut Vec<ConfigError>,
+) {
     let served_elsewhere = !config.listeners.is_empty();
     for (row, entry) in uses {
-        let Status::NotYet(hint) = row.status else { continue };
+        let Some((row, hint)) = row.and_then(missing) else { continue };
         if asks_for_nothing(row, entry) || (row.name == "socket" && config.sockets_speak_http) {
             continue;
         }
@@ -31,6 +35,13 @@ pub(super) fn judge(config: &mut Config, uses: &[(&OptionSpec, Entry)], errors: 
         let problem =
             ConfigError::new(entry, refusal.unwrap_or_else(|| format!("is not supported yet: {hint}")));
         if is_fatal { errors.push(problem) } else { config.warnings.push(problem) }
+    }
+}
+
+fn missing(row: &OptionSpec) -> Option<(&OptionSpec, &'static str)> {
+    match row.status {
+        Status::NotYet(hint) => Some((row, hint)),
+        Status::Works | Status::AcceptedNoEffect(_) => None,
     }
 }
 

@@ -8,7 +8,8 @@
 use crate::app::AppFactory;
 use crate::boot::StartContext;
 use crate::cli::Inspection;
-use crate::config::{Config, ConfigError, Entry, Examined};
+use crate::config::gather::Gathered;
+use crate::config::{Config, ConfigError, Examined};
 use crate::error::{EXIT_ERROR, EXIT_OK};
 
 pub mod checks;
@@ -29,11 +30,13 @@ pub struct Report {
     pub code: u8,
 }
 
-/// Checks or shows the configuration that `entries` make.
+/// Checks or shows the configuration that was gathered.
 ///
 /// Needs a process with one thread; it enters the configured directory.
-pub fn run(inspection: Inspection, entries: Vec<Entry>, start: &StartContext, factory: AppFactory) -> Report {
-    let Examined { config, errors } = Config::examine(entries);
+pub fn run(inspection: Inspection, gathered: Gathered, start: &StartContext, factory: AppFactory) -> Report {
+    let Examined { config, errors: wrong } = Config::examine(gathered.entries);
+    let mut errors = gathered.problems;
+    errors.extend(wrong);
     if inspection.check {
         check(inspection, &config, errors, start, factory)
     } else {

@@ -24,7 +24,7 @@ pub fn effective(config: &Config) -> Vec<Shown> {
         let row = options::find(&entry.name);
         let replaced = row.is_some_and(|row| !row.repeatable)
             && config.entries[index + 1..].iter().any(|later| later.name == entry.name);
-        if replaced {
+        if replaced || entry.is_warning() {
             continue;
         }
         let bare = row.and_then(|row| row.bare).unwrap_or("true");

@@ -4,6 +4,7 @@ mod support;
 
 mod bed;
 mod broken_reload;
+mod config_files;
 mod daemonize;
 mod descriptors;
 mod environment;

@@ -165,13 +165,6 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .aliases(&["plugins-dir"])
     .repeatable(),
-    accepted(
-        Applications,
-        "autoload",
-        Shape::Flag,
-        "Load the plugin that knows an option.",
-        "what the server can do is built in",
-    ),
     not_yet(Applications, "cgi-mode", Shape::Flag, "Let plugins answer as CGI does.", "there is no CGI")
         .short('c'),
 ];
