@@ -7,6 +7,7 @@ mod broken_reload;
 mod config_files;
 mod daemonize;
 mod descriptors;
+mod differential;
 mod environment;
 mod fifo;
 mod fifo_accidents;
