@@ -44,3 +44,8 @@ pub mod worker;
 pub mod zygote;
 
 pub use run::run;
+
+/// Compiles the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

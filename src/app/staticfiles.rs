@@ -271,9 +271,29 @@ fn serve(file: File, metadata: &Metadata, name: &Path, request: Request) -> Resp
     for name in [header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE] {
         remove_unless_date(&mut head.headers, &name);
     }
+    if let Some(range) = head.headers.get_mut(header::RANGE) {
+        widen_suffixes(range, metadata.len());
+    }
     let entity = Entity::new(file, metadata, name);
     let response = http_serve::serve(entity, &http::Request::from_parts(head, ()));
     response.map(|body| ResponseBody::Stream(Box::pin(body)))
+}
+
+/// RFC 9110 §14.1.2: as many last bytes as there are, or more, mean all of them; http-serve answers
+/// 416.
+fn widen_suffixes(range: &mut HeaderValue, length: u64) {
+    let Some(ranges) = range.to_str().ok().and_then(|text| text.strip_prefix("bytes=")) else { return };
+    let is_whole = |range: &str| {
+        let last = range.trim().strip_prefix('-').and_then(|last| last.parse::<u64>().ok());
+        length > 0 && last.is_some_and(|last| last >= length)
+    };
+    if !ranges.split(',').any(is_whole) {
+        return;
+    }
+    let ranges: Vec<_> = ranges.split(',').map(|range| if is_whole(range) { "0-" } else { range }).collect();
+    if let Ok(widened) = HeaderValue::try_from(format!("bytes={}", ranges.join(","))) {
+        *range = widened;
+    }
 }
 
 fn remove_unless_date(headers: &mut HeaderMap, name: &HeaderName) {

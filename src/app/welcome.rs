@@ -3,7 +3,9 @@
 //! Everything but two counters is rendered once per worker, so that an answer is one buffer and
 //! two numbers. Nothing a client sends appears in it.
 
-use bytes::Bytes;
+use std::cell::RefCell;
+
+use bytes::BytesMut;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
@@ -20,8 +22,13 @@ const JSON: &str = "{\"server\":\"appserver\",\"version\":\"@version@\",\"releas
 /// The media types on offer, the preferred one first.
 const TYPES: [(&str, &str); 3] = [("text", "html"), ("text", "plain"), ("application", "json")];
 
+/// A dozen pages.
+const BUFFER: usize = 16 * 1024;
+
 /// The built-in application.
 pub struct Welcome {
+    /// Memory of the pages on their way.
+    buffer: RefCell<BytesMut>,
     release: Option<String>,
     worker: Option<WorkerInfo>,
     /// In the order of [`TYPES`].
@@ -38,7 +45,7 @@ impl Welcome {
     /// The page of this release; `release` is the operator's label for it.
     pub fn new(release: Option<&str>) -> Self {
         let release = release.map(str::to_owned);
-        Welcome { pages: render(release.as_deref(), None), release, worker: None }
+        Welcome { pages: render(release.as_deref(), None), release, worker: None, buffer: RefCell::default() }
     }
 
     fn page(&self, headers: &HeaderMap) -> Response {
@@ -49,9 +56,12 @@ impl Welcome {
         });
         let [before, between, behind] = &page.parts;
         let (mut buffer_served, mut buffer_total) = (itoa::Buffer::new(), itoa::Buffer::new());
-        let body =
-            [before, buffer_served.format(served), between, buffer_total.format(total), behind].concat();
-        let mut response = Response::new(ResponseBody::Full(Bytes::from(body)));
+        let pieces = [before, buffer_served.format(served), between, buffer_total.format(total), behind];
+        let mut buffer = self.buffer.borrow_mut();
+        // Takes the memory of earlier pages again once they have been sent.
+        buffer.reserve(pieces.iter().map(|piece| piece.len()).sum());
+        pieces.iter().for_each(|piece| buffer.extend_from_slice(piece.as_bytes()));
+        let mut response = Response::new(ResponseBody::Full(buffer.split().freeze()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, page.media_type.clone());
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -77,6 +87,7 @@ impl App for Welcome {
     fn worker_started(&mut self, worker: &WorkerInfo) {
         self.pages = render(self.release.as_deref(), Some(worker));
         self.worker = Some(worker.clone());
+        self.buffer = RefCell::new(BytesMut::with_capacity(BUFFER));
     }
 
     fn occupies_slot(&self) -> bool {

@@ -4,9 +4,10 @@
 //! every problem, not only the first.
 //!
 //! [`options`] is the table of all options, [`schema`] what its rows are made of, [`value`] how
-//! text becomes a value. [`gather`](mod@gather) makes the entries: from the environment, the command
-//! line and files, which come from a [`source`], are read as a [`document`] and may have
-//! [`magic`] variables, [`logic`] and placeholders to [`expand`].
+//! text becomes a value, [`markdown`] the table as a page of the documentation.
+//! [`gather`](mod@gather) makes the entries: from the environment, the command line and files, which
+//! come from a [`source`], are read as a [`document`] and may have [`magic`] variables, [`logic`] and
+//! placeholders to [`expand`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,7 @@ mod items;
 mod json;
 pub mod logic;
 pub mod magic;
+pub mod markdown;
 pub mod options;
 pub mod schema;
 pub mod source;
@@ -143,7 +145,7 @@ pub struct Config {
     pub worker_reload_mercy: Duration,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
-    /// `binary-path`: what a reload executes; default is the path of the running binary's argv[0].
+    /// `binary-path`: what a reload executes; default is the path of the running binary's `argv[0]`.
     pub binary_path: Option<PathBuf>,
     /// `release`: a label shown in titles, status and the built-in page.
     pub release: Option<String>,

@@ -23,7 +23,7 @@ use crate::sys::cred::Identity;
 use crate::sys::fs::Removal;
 use crate::sys::process::{self, Fork};
 use crate::sys::title::Title;
-use crate::sys::{cred, fd, seqpacket};
+use crate::sys::{cred, fd, seqpacket, signal};
 
 use super::holdings::{Fifos, HeldPidfile, Holdings, pidfile_paths};
 
@@ -67,6 +67,8 @@ pub fn daemonize(config: &Config) -> Result<Verdict, StartError> {
     let (reader, writer) = fd::pipe().map_err(failed)?;
     if let Fork::Parent(_) = process::fork().map_err(failed)? {
         drop(writer);
+        // Whoever waits for the prompt may press Ctrl-C; the handlers are for the daemon.
+        signal::reset_all().map_err(failed)?;
         let mut word = [0; 1];
         let told = std::fs::File::from(reader).read(&mut word).unwrap_or(0);
         process::exit_now(i32::from(if told == 1 { word[0] } else { EXIT_ERROR }));

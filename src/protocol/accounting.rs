@@ -105,16 +105,29 @@ impl Starts {
 struct Anchor {
     instant: Instant,
     time: SystemTime,
+    /// The same as microseconds since the epoch.
+    micros: u64,
 }
 
 impl Anchor {
     fn now() -> Self {
-        Anchor { instant: Instant::now(), time: SystemTime::now() }
+        let time = SystemTime::now();
+        let micros = whole_micros(time.duration_since(UNIX_EPOCH).unwrap_or_default());
+        Anchor { instant: Instant::now(), time, micros }
+    }
+
+    fn micros_of(self, instant: Instant) -> u64 {
+        self.micros + whole_micros(instant.saturating_duration_since(self.instant))
     }
 
     fn time_of(self, instant: Instant) -> SystemTime {
         self.time + instant.saturating_duration_since(self.instant)
     }
+}
+
+/// As `Duration::as_micros`, without its detour over 128 bits.
+fn whole_micros(duration: Duration) -> u64 {
+    duration.as_secs() * 1_000_000 + u64::from(duration.subsec_micros())
 }
 
 impl std::fmt::Debug for Accounting {
@@ -191,8 +204,8 @@ impl Accounting {
         permit: Option<Permit>,
     ) -> InFlight {
         let started = Instant::now();
-        let time = self.anchor.get().time_of(started);
-        let micros = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        let anchor = self.anchor.get();
+        let micros = anchor.micros_of(started);
         let number = self.starts.borrow_mut().push(micros.max(1));
         self.in_flight.set(self.in_flight.get() + 1);
         let board = self.board();
@@ -203,7 +216,7 @@ impl Accounting {
             board.set_request_start(micros);
             self.show_state();
         }
-        let record = self.log.as_ref().map(|_| record(request, time, permit.as_ref()));
+        let record = self.log.as_ref().map(|_| record(request, anchor.time_of(started), permit.as_ref()));
         state.claim.begin(permit);
         InFlight {
             accounting: Rc::clone(self),
@@ -219,7 +232,7 @@ impl Accounting {
 
     fn finish(&self, request: &mut InFlight) {
         let duration = request.started.elapsed();
-        let micros = duration.as_micros() as u64;
+        let micros = whole_micros(duration);
         let oldest = self.starts.borrow_mut().remove(request.number);
         self.in_flight.set(self.in_flight.get() - 1);
         let board = self.board();

@@ -99,17 +99,19 @@ impl Head {
     pub(super) fn request_line(&mut self, line: &[u8]) -> Result<(), Refusal> {
         const SHAPE: Refusal = Refusal::bad("malformed request line");
         no_controls(line, false)?;
-        let method_end = memchr(b' ', line).ok_or(SHAPE)?;
-        let target_end = memrchr(b' ', line).ok_or(SHAPE)?;
-        if method_end >= target_end {
-            return Err(SHAPE);
-        }
-        let (method, target, version) =
-            (&line[..method_end], &line[method_end + 1..target_end], &line[target_end + 1..]);
-        if method.is_empty() || !all(method, TOKEN) {
-            return Err(Refusal::bad("malformed method"));
-        }
-        if target.is_empty() || memchr(b' ', target).is_some() {
+        let (method, rest) = split_token(line);
+        let rest = match rest {
+            [b' ', rest @ ..] if !method.is_empty() => rest,
+            _ => return Err(if line.contains(&b' ') { Refusal::bad("malformed method") } else { SHAPE }),
+        };
+        let (target, version) = match rest.strip_suffix(b" HTTP/1.1") {
+            Some(target) => (target, &b"HTTP/1.1"[..]),
+            None => {
+                let target_end = memrchr(b' ', rest).ok_or(SHAPE)?;
+                (&rest[..target_end], &rest[target_end + 1..])
+            }
+        };
+        if target.is_empty() || target.iter().fold(false, |found, &byte| found | (byte == b' ')) {
             return Err(SHAPE);
         }
         self.http11 = match version {
@@ -162,7 +164,7 @@ impl Head {
         }
         let name_end = match value.first() {
             Some(b'[') => memchr(b']', value).map(|end| end + 1),
-            _ => Some(memchr(b':', value).unwrap_or(value.len())),
+            _ => Some(value.iter().position(|&byte| byte == b':').unwrap_or(value.len())),
         };
         let valid = all(value, HOST)
             && name_end.is_some_and(|end| match &value[end..] {
@@ -227,15 +229,23 @@ pub(super) fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
         return Err(Refusal::bad("folded header field"));
     }
     no_controls(line, true)?;
-    let colon = memchr(b':', line).ok_or(Refusal::bad("header field without a colon"))?;
-    let name = &line[..colon];
-    if matches!(name.last(), Some(b' ' | b'\t')) {
-        return Err(Refusal::bad("space before the colon of a header field"));
+    match split_token(line) {
+        (name, [b':', value @ ..]) if !name.is_empty() => Ok((name, value)),
+        _ => Err(match memchr(b':', line) {
+            None => Refusal::bad("header field without a colon"),
+            Some(colon) if matches!(line[..colon].last(), Some(b' ' | b'\t')) => {
+                Refusal::bad("space before the colon of a header field")
+            }
+            Some(_) => Refusal::bad("malformed header field name"),
+        }),
     }
-    if name.is_empty() || !all(name, TOKEN) {
-        return Err(Refusal::bad("malformed header field name"));
-    }
-    Ok((name, &line[colon + 1..]))
+}
+
+/// The longest token (RFC 9110 §5.6.2) at the beginning, and what follows it. Methods and names are
+/// short: one pass over the bytes is faster than a vectorized search for their end.
+fn split_token(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let end = bytes.iter().position(|&byte| CLASS[usize::from(byte)] & TOKEN == 0);
+    bytes.split_at(end.unwrap_or(bytes.len()))
 }
 
 /// `scheme "://" rest`, RFC 9112 §3.2.2.

@@ -33,7 +33,7 @@ pub(super) fn install(birth: &Birth) -> Option<LogHook> {
     }
     let (log, warnings) = RequestLog::new(config, Process { pid: std::process::id(), slot: birth.slot });
     if birth.slot == 1 {
-        warnings.iter().for_each(|warning| warn!("log-format: {warning}"));
+        warnings.iter().for_each(|warning| warn!("{warning}"));
     }
     LOG.set(Some(log));
     let (scoreboard, cell) = (Arc::clone(&birth.scoreboard), birth.cell);

@@ -1,5 +1,10 @@
 //! The master FIFO: one letter, one command.
 
+use std::io::Write;
+
+use nix::sys::signal::Signal;
+
+use crate::support::daemon::wait_for_text;
 use crate::support::server::mode;
 use crate::support::{LIMIT, Server, eventually};
 
@@ -120,4 +125,122 @@ fn a_writer_that_comes_and_goes_does_not_wake_the_master_for_ever() {
     server.fifo("s");
     server.wait_for_log("requests");
     assert_eq!(server.get("/").text(), "hello v1\n");
+}
+
+#[test]
+fn every_letter_of_the_table_is_known_and_others_are_warned_about() {
+    let server = Server::app()
+        .args([
+            "--master",
+            "--processes=2",
+            "--pidfile=pid",
+            "--logto=log",
+            "--master-fifo=fifo",
+            "--master-fifo=other",
+        ])
+        .spawn();
+    let log = server.path("log");
+    wait_for_text(&log, "ready: ");
+    // Those that start or stop nothing, all in one write.
+    server.fifo("sPlp p\r\n-+10x!");
+    let text = wait_for_text(&log, "command '!' (byte 33): ignored");
+    assert!(text.contains("command 'x' (byte 120): ignored"), "{text}");
+    assert_eq!(text.matches(": ignored").count(), 2, "{text}");
+    // A letter is told when it is read and obeyed thereafter: only now is this FIFO the active one.
+    wait_for_text(&log, &format!("active master fifo is now {}\n", server.path("fifo").display()));
+    server.fifo("s");
+    eventually("it serves", LIMIT, || (server.get("/").text() == "hello v1\n").then_some(()));
+}
+
+#[test]
+fn letters_of_many_writers_are_all_obeyed() {
+    let server = start();
+    let mark = server.log().mark();
+    let writers: Vec<_> = (0..8)
+        .map(|_| {
+            let path = server.path("fifo");
+            std::thread::spawn(move || {
+                for _ in 0..20 {
+                    // Opened for each letter, as `echo s > fifo` does.
+                    std::fs::OpenOptions::new().write(true).open(&path).unwrap().write_all(b"s\n").unwrap();
+                }
+            })
+        })
+        .collect();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    let received = || {
+        let lines = server.log().lines();
+        lines.iter().filter(|line| line.contains("master fifo 's' received")).count()
+    };
+    eventually("each letter is read", LIMIT, || (received() == 160).then_some(()));
+    server.wait_for_log_after(mark, "workers total requests");
+}
+
+#[test]
+fn a_reload_loses_no_letter() {
+    let server = start();
+    for generation in 2..=4 {
+        // The second one is read by whichever image is there by then.
+        server.fifo("r");
+        server.fifo("s");
+        server.wait_reloaded(generation);
+    }
+    eventually("the letters are read", LIMIT, || {
+        let lines = server.log().lines();
+        (lines.iter().filter(|line| line.contains("workers total requests")).count() == 3).then_some(())
+    });
+}
+
+#[test]
+fn what_is_in_the_fifos_place_is_never_removed() {
+    for (content, text) in [("file", "something that is not a FIFO is in the way"), ("link", "is not a FIFO")]
+    {
+        let builder = Server::app().args(["--master", "--vacuum"]).with_fifo().file("precious", "precious");
+        if content == "link" {
+            std::os::unix::fs::symlink("precious", builder.path("fifo")).unwrap();
+        } else {
+            std::fs::write(builder.path("fifo"), "precious").unwrap();
+        }
+        let mut server = builder.spawn();
+        assert_eq!(server.wait_exit(LIMIT).code(), Some(1));
+        server.wait_for_log(text);
+        assert_eq!(std::fs::read_to_string(server.path("fifo")).unwrap(), "precious");
+    }
+}
+
+#[test]
+fn a_fifo_that_somebody_removed_is_made_again() {
+    let server = start();
+    std::fs::remove_file(server.path("fifo")).unwrap();
+    server.wait_for_log("was removed by somebody: made anew");
+    let mark = server.log().mark();
+    server.fifo("s");
+    server.wait_for_log_after(mark, "workers total requests");
+    assert_eq!(mode(&server.path("fifo")), 0o600);
+}
+
+#[test]
+fn capital_c_sends_the_workers_home_until_somebody_comes() {
+    let server = start();
+    server.fifo("C");
+    server.wait_workers("no worker runs", |workers| workers.is_empty());
+    assert_eq!(server.get("/").text(), "hello v1\n");
+    server.wait_workers("the workers are back", |workers| workers.len() == 2);
+}
+
+#[test]
+fn f_starts_a_second_master_on_the_same_sockets() {
+    let mut server = start();
+    server.fifo("f");
+    let line = server.wait_for_log("new master copy spawned with pid ");
+    let copy: u32 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    let copy_is_ready = format!("pid {copy}] INFO ready: ");
+    server.wait_for_log(&copy_is_ready);
+    server.signal(Signal::SIGINT);
+    eventually("the first one is gone", LIMIT, || {
+        server.log().lines().iter().any(|line| line.contains("goodbye to appserver")).then_some(())
+    });
+    assert_eq!(server.get("/").text(), "hello v1\n", "the copy serves on");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(copy.cast_signed()), Signal::SIGINT).unwrap();
+    server.wait_exit(LIMIT);
 }

@@ -1,0 +1,154 @@
+//! ● The option reference, `docs/options.md`, rendered from the option table.
+//!
+//! The file is checked in, so that it can be read without building anything; a test fails when it
+//! no longer says what the table says.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::options::OPTIONS;
+use super::schema::{CommandKind, Kind, OptionSpec, Status};
+
+/// What stands in front of the tables: how to write options, and how values are read.
+const PREAMBLE: &str = "\
+<!-- Generated from src/config/options.rs. To change it: UPDATE_DOCS=1 cargo test docs_are_fresh -->
+
+# Options
+
+`appserver --help` prints the same list. Every option is typed as `--name value` or `--name=value`; an
+unambiguous beginning of a name is enough. Where the value may be left out (`[...]` in the tables) it has to be
+attached: `--http-keepalive=5`, `-C660`.
+
+| Value | How it is written |
+|---|---|
+| `BOOL` | `true`, `on`, `yes`, `1` or `false`, `off`, `no`, `0`, in any case; anything else is an error. Without a value: on |
+| `SECONDS` | `90`, `90s`, `500ms`, `2m`, `1h`; whole numbers, at most 365 days |
+| `BYTES` | `65536`, `64k`, `10m`, `1g`; units are powers of 1024 |
+| `MODE` | octal: `660` or `0660` |
+| `ADDRESS` | see [http.md](http.md#where-to-listen) |
+| `FILE` | a path; `host:port` (UDP logging) is refused |
+
+When an option is given twice the last one wins, unless it is repeatable: then each use adds one. A value is understood
+as a whole or refused, and every problem is reported, not only the first. An empty default means off, or not set.
+";
+
+/// The whole of `docs/options.md`.
+pub fn render() -> String {
+    let mut page = PREAMBLE.to_owned();
+    let mut topic = None;
+    for row in OPTIONS {
+        if topic != Some(row.group) {
+            topic = Some(row.group);
+            let title = row.group.title();
+            append(
+                &mut page,
+                format_args!("\n## {title}\n\n| Option | Value | Default | Meaning |\n|---|---|---|---|\n"),
+            );
+        }
+        append_row(&mut page, row);
+    }
+    page
+}
+
+fn append_row(page: &mut String, row: &OptionSpec) {
+    let mut names: Vec<String> = row.names().map(|name| format!("`--{name}`")).collect();
+    names.extend(row.short.map(|letter| format!("`-{letter}`")));
+    let default = if row.default.is_empty() { String::new() } else { code(row.default) };
+    append(page, format_args!("| {} | {} | {default} | {} |\n", names.join(", "), value(row), meaning(row)));
+}
+
+fn value(row: &OptionSpec) -> String {
+    if matches!(row.kind, Kind::Command(CommandKind::Version | CommandKind::Help)) {
+        return String::new();
+    }
+    let placeholder = row.placeholder();
+    let shown = if row.value_is_optional() { code(&format!("[{placeholder}]")) } else { code(placeholder) };
+    match range(&row.kind) {
+        Some(range) => format!("{shown}, {range}"),
+        None => shown,
+    }
+}
+
+/// The limits of a number, when they are worth telling.
+fn range(kind: &Kind) -> Option<String> {
+    match *kind {
+        Kind::Int { min, max, .. } | Kind::IntOrAuto { min, max, .. } | Kind::Size { min, max, .. } => {
+            match (min, max) {
+                (0, u64::MAX) => None,
+                (min, u64::MAX) => Some(format!("at least {min}")),
+                (min, max) => Some(format!("{min} to {max}")),
+            }
+        }
+        Kind::Seconds { min, .. } if min == Duration::ZERO => Some("or 0".to_owned()),
+        _ => None,
+    }
+}
+
+fn meaning(row: &OptionSpec) -> String {
+    let mut text = escape(row.help);
+    if row.repeatable {
+        text.push_str(" Repeatable.");
+    }
+    if row.implies_master {
+        text.push_str(" Turns `master` on.");
+    }
+    match row.status {
+        Status::Works => {}
+        Status::AcceptedNoEffect(reason) => {
+            append(&mut text, format_args!(" *No effect: {}.*", escape(reason)))
+        }
+        Status::NotYet(reason) => {
+            append(&mut text, format_args!(" *Not in this release: {}.*", escape(reason)))
+        }
+    }
+    text
+}
+
+/// A bar would end the cell of the table, also within backticks.
+fn escape(text: &str) -> String {
+    text.replace('|', r"\|")
+}
+
+fn code(text: &str) -> String {
+    format!("`{}`", escape(text))
+}
+
+fn append(page: &mut String, text: std::fmt::Arguments<'_>) {
+    page.write_fmt(text).expect("writing to memory does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::{env, fs};
+
+    use super::*;
+
+    #[test]
+    fn docs_are_fresh() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/options.md");
+        if env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&path, render()).unwrap();
+        }
+        let written = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            written == render(),
+            "docs/options.md does not say what the option table says; run: UPDATE_DOCS=1 cargo test docs_are_fresh"
+        );
+    }
+
+    #[test]
+    fn every_name_of_every_option_has_a_place() {
+        let page = render();
+        for name in OPTIONS.iter().flat_map(OptionSpec::names) {
+            assert!(page.contains(&format!("`--{name}`")), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_row_of_a_table_has_four_cells() {
+        for line in render().lines().filter(|line| line.starts_with("| `--")) {
+            assert_eq!(line.replace(r"\|", "").matches('|').count(), 5, "{line}");
+        }
+    }
+}
