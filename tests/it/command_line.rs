@@ -30,7 +30,7 @@ fn help_lists_every_option_once_grouped_by_topic() {
         // Options that do nothing yet are in the documentation; a terminal is for those that do.
         let expected = usize::from(row.status == Status::Works);
         assert_eq!(lines.filter(is_its_line).count(), expected, "{named}");
-        if row.group.title() != topic {
+        if expected == 1 && row.group.title() != topic {
             topic = row.group.title();
             assert_eq!(text.matches(&format!("\n{topic}:\n")).count(), 1, "{topic}");
         }
