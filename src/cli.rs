@@ -10,16 +10,22 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::builder::StyledStr;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches};
 
-use crate::config::Entry;
+use crate::config::context::{Context, Reading};
+use crate::config::gather::{Gathered, gather};
 use crate::config::options::OPTIONS;
 use crate::config::schema::{CommandKind, Kind, OptionSpec, Status};
-use crate::error::EXIT_USAGE;
+use crate::config::{Config, ConfigError, Entry};
+use crate::error::{EXIT_ERROR, EXIT_USAGE};
+
+mod reference;
 
 /// The origin of entries made here.
 const ORIGIN: &str = "command line";
+/// The positional arguments.
+const FILES: &str = "FILE";
 
 const ABOUT: &str = "A pre-fork application server whose reload loses nothing and stops nothing.\n\n\
     SECONDS take a unit: 500ms, 2s, 5m. BYTES too: 64k, 10m. A flag is turned off with --name=false.\n\
@@ -27,18 +33,34 @@ const ABOUT: &str = "A pre-fork application server whose reload loses nothing an
 
 const EXAMPLES: &str = "Examples:\n  \
     appserver --http :8080 --static-dir public\n  \
+    appserver /etc/app/app.ini\n  \
     appserver -M -p auto --http-socket /run/app.sock --chmod-socket=660 --pidfile /run/app.pid\n  \
-    appserver --reload /run/app.pid";
+    appserver --check-config -p auto --uid www-data --http :80\n  \
+    appserver --reload /run/app.pid\n\n\
+    Further options of uWSGI are accepted, or answered with a warning; the man page lists them\n\
+    (appserver --man | man -l -).";
 
 /// What the command line asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invocation {
-    /// Run a server with these options, in the order they were typed.
+    /// Run a server with these options: those of the environment, of the command line and of all
+    /// files, in the order in which they count.
     Serve(Vec<Entry>),
     /// Act on a running server and exit.
     Command(Command),
+    /// Look at the configuration that was gathered, whatever is wrong with it, and exit.
+    Inspect(Inspection, Gathered),
     /// Print this text to standard output and exit.
     Print(String),
+}
+
+/// What to do with a configuration instead of serving with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inspection {
+    /// `--check-config`; otherwise `--show-config`.
+    pub check: bool,
+    /// Print JSON.
+    pub json: bool,
 }
 
 /// Acts on a running server, which is named by its pidfile.
@@ -59,11 +81,18 @@ pub struct CliError {
     pub text: String,
     /// What to exit with.
     pub exit_code: u8,
+    /// What is wrong with the configuration, when that is what `text` is about.
+    pub problems: Vec<ConfigError>,
 }
 
 impl CliError {
     fn usage(text: impl Into<String>) -> Self {
-        CliError { text: text.into(), exit_code: EXIT_USAGE }
+        CliError { text: text.into(), exit_code: EXIT_USAGE, problems: Vec::new() }
+    }
+
+    fn configuration(problems: Vec<ConfigError>) -> Self {
+        let text = problems.iter().map(|problem| format!("{problem}\n")).collect();
+        CliError { text, exit_code: EXIT_ERROR, problems }
     }
 }
 
@@ -75,13 +104,58 @@ impl fmt::Display for CliError {
 
 impl Error for CliError {}
 
-/// Understands the command line; `args` begins with the name of the program, as in
-/// [`std::env::args_os`].
+/// Understands the command line and reads what it names, for a first start; `args` begins with the
+/// name of the program, as in [`std::env::args_os`].
 ///
 /// # Errors
-/// For options that do not exist or lack a value, positional arguments, arguments that are not
-/// UTF-8, and commands combined with other options.
+/// Those of [`parse_for`].
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
+    parse_for(Reading::first(), args)
+}
+
+/// Understands the command line and reads the environment and the files it names, anew each time.
+///
+/// # Errors
+/// For options that do not exist or lack a value, arguments that are not UTF-8, and commands
+/// combined with other options; then the exit code is that of wrong usage. For files that cannot
+/// be read or understood: every problem, those with the options' values included.
+pub fn parse_for(reading: Reading, args: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
+    match parse_arguments(args)? {
+        Arguments::Done(invocation) => Ok(invocation),
+        Arguments::Gather { inspection, options, files } => {
+            let gathered = gather(&Context::capture(reading), options, files);
+            if let Some(inspection) = inspection {
+                return Ok(Invocation::Inspect(inspection, gathered));
+            }
+            if gathered.problems.is_empty() {
+                return Ok(Invocation::Serve(gathered.entries));
+            }
+            let mut problems = gathered.problems;
+            if let Err(errors) = Config::build(gathered.entries) {
+                problems.extend(errors.0);
+            }
+            Err(CliError::configuration(problems))
+        }
+    }
+}
+
+/// The command line alone.
+#[derive(Debug)]
+enum Arguments {
+    /// A command, or a text to print.
+    Done(Invocation),
+    /// A server is to be run, or its configuration to be looked at.
+    Gather {
+        /// How to look at it.
+        inspection: Option<Inspection>,
+        /// Options in the order they were typed.
+        options: Vec<Entry>,
+        /// Positional arguments.
+        files: Vec<String>,
+    },
+}
+
+fn parse_arguments(args: impl IntoIterator<Item = OsString>) -> Result<Arguments, CliError> {
     let mut words = Vec::new();
     for (index, arg) in args.into_iter().enumerate() {
         match arg.into_string() {
@@ -96,9 +170,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Cli
             }
         }
     }
-    match parser().try_get_matches_from(words) {
-        Ok(matches) => Ok(invocation(&matches)),
-        Err(error) => understand(&error),
+    settle_json(&mut words);
+    match parser(Audience::Terminal).try_get_matches_from(words) {
+        Ok(matches) => Ok(arguments(&matches)),
+        Err(error) => understand(&error).map(Arguments::Done),
     }
 }
 
@@ -117,22 +192,53 @@ fn detach_optional_value(word: String) -> String {
     }
 }
 
-fn parser() -> clap::Command {
+/// With `--check-config` or `--show-config`, a bare `--json` is the form of the output; `--json=FILE`
+/// and `-j FILE` still load a file, as they do everywhere.
+fn settle_json(words: &mut Vec<String>) {
+    let options = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let inspects = |word: &String| word == "--check-config" || word == "--show-config";
+    let Some(inspection) = words[..options].iter().position(inspects) else { return };
+    let Some(json) = words[..options].iter().position(|word| word == "--json") else { return };
+    words[inspection].push_str("=json");
+    words.remove(json);
+}
+
+/// Who reads about the options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    /// `--help`: what works, so that it can be found.
+    Terminal,
+    /// Man page and completions: everything that is understood.
+    Reference,
+}
+
+fn parser(audience: Audience) -> clap::Command {
     clap::Command::new("appserver")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
         .after_help(EXAMPLES)
-        .override_usage("appserver [OPTIONS]\n       appserver --reload|--stop|--status PIDFILE")
+        .override_usage(
+            "appserver [OPTIONS] [FILE]...\n       \
+             appserver --check-config|--show-config [--json] [OPTIONS] [FILE]...\n       \
+             appserver --reload|--stop|--status PIDFILE",
+        )
         .max_term_width(100)
         .infer_long_args(true)
         // The table has its own rows for both.
         .disable_help_flag(true)
         .disable_version_flag(true)
-        .args(OPTIONS.iter().map(argument))
+        .args(OPTIONS.iter().map(|row| argument(row, audience)))
+        .arg(
+            Arg::new(FILES)
+                .action(ArgAction::Append)
+                .num_args(0..)
+                .help("Configuration files, read after all options: .ini .yaml .yml .json .js .toml .xml"),
+        )
 }
 
-fn argument(row: &OptionSpec) -> Arg {
+fn argument(row: &OptionSpec, audience: Audience) -> Arg {
     let arg = Arg::new(row.name)
+        .hide(audience == Audience::Terminal && row.status != Status::Works)
         .long(row.name)
         .aliases(row.aliases)
         .help(help(row))
@@ -145,6 +251,17 @@ fn argument(row: &OptionSpec) -> Arg {
     match row.kind {
         Kind::Command(CommandKind::Version) => arg.action(ArgAction::Version),
         Kind::Command(CommandKind::Help) => arg.action(ArgAction::Help),
+        Kind::Command(CommandKind::Man) => arg.action(ArgAction::SetTrue).exclusive(true),
+        Kind::Command(CommandKind::Completions) => {
+            arg.action(ArgAction::Set).exclusive(true).value_parser(reference::shells())
+        }
+        Kind::Command(CommandKind::CheckConfig | CommandKind::ShowConfig) => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .value_parser(["text", "json"])
+            .default_missing_value("text")
+            .conflicts_with_all(["check-config", "show-config"].into_iter().filter(|name| *name != row.name)),
         Kind::Command(_) => arg.action(ArgAction::Set).exclusive(true),
         // The empty value takes a place in the order; `entries` tells it from a given one.
         _ if row.value_is_optional() => {
@@ -163,7 +280,7 @@ fn help(row: &OptionSpec) -> StyledStr {
     match row.status {
         Status::Works => {}
         Status::AcceptedNoEffect(reason) => text.push_str(&format!(" [no effect: {reason}]")),
-        Status::NotYet(reason) => text.push_str(&format!(" [not in this release: {reason}]")),
+        Status::NotYet(reason) => text.push_str(&format!(" [not supported yet: {reason}]")),
     }
     // Without dashes and not left to clap, so that only an option's own line begins with its name.
     if !row.aliases.is_empty() {
@@ -178,7 +295,13 @@ fn help(row: &OptionSpec) -> StyledStr {
     text.into()
 }
 
-fn invocation(matches: &ArgMatches) -> Invocation {
+fn arguments(matches: &ArgMatches) -> Arguments {
+    if matches.get_flag("man") {
+        return Arguments::Done(Invocation::Print(reference::man_page()));
+    }
+    if let Some(shell) = matches.get_one::<String>("completions") {
+        return Arguments::Done(Invocation::Print(reference::completions(shell)));
+    }
     let command = OPTIONS.iter().find_map(|row| match row.kind {
         Kind::Command(kind) if kind.takes_pidfile() => {
             let pidfile = PathBuf::from(matches.get_one::<String>(row.name)?);
@@ -186,9 +309,18 @@ fn invocation(matches: &ArgMatches) -> Invocation {
         }
         _ => None,
     });
-    match command {
-        Some(command) => Invocation::Command(command),
-        None => Invocation::Serve(entries(matches)),
+    if let Some(command) = command {
+        return Arguments::Done(Invocation::Command(command));
+    }
+    let inspection =
+        [("check-config", true), ("show-config", false)].into_iter().find_map(|(name, check)| {
+            let form = matches.get_one::<String>(name)?;
+            Some(Inspection { check, json: form == "json" })
+        });
+    Arguments::Gather {
+        inspection,
+        options: entries(matches),
+        files: matches.get_many::<String>(FILES).into_iter().flatten().cloned().collect(),
     }
 }
 
@@ -197,7 +329,7 @@ fn command(kind: CommandKind, pidfile: PathBuf) -> Option<Command> {
         CommandKind::Reload => Some(Command::Reload(pidfile)),
         CommandKind::Stop => Some(Command::Stop(pidfile)),
         CommandKind::Status => Some(Command::Status(pidfile)),
-        CommandKind::Version | CommandKind::Help => None,
+        _ => None,
     }
 }
 
@@ -220,26 +352,13 @@ fn entries(matches: &ArgMatches) -> Vec<Entry> {
     found.into_iter().map(|(_, entry)| entry).collect()
 }
 
-/// What clap reports as an error: help and version are none, and positional arguments deserve a
-/// better text.
+/// What clap reports as an error: help and version are none.
 fn understand(error: &clap::Error) -> Result<Invocation, CliError> {
     let text = error.render().to_string();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return Ok(Invocation::Print(text));
     }
-    match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word))
-            if error.kind() == ErrorKind::UnknownArgument && !word.starts_with('-') =>
-        {
-            Err(CliError::usage(format!(
-                "error: unexpected argument '{word}'\n\n  \
-                 Configuration files come with --ini in a later release.\n  \
-                 An option whose value may be left out takes it as --name=value.\n\n\
-                 For more information, try '--help'.\n"
-            )))
-        }
-        _ => Err(CliError::usage(text)),
-    }
+    Err(CliError::usage(text))
 }
 
 #[cfg(test)]
@@ -248,8 +367,22 @@ mod tests {
 
     use super::*;
 
+    fn arguments_of(words: &[&str]) -> Result<Arguments, CliError> {
+        parse_arguments(std::iter::once("appserver").chain(words.iter().copied()).map(OsString::from))
+    }
+
     fn parse_words(words: &[&str]) -> Result<Invocation, CliError> {
-        parse(std::iter::once("appserver").chain(words.iter().copied()).map(OsString::from))
+        match arguments_of(words)? {
+            Arguments::Done(invocation) => Ok(invocation),
+            Arguments::Gather { inspection: Some(inspection), options: entries, .. } => {
+                let problems = Vec::new();
+                Ok(Invocation::Inspect(inspection, Gathered { entries, problems }))
+            }
+            Arguments::Gather { inspection: None, options, files } => {
+                assert_eq!(files, [""; 0], "{words:?}");
+                Ok(Invocation::Serve(options))
+            }
+        }
     }
 
     /// Entries as `name` or `name=value`.
@@ -365,21 +498,39 @@ mod tests {
     }
 
     #[test]
-    fn positional_arguments_are_refused_with_a_hint() {
-        for words in [&["app.ini"][..], &["--http-keepalive", "5"], &["--", "app.ini"]] {
-            let text = refused(words);
-            assert!(text.contains("--ini in a later release"), "{words:?}: {text}");
-            assert!(text.contains(words[words.len() - 1]), "{words:?}: {text}");
+    fn positional_arguments_are_files_wherever_they_stand() {
+        for words in [&["a.ini", "-M", "b.yaml"][..], &["-M", "--", "a.ini", "b.yaml"]] {
+            let Ok(Arguments::Gather { options, files, .. }) = arguments_of(words) else {
+                panic!("{words:?}")
+            };
+            assert_eq!((options.len(), files), (1, vec!["a.ini".to_owned(), "b.yaml".to_owned()]));
+        }
+        let Ok(Arguments::Gather { files, .. }) = arguments_of(&["--ini", "-", "-"]) else { panic!("-") };
+        assert_eq!(files, ["-"]);
+    }
+
+    #[test]
+    fn problems_of_files_and_values_come_together() {
+        let words = ["appserver", "--ini", "/nowhere/a.ini", "--processes=many", "app.py", "5"];
+        let error = parse(words.map(OsString::from)).expect_err("four problems");
+        assert_eq!((error.exit_code, error.problems.len()), (EXIT_ERROR, 4), "{error}");
+        for part in
+            ["/nowhere/a.ini\" cannot be read: No such file", "Python", "--name=value", "whole number"]
+        {
+            assert!(error.text.contains(part), "{part}: {error}");
         }
     }
 
     #[test]
     fn arguments_must_be_utf_8_except_the_name_of_the_program() {
         let bad = || OsString::from_vec(b"--pid\xff".to_vec());
-        let error = parse([OsString::from("appserver"), bad()]).expect_err("not UTF-8");
+        let error = parse_arguments([OsString::from("appserver"), bad()]).expect_err("not UTF-8");
         assert!(error.text.contains("argument 1 (--pid\u{fffd}) is not valid UTF-8"), "{error}");
-        assert_eq!(parse([bad()]), Ok(Invocation::Serve(Vec::new())));
-        assert_eq!(parse([]), Ok(Invocation::Serve(Vec::new())));
+        for words in [vec![bad()], Vec::new()] {
+            assert!(
+                matches!(parse_arguments(words), Ok(Arguments::Gather { options, .. }) if options.is_empty())
+            );
+        }
     }
 
     #[test]
@@ -388,10 +539,10 @@ mod tests {
     }
 
     #[test]
-    fn help_lists_every_option_once_under_its_topic() {
+    fn help_lists_every_option_that_works_once_under_its_topic() {
         assert_eq!(printed(&["--help"]), printed(&["-h"]));
         // A fixed width: wrapping at the tester's could begin a line with the name of an option.
-        let text = parser().term_width(100).render_help().to_string();
+        let text = parser(Audience::Terminal).term_width(100).render_help().to_string();
         let mut topic = "";
         let mut listed = Vec::new();
         for line in text.lines() {
@@ -408,13 +559,35 @@ mod tests {
                 listed.push((topic.to_owned(), name.to_owned()));
             }
         }
-        let expected: Vec<_> =
-            OPTIONS.iter().map(|row| (row.group.title().to_owned(), row.name.to_owned())).collect();
+        let expected: Vec<_> = OPTIONS
+            .iter()
+            .filter(|row| row.status == Status::Works)
+            .map(|row| (row.group.title().to_owned(), row.name.to_owned()))
+            .collect();
         assert_eq!(listed, expected);
     }
 
     #[test]
+    fn a_configuration_can_be_looked_at() {
+        let inspect = |words: &[&str]| match parse_words(words) {
+            Ok(Invocation::Inspect(inspection, gathered)) => {
+                (inspection.check, inspection.json, gathered.entries.len())
+            }
+            other => panic!("{words:?}: {other:?}"),
+        };
+        assert_eq!(inspect(&["--check-config", "-p", "2"]), (true, false, 1));
+        assert_eq!(inspect(&["-p", "2", "--check-config", "-M"]), (true, false, 2));
+        assert_eq!(inspect(&["--check-config=json"]), (true, true, 0));
+        assert_eq!(inspect(&["--check-config", "--json", "-M"]), (true, true, 1));
+        assert_eq!(inspect(&["--json", "--show-config"]), (false, true, 0));
+        assert_eq!(inspect(&["--json=a.json", "--show-config", "-j", "b.json"]), (false, false, 2));
+        assert_eq!(served(&["--json", "a.json"]), ["json=a.json"]);
+        assert!(refused(&["--show-config", "--check-config"]).contains("cannot be used with"));
+        assert!(refused(&["--check-config=xml"]).contains("text, json"));
+    }
+
+    #[test]
     fn the_parser_is_consistent() {
-        parser().debug_assert();
+        parser(Audience::Terminal).debug_assert();
     }
 }

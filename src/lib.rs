@@ -3,6 +3,7 @@
 //! The modules, from the outside in:
 //!
 //! - [`cli`] and [`config`]: one option table, the typed configuration built from it.
+//! - [`inspect`]: `--check-config` and `--show-config`, which start nothing.
 //! - [`boot`]: which process this is: a user's command, a zygote, or a master's successor.
 //! - [`master`]: the process an operator talks to. A pure state machine decides, `perform`
 //!   carries out; it runs no application code and no async runtime.
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod inspect;
 pub mod logging;
 pub mod master;
 pub mod net;

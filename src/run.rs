@@ -13,7 +13,7 @@ use crate::control::client;
 use crate::error::{EXIT_ERROR, EXIT_OK};
 use crate::logging::{self, Role};
 use crate::sys::process::Signal;
-use crate::{master, zygote};
+use crate::{inspect, master, zygote};
 
 /// Runs the server, or the command that the arguments ask for, with applications built by `factory`.
 ///
@@ -44,6 +44,12 @@ fn dispatch(factory: AppFactory) -> u8 {
                 Ok(Invocation::Serve(entries)) => entries,
                 Ok(Invocation::Print(text)) => return print(&text),
                 Ok(Invocation::Command(command)) => return command_outcome(&command),
+                Ok(Invocation::Inspect(inspection, gathered)) => {
+                    let report = inspect::run(inspection, gathered, &start, factory);
+                    report.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
+                    print(&report.text);
+                    return report.code;
+                }
                 Err(error) => {
                     // A usage error is for the person at the terminal, not for the log.
                     eprintln!("{}", error.text.trim_end());
@@ -56,7 +62,10 @@ fn dispatch(factory: AppFactory) -> u8 {
                 Err(error) => return failed("signals", &error),
             };
             match Config::build(entries) {
-                Ok(config) => master::start(start, config, signals, inherited),
+                Ok(config) => {
+                    print(&printed_lines(&config));
+                    master::start(start, config, signals, inherited)
+                }
                 Err(errors) => {
                     eprintln!("{errors}");
                     EXIT_ERROR
@@ -64,6 +73,11 @@ fn dispatch(factory: AppFactory) -> u8 {
             }
         }
     }
+}
+
+/// What `print` asks for, one line each.
+fn printed_lines(config: &Config) -> String {
+    config.prints.iter().map(|line| format!("{line}\n")).collect()
 }
 
 fn failed(what: &str, error: &dyn std::fmt::Display) -> u8 {

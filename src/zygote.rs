@@ -16,6 +16,7 @@ use crate::boot::{Envelope, StartContext};
 use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason};
 use crate::cli::{self, Invocation};
 use crate::config::Config;
+use crate::config::context::Reading;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
 use crate::logging::{self, Role, logfile};
 use crate::master::spawn::ZygoteBoot;
@@ -267,13 +268,24 @@ fn proven(
     title: &mut Title,
 ) -> Result<Proven, Unfit> {
     signal::shrug_off(FAMILY_SIGNALS).map_err(Unfit::new)?;
-    let config = match cli::parse(start.argv.iter().cloned()) {
+    let started = if boot.started > 0 { boot.started } else { Reading::first().started };
+    let reading = Reading { started, is_reload: boot.generation > 1 };
+    let config = match cli::parse_for(reading, start.argv.iter().cloned()) {
         Ok(Invocation::Serve(entries)) => Config::build(entries).map_err(Unfit::new)?,
-        Ok(Invocation::Command(_) | Invocation::Print(_)) => {
+        Ok(Invocation::Command(_) | Invocation::Inspect(..) | Invocation::Print(_)) => {
             return Err(Unfit::new("the arguments start no server"));
         }
-        Err(error) => return Err(Unfit::new(error.text)),
+        Err(error) => return Err(Unfit::new(error)),
     };
+    if reading.is_reload {
+        // The first time it was the master who printed.
+        let lines: String = config.prints.iter().map(|line| format!("{line}\n")).collect();
+        // A log that nobody reads any more is no reason to refuse a reload.
+        let _ = io::stdout().write_all(lines.as_bytes());
+        for warning in &config.warnings {
+            warn!("{warning}");
+        }
+    }
     // Here and not by the master: a reload takes them from the configuration as it is now.
     for name in &config.unenv {
         sys::env::remove_var(name);

@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::options::{self, MAX_FIFOS};
-use super::schema::{OptionSpec, Status};
-use super::{Config, Credentials, Entry, ListenSpec, ProcessTitles, RequestLog};
+use super::schema::OptionSpec;
+use super::{Config, Credentials, Entry, ListenSpec, ProcessTitles, RequestLog, suggest, unserved};
 
 /// The origin of what nobody configured.
 const DEFAULT_ORIGIN: &str = "default";
@@ -14,7 +14,7 @@ const DEFAULT_ORIGIN: &str = "default";
 /// One thing that is wrong with the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The option, under its canonical name if it has one.
+    /// The option, under its canonical name if it has one; empty for what is about none.
     pub option: String,
     /// The value as given.
     pub value: Option<String>,
@@ -24,12 +24,21 @@ pub struct ConfigError {
     pub problem: String,
 }
 
+/// A look at all entries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Examined {
+    /// What they come to, without those that are wrong.
+    pub config: Config,
+    /// What is wrong.
+    pub errors: Vec<ConfigError>,
+}
+
 /// Everything that is wrong with the configuration, in the order it was given; one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors(pub Vec<ConfigError>);
 
 impl ConfigError {
-    fn new(entry: &Entry, problem: impl Into<String>) -> Self {
+    pub(super) fn new(entry: &Entry, problem: impl Into<String>) -> Self {
         ConfigError {
             option: entry.name.clone(),
             value: entry.value.clone(),
@@ -43,6 +52,7 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ConfigError { option, value, origin, problem } = self;
         match value {
+            _ if option.is_empty() => write!(f, "{origin}: {problem}"),
             Some(value) => write!(f, "{origin}: {option} = {value:?} {problem}"),
             None => write!(f, "{origin}: {option} {problem}"),
         }
@@ -84,6 +94,8 @@ impl Config {
                 address: "127.0.0.1:8080".to_owned(),
                 origin: DEFAULT_ORIGIN.to_owned(),
             }],
+            sockets: Vec::new(),
+            sockets_speak_http: false,
             backlog: 1024,
             chmod_socket: None,
             chown_socket: None,
@@ -115,6 +127,7 @@ impl Config {
             logto2: None,
             request_log: RequestLog { enabled: true, ..RequestLog::default() },
             credentials: Credentials::default(),
+            prints: Vec::new(),
             strict: false,
             warnings: Vec::new(),
             entries: Vec::new(),
@@ -124,38 +137,43 @@ impl Config {
     /// Applies the entries in order: the last one of a scalar wins, lists accumulate.
     ///
     /// # Errors
-    /// Every entry that is unknown, misspelt or out of range, not only the first.
+    /// Every entry that is unknown, misspelt or out of range, not only the first; and those without
+    /// which there is nothing to serve.
     pub fn build(entries: Vec<Entry>) -> Result<Config, ConfigErrors> {
+        let Examined { config, errors } = Config::examine(entries);
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// [`Config::build`] for those who want to say more about a configuration that has errors.
+    pub fn examine(entries: Vec<Entry>) -> Examined {
         // Lists with a default start empty, so that the first entry replaces it.
         let mut config = Config { listeners: Vec::new(), static_index: Vec::new(), ..Config::defaults() };
         let mut errors = Vec::new();
         let mut uses = Vec::with_capacity(entries.len());
 
         for mut entry in entries {
-            let Some(row) = options::find(&entry.name) else {
-                errors.push(ConfigError::new(
-                    &entry,
-                    "is not an option; check the spelling against appserver --help",
-                ));
-                continue;
-            };
-            row.name.clone_into(&mut entry.name);
-            if let Err(error) = row.apply(&mut config, &entry) {
-                errors.push(ConfigError::new(&entry, error.to_string()));
+            let row = options::find(&entry.name);
+            if let Some(row) = row {
+                row.name.clone_into(&mut entry.name);
+                if let Err(error) = row.apply(&mut config, &entry) {
+                    errors.push(ConfigError::new(&entry, error.to_string()));
+                    continue;
+                }
             }
             uses.push((row, entry));
         }
         config.settle(&uses, &mut errors);
-        if !errors.is_empty() {
-            return Err(ConfigErrors(errors));
-        }
         config.entries = uses.into_iter().map(|(_, entry)| entry).collect();
-        Ok(config)
+        Examined { config, errors }
     }
 
     /// What can only be said once all entries are known.
-    fn settle(&mut self, uses: &[(&OptionSpec, Entry)], errors: &mut Vec<ConfigError>) {
+    fn settle(&mut self, uses: &[(Option<&OptionSpec>, Entry)], errors: &mut Vec<ConfigError>) {
         let defaults = Config::defaults();
+        if self.sockets_speak_http {
+            self.listeners.extend(self.sockets.iter().cloned());
+        }
+        unserved::judge(self, uses, errors);
         if self.listeners.is_empty() {
             self.listeners = defaults.listeners;
         }
@@ -163,31 +181,37 @@ impl Config {
             self.static_index = defaults.static_index;
         }
         // As in uWSGI, naming such an option is enough, and `master = false` does not undo it.
-        self.master |= uses.iter().any(|(row, _)| row.implies_master);
+        self.master |= uses.iter().any(|(row, _)| row.is_some_and(|row| row.implies_master));
 
-        let fifos = uses.iter().filter(|(row, _)| row.name == "master-fifo");
+        let fifos = uses.iter().filter(|(_, entry)| entry.name == "master-fifo");
         for (_, entry) in fifos.skip(MAX_FIFOS) {
             errors.push(ConfigError::new(entry, format!("is one too many; there can be {MAX_FIFOS}")));
         }
         for (row, entry) in uses {
-            if let Some(objection) = objection(row.status, entry) {
-                match self.strict {
-                    true => errors.push(objection),
-                    false => self.warnings.push(objection.to_string()),
-                }
+            if entry.is_warning() {
+                self.warnings.push(warning(entry));
+            } else if row.is_none() {
+                let objection = ConfigError::new(entry, unknown(&entry.name, self.strict));
+                if self.strict { errors.push(objection) } else { self.warnings.push(objection) }
             }
         }
     }
 }
 
-/// What to say about the use of an option that does not do what it says.
-fn objection(status: Status, entry: &Entry) -> Option<ConfigError> {
-    match status {
-        Status::Works | Status::AcceptedNoEffect(_) => None,
-        Status::NotYet(reason) => {
-            Some(ConfigError::new(entry, format!("has no effect in this release: {reason}")))
-        }
-    }
+/// What reading the configuration has to tell.
+fn warning(entry: &Entry) -> ConfigError {
+    let problem = entry.value.clone().unwrap_or_default();
+    ConfigError { option: String::new(), value: None, origin: entry.origin.clone(), problem }
+}
+
+/// What to say about a name that is no option and that no value refers to.
+fn unknown(name: &str, strict: bool) -> String {
+    let hint = match suggest::option(name) {
+        Some(meant) => format!("is not an option; did you mean {meant}?"),
+        None => "is not an option; check the spelling against appserver --help".to_owned(),
+    };
+    // Without strict it would not be told if it were one.
+    if strict { format!("{hint} With strict, a placeholder is given by set-placeholder") } else { hint }
 }
 
 #[cfg(test)]
@@ -196,7 +220,7 @@ mod tests {
 
     use super::super::StaticMap;
     use super::super::options::OPTIONS;
-    use super::super::schema::Kind;
+    use super::super::schema::{Kind, Shape, Status};
     use super::*;
 
     /// `name`, `name=value`
@@ -224,6 +248,10 @@ mod tests {
         config
     }
 
+    fn warnings(entries: &[&str]) -> Vec<String> {
+        build(entries).warnings.iter().map(ToString::to_string).collect()
+    }
+
     fn addresses(config: &Config) -> Vec<&str> {
         config.listeners.iter().map(|spec| spec.address.as_str()).collect()
     }
@@ -238,10 +266,25 @@ mod tests {
             Kind::Seconds { .. } => "7",
             Kind::Mode(_) | Kind::Umask(_) => "0640",
             Kind::Parsed(_) if row.name == "unenv" => "A",
+            Kind::Parsed(_) if row.name == "protocol" => "http",
             Kind::Parsed(_) => "/a=b",
             Kind::Str(_) | Kind::Name(_) | Kind::Path(_) | Kind::LogFile(_) | Kind::Address(_) => "sample",
-            Kind::Command(_) => "",
+            Kind::Unused(shape) => match shape {
+                Shape::Flag => "true",
+                Shape::Int | Shape::Signed | Shape::Megabytes | Shape::Size | Shape::Seconds => "7",
+                Shape::Mode => "640",
+                Shape::Text | Shape::Name | Shape::Pair => "a=b",
+                Shape::Path | Shape::Address => "sample",
+            },
+            Kind::Command(_) | Kind::Directive(_) => "",
         }
+    }
+
+    /// Rows whose use can be seen in the configuration.
+    fn working() -> impl Iterator<Item = &'static OptionSpec> {
+        OPTIONS
+            .iter()
+            .filter(|row| !matches!(row.kind, Kind::Command(_) | Kind::Directive(_) | Kind::Unused(_)))
     }
 
     #[test]
@@ -252,16 +295,15 @@ mod tests {
 
     #[test]
     fn every_row_changes_the_configuration() {
-        for row in OPTIONS.iter().filter(|row| !matches!(row.kind, Kind::Command(_))) {
+        for row in working().filter(|row| row.status == Status::Works) {
             let entry = format!("{}={}", row.name, sample(row));
-            let changes_something = build(&[&entry]) != Config::defaults();
-            assert!(changes_something || row.name == "auto-procname", "{entry} changes nothing");
+            assert_ne!(build(&[&entry]), Config::defaults(), "{entry} changes nothing");
         }
     }
 
     #[test]
     fn the_defaults_in_the_table_are_the_defaults() {
-        for row in OPTIONS.iter().filter(|row| !row.default.is_empty()) {
+        for row in working().filter(|row| !row.default.is_empty()) {
             let entry = format!("{}={}", row.name, row.default);
             assert_eq!(build(&[&entry]), Config::defaults(), "{entry}");
         }
@@ -274,10 +316,10 @@ mod tests {
 
     #[test]
     fn each_use_of_a_repeatable_option_adds_and_of_another_replaces() {
-        for row in OPTIONS
-            .iter()
-            .filter(|row| !matches!(row.kind, Kind::Command(_) | Kind::Flag(_) | Kind::FlagOff(_)))
-        {
+        for row in working().filter(|row| !matches!(row.kind, Kind::Flag(_) | Kind::FlagOff(_))) {
+            if row.status != Status::Works {
+                continue;
+            }
             let one = format!("{}={}", row.name, sample(row));
             // Variables are a map in the end: the second use needs a second name.
             let other = if row.name == "env" || row.name == "unenv" {
@@ -382,7 +424,12 @@ mod tests {
             ("chdir=/a\0b", r#"chdir = "/a\0b" contains a NUL byte; remove it"#),
             ("reload=/run/a.pid", r#"reload = "/run/a.pid" is a command; it works on the command line only"#),
             ("unenv=A=b", r#"unenv = "A=b" contains `=`; give the name of the variable only"#),
-            ("prozesse=2", r#"prozesse = "2" is not an option; check the spelling against appserver --help"#),
+            (
+                "http=8080",
+                r#"http = "8080" is not an address: a port needs a colon: write :8080 (a socket file would be unix:8080)"#,
+            ),
+            ("protocol=fastcgi", r#"protocol = "fastcgi" is not spoken here; use http"#),
+            ("ini=a.ini", r#"ini = "a.ini" is a directive; it must come before options are put together"#),
         ];
         for (text, expected) in cases {
             let errors = try_build(&[text]).expect_err(text);
@@ -395,6 +442,22 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_name_is_a_warning_and_with_strict_an_error() {
+        let expected = r#"default: proceses = "2" is not an option; did you mean processes?"#;
+        assert_eq!(warnings(&["proceses=2"]), [expected]);
+        let expected = r#"default: x = "2" is not an option; check the spelling against appserver --help"#;
+        assert_eq!(warnings(&["x=2"]), [expected]);
+        let errors = try_build(&["strict", "proceses=2", "set-placeholder=x=2"]).expect_err("strict");
+        assert_eq!(errors.0.len(), 1);
+        assert!(errors.to_string().contains("did you mean processes?"), "{errors}");
+    }
+
+    #[test]
+    fn an_entry_without_a_name_is_a_warning_of_the_reader() {
+        assert_eq!(warnings(&["=watch out"]), ["default: watch out"]);
+    }
+
+    #[test]
     fn an_eleventh_fifo_is_one_too_many() {
         let paths: Vec<String> = (0..11).map(|number| format!("master-fifo=/run/{number}")).collect();
         let all: Vec<&str> = paths.iter().map(String::as_str).collect();
@@ -404,17 +467,6 @@ mod tests {
             errors.to_string(),
             r#"default: master-fifo = "/run/10" is one too many; there can be 10"#
         );
-    }
-
-    #[test]
-    fn what_is_not_supported_yet_is_never_silent() {
-        let entry = entry("pidfile=/a");
-        let objection = objection(Status::NotYet("wait for it"), &entry).expect("an objection");
-        assert_eq!(
-            objection.to_string(),
-            r#"default: pidfile = "/a" has no effect in this release: wait for it"#
-        );
-        assert_eq!(super::objection(Status::Works, &entry), None);
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The typed configuration: validated once, immutable afterwards.
 //!
-//! Options arrive as [`Entry`]s (command line now, files later), in order; [`Config::build`]
-//! turns them into this struct and reports every problem, not only the first.
+//! Options arrive as [`Entry`]s, in order; [`Config::build`] turns them into this struct and reports
+//! every problem, not only the first.
 //!
 //! [`options`] is the table of all options, [`schema`] what its rows are made of, [`value`] how
 //! text becomes a value, [`markdown`] the table as a page of the documentation.
+//! [`gather`](mod@gather) makes the entries: from the environment, the command line and files, which
+//! come from a [`source`], are read as a [`document`] and may have [`magic`] variables, [`logic`] and
+//! placeholders to [`expand`].
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,12 +15,28 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 mod build;
+pub mod context;
+pub mod directive;
+pub mod document;
+pub mod expand;
+pub mod gather;
+pub mod ini;
+mod items;
+mod json;
+pub mod logic;
+pub mod magic;
 pub mod markdown;
 pub mod options;
 pub mod schema;
+pub mod source;
+mod suggest;
+mod toml;
+mod unserved;
 pub mod value;
+mod xml;
+mod yaml;
 
-pub use build::{ConfigError, ConfigErrors};
+pub use build::{ConfigError, ConfigErrors, Examined};
 
 /// One option as the user gave it: the canonical name from the option table, its value, its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +47,14 @@ pub struct Entry {
     pub value: Option<String>,
     /// Where it came from, for error messages: `command line`, `app.ini:12`.
     pub origin: String,
+}
+
+impl Entry {
+    /// A warning about what was read, for [`Config::build`] to pass on. It has no name, which no
+    /// option can do without.
+    pub fn is_warning(&self) -> bool {
+        self.name.is_empty()
+    }
 }
 
 /// A listener as configured; parsed further by [`crate::net::addr`].
@@ -118,7 +145,7 @@ pub struct Config {
     pub worker_reload_mercy: Duration,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
-    /// `binary-path`: what a reload executes; default is the path of the running binary's argv[0].
+    /// `binary-path`: what a reload executes; default is the path of the running binary's `argv[0]`.
     pub binary_path: Option<PathBuf>,
     /// `release`: a label shown in titles, status and the built-in page.
     pub release: Option<String>,
@@ -128,6 +155,10 @@ pub struct Config {
     // Listeners.
     /// `http`, `http-socket`, in order; never empty.
     pub listeners: Vec<ListenSpec>,
+    /// `socket`, in order. They are among [`Config::listeners`] if they speak HTTP, else nobody serves them.
+    pub sockets: Vec<ListenSpec>,
+    /// `protocol`: what is spoken on `socket` addresses is HTTP, not uwsgi.
+    pub sockets_speak_http: bool,
     /// `listen`: backlog asked for, before clamping to somaxconn.
     pub backlog: u32,
     /// `chmod-socket`: mode of unix sockets.
@@ -197,10 +228,12 @@ pub struct Config {
     /// `uid`, `gid`, `add-gid`
     pub credentials: Credentials,
 
+    /// `print`, `iprint`: lines for standard output at start-up.
+    pub prints: Vec<String>,
     /// `strict`: an option that is not supported is an error, not a warning.
     pub strict: bool,
-    /// What to tell the operator at start-up, one sentence each.
-    pub warnings: Vec<String>,
+    /// What does not do what it says: to tell the operator at start-up.
+    pub warnings: Vec<ConfigError>,
     /// The entries this was built from, under canonical names: what a reload hands to the next image.
     pub entries: Vec<Entry>,
 }

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::directive::Directive;
 use super::value::{self, ValueError};
 use super::{Config, Entry, ListenSpec};
+use crate::net::addr::ListenAddr;
 
 /// One option: everything that parsing, `--help` and the documentation know about it.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,10 @@ pub struct OptionSpec {
     pub help: &'static str,
     /// What using it does in this release.
     pub status: Status,
+    /// What is missing when the option does not work; `None` where the rest is worth serving without it.
+    pub essential: Option<Essential>,
+    /// Options that the same can be said of; the finished table has them as rows of their own.
+    pub(super) siblings: &'static [&'static str],
     /// The release that brought it.
     pub since: &'static str,
 }
@@ -43,10 +49,16 @@ pub struct OptionSpec {
 pub enum Group {
     /// Worker processes and how the application is loaded.
     Processes,
+    /// What is served, and the language it is written in.
+    Applications,
+    /// When workers are replaced, added or sent home.
+    Recycling,
     /// Sockets.
     Listeners,
     /// Limits and time-outs of the protocol.
     Http,
+    /// Which request goes where.
+    Routing,
     /// Serving files.
     StaticFiles,
     /// The roads to a new generation and to the end.
@@ -55,12 +67,22 @@ pub enum Group {
     FilesAndDirectories,
     /// Users, groups, modes.
     Privileges,
+    /// What is run at points of a process's life.
+    Hooks,
     /// Server log and request log.
     Logging,
     /// What `ps` shows.
     ProcessTitles,
+    /// Statistics and metrics.
+    Monitoring,
+    /// Processes and shared memory beside the workers.
+    Services,
+    /// Many servers from a directory of configurations.
+    Emperor,
     /// What acts and exits instead of serving.
     Commands,
+    /// Where options come from.
+    Configuration,
 }
 
 impl Group {
@@ -68,15 +90,23 @@ impl Group {
     pub const fn title(self) -> &'static str {
         match self {
             Group::Processes => "Processes",
+            Group::Applications => "Applications",
+            Group::Recycling => "Recycling",
             Group::Listeners => "Listeners",
             Group::Http => "HTTP",
+            Group::Routing => "Routing",
             Group::StaticFiles => "Static files",
             Group::ReloadAndStop => "Reload and stop",
             Group::FilesAndDirectories => "Files and directories",
             Group::Privileges => "Privileges",
+            Group::Hooks => "Hooks",
             Group::Logging => "Logging",
             Group::ProcessTitles => "Process titles",
+            Group::Monitoring => "Monitoring",
+            Group::Services => "Services",
+            Group::Emperor => "Emperor",
             Group::Commands => "Commands",
+            Group::Configuration => "Configuration",
         }
     }
 }
@@ -92,6 +122,85 @@ pub enum Status {
     NotYet(&'static str),
 }
 
+/// What a configuration lacks without an option that does not work: to serve all the same would look
+/// like success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Essential {
+    /// It says what to serve, or in which confinement: the server does not start.
+    Application,
+    /// It says where to serve: the server does not start unless another option does.
+    Listener,
+}
+
+/// The form of a value that is checked but not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// On or off.
+    Flag,
+    /// A whole number.
+    Int,
+    /// A whole number, which may be negative.
+    Signed,
+    /// Megabytes; the number may have a fraction.
+    Megabytes,
+    /// Bytes, with an optional unit.
+    Size,
+    /// Seconds, with an optional unit.
+    Seconds,
+    /// Octal permission bits.
+    Mode,
+    /// Text that may be empty.
+    Text,
+    /// Text that may not.
+    Name,
+    /// `NAME=VALUE`
+    Pair,
+    /// A file or directory.
+    Path,
+    /// A listen address.
+    Address,
+}
+
+impl Shape {
+    const fn placeholder(self) -> &'static str {
+        match self {
+            Shape::Flag => "BOOL",
+            Shape::Int | Shape::Signed => "N",
+            Shape::Megabytes => "MEGABYTES",
+            Shape::Size => "BYTES",
+            Shape::Seconds => "SECONDS",
+            Shape::Mode => "MODE",
+            Shape::Text | Shape::Name => "TEXT",
+            Shape::Pair => "NAME=VALUE",
+            Shape::Path => "PATH",
+            Shape::Address => "ADDRESS",
+        }
+    }
+
+    /// Reads a value as an option of this shape would.
+    fn check(self, text: &str) -> Result<(), ValueError> {
+        match self {
+            Shape::Flag => value::flag(text).map(drop),
+            Shape::Int => value::int(text, 0, u64::MAX).map(drop),
+            Shape::Signed => value::int(text.strip_prefix('-').unwrap_or(text), 0, u64::MAX).map(drop),
+            Shape::Megabytes => {
+                let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+                value::int(whole, 0, u64::MAX).and(value::int(fraction, 0, u64::MAX)).map(drop)
+            }
+            Shape::Size => value::size(text, 0, u64::MAX).map(drop),
+            Shape::Seconds => value::duration(text, Duration::ZERO).map(drop),
+            Shape::Mode => value::mode(text).map(drop),
+            Shape::Pair if !text.contains('=') => Err(ValueError::refused("has no `=`; write NAME=VALUE")),
+            Shape::Address => ListenAddr::parse(text).map(drop).map_err(not_an_address),
+            Shape::Text | Shape::Name | Shape::Pair | Shape::Path => Ok(()),
+        }
+    }
+}
+
+fn not_an_address(reason: String) -> ValueError {
+    ValueError::refused(format!("is not an address: {reason}"))
+}
+
 /// What acts and exits instead of serving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandKind {
@@ -101,6 +210,14 @@ pub enum CommandKind {
     Stop,
     /// Tell whether a server runs.
     Status,
+    /// Look for everything that is wrong with the configuration.
+    CheckConfig,
+    /// Print the configuration in force.
+    ShowConfig,
+    /// Print the man page.
+    Man,
+    /// Print completions for a shell.
+    Completions,
     /// Print the version.
     Version,
     /// Print the options.
@@ -112,7 +229,12 @@ impl CommandKind {
     pub const fn takes_pidfile(self) -> bool {
         match self {
             CommandKind::Reload | CommandKind::Stop | CommandKind::Status => true,
-            CommandKind::Version | CommandKind::Help => false,
+            CommandKind::CheckConfig
+            | CommandKind::ShowConfig
+            | CommandKind::Man
+            | CommandKind::Completions
+            | CommandKind::Version
+            | CommandKind::Help => false,
         }
     }
 }
@@ -176,8 +298,12 @@ pub enum Kind {
     LogFile(fn(&mut Config, PathBuf)),
     /// A listen address.
     Address(fn(&mut Config, ListenSpec)),
+    /// A value that is checked and not used.
+    Unused(Shape),
     /// Acts and exits; no part of the configuration.
     Command(CommandKind),
+    /// Steers how the configuration is read; no part of it afterwards.
+    Directive(Directive),
 }
 
 impl OptionSpec {
@@ -188,7 +314,11 @@ impl OptionSpec {
 
     /// True when the option may be named without a value.
     pub const fn value_is_optional(&self) -> bool {
-        self.bare.is_some() || matches!(self.kind, Kind::Flag(_) | Kind::FlagOff(_))
+        match self.kind {
+            Kind::Flag(_) | Kind::FlagOff(_) | Kind::Unused(Shape::Flag) => true,
+            Kind::Directive(directive) => directive.is_bare(),
+            _ => self.bare.is_some(),
+        }
     }
 
     /// Placeholder for the value in help texts.
@@ -208,7 +338,9 @@ impl OptionSpec {
             Kind::Path(_) => "PATH",
             Kind::LogFile(_) => "FILE",
             Kind::Address(_) => "ADDRESS",
+            Kind::Unused(shape) => shape.placeholder(),
             Kind::Command(_) => "PIDFILE",
+            Kind::Directive(directive) => directive.metavar(),
         }
     }
 
@@ -236,11 +368,20 @@ impl OptionSpec {
             Kind::Parsed(set) => set(config, text)?,
             Kind::Path(set) => set(config, PathBuf::from(text)),
             Kind::LogFile(set) => set(config, value::log_file(text)?),
+            Kind::Unused(shape) => shape.check(text)?,
             Kind::Address(set) => {
+                ListenAddr::parse(text).map_err(not_an_address)?;
                 set(config, ListenSpec { address: text.to_owned(), origin: entry.origin.clone() });
             }
             Kind::Command(_) => {
                 return Err(ValueError::refused("is a command; it works on the command line only"));
+            }
+            // All that is left of the directives: names for other values to refer to.
+            Kind::Directive(Directive::Placeholder) => {}
+            Kind::Directive(_) => {
+                return Err(ValueError::refused(
+                    "is a directive; it must come before options are put together",
+                ));
             }
         }
         Ok(())
@@ -260,7 +401,15 @@ impl OptionSpec {
     }
 
     const fn accepts_empty(&self) -> bool {
-        matches!(self.kind, Kind::Flag(_) | Kind::FlagOff(_) | Kind::Str(_) | Kind::Command(_))
+        matches!(
+            self.kind,
+            Kind::Flag(_)
+                | Kind::FlagOff(_)
+                | Kind::Str(_)
+                | Kind::Unused(Shape::Flag | Shape::Text)
+                | Kind::Command(_)
+                | Kind::Directive(_)
+        )
     }
 }
 
@@ -279,8 +428,32 @@ pub(super) const fn row(group: Group, name: &'static str, kind: Kind, help: &'st
         implies_master: false,
         help,
         status: Status::Works,
+        essential: None,
+        siblings: &[],
         since: "0.1.0",
     }
+}
+
+/// A row for an option that needs nothing done; `reason` says why.
+pub(super) const fn accepted(
+    group: Group,
+    name: &'static str,
+    shape: Shape,
+    help: &'static str,
+    reason: &'static str,
+) -> OptionSpec {
+    row(group, name, Kind::Unused(shape), help).status(Status::AcceptedNoEffect(reason))
+}
+
+/// A row for an option that does not work yet; `hint` says what that means or what to do instead.
+pub(super) const fn not_yet(
+    group: Group,
+    name: &'static str,
+    shape: Shape,
+    help: &'static str,
+    hint: &'static str,
+) -> OptionSpec {
+    row(group, name, Kind::Unused(shape), help).status(Status::NotYet(hint))
 }
 
 impl OptionSpec {
@@ -314,5 +487,23 @@ impl OptionSpec {
 
     pub(super) const fn status(self, status: Status) -> Self {
         OptionSpec { status, ..self }
+    }
+
+    pub(super) const fn application(self) -> Self {
+        OptionSpec { essential: Some(Essential::Application), ..self }
+    }
+
+    pub(super) const fn listener(self) -> Self {
+        OptionSpec { essential: Some(Essential::Listener), ..self }
+    }
+
+    /// The same row for options of other names, which are no synonyms.
+    pub(super) const fn and(self, siblings: &'static [&'static str]) -> Self {
+        OptionSpec { siblings, ..self }
+    }
+
+    /// The row of one sibling.
+    pub(super) const fn sibling(self, name: &'static str) -> Self {
+        OptionSpec { name, short: None, aliases: &[], siblings: &[], ..self }
     }
 }

@@ -188,7 +188,9 @@ fn start_over(
     let strangers = fd::claim_left_open()?;
     let entries = match cli::parse(start.argv.iter().cloned()).map_err(|error| error.text)? {
         Invocation::Serve(entries) => entries,
-        Invocation::Command(_) | Invocation::Print(_) => return Err("the arguments start no server".into()),
+        Invocation::Command(_) | Invocation::Inspect(..) | Invocation::Print(_) => {
+            return Err("the arguments start no server".into());
+        }
     };
     let config = Config::build(entries)?;
     let log = config.logto.as_ref().or(config.daemonize.as_ref()).map(|path| start.cwd.join(path));

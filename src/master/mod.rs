@@ -1,6 +1,6 @@
 //! The master: one thread, one poll loop, no application code.
 //!
-//! [`state`] decides, [`perform`] carries out, this file waits. Signals, FIFO, touch files and the
+//! [`state`] decides, `perform` carries out, this file waits. Signals, FIFO, touch files and the
 //! control channels of the children become [`event::Event`]s; nothing here ever blocks or sleeps.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -370,10 +370,12 @@ impl Runner {
     }
 
     fn watch_fifo(&mut self) {
-        self.sources.retain(|_, it| !matches!(it, Source::Fifo | Source::FifoWatch));
+        self.sources.retain(|_, it| *it != Source::FifoWatch);
         self.holdings.fifos.watch = None;
+        let Some(raw) = self.holdings.fifos.active.as_ref().map(|fifo| fifo.fd().as_raw_fd()) else { return };
+        // It is watched already when it is the same one, with something else in its place.
+        self.unwatch(raw, Source::Fifo);
         let Some(fifo) = &self.holdings.fifos.active else { return };
-        let raw = fifo.fd().as_raw_fd();
         match FifoWatch::new(fifo.fd(), fifo.path()) {
             Ok(watch) => {
                 let raw = watch.as_fd().as_raw_fd();

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot::{BootRole, Envelope, c_string};
 use crate::channel::{WorkerChannel, ZygoteChannel};
 use crate::config::Entry;
+use crate::config::source::KEPT_TEXT;
 use crate::control::{Command, fifo::FifoState, pidfile::PidfileState, touch::Baseline};
 use crate::sys::{fd, process};
 
@@ -112,6 +113,7 @@ fn try_reexec(
     let (argv, env) = (holdings.start.argv_c(), holdings.start.env_c());
     // Marking instead of closing: a failing execve has lost nothing.
     fd::mark_all_cloexec()?;
+    fd::keep_memfds(KEPT_TEXT)?;
     let error = exec_keeping(&keep, holdings, || process::exec(&program, &argv, &env));
     for descriptor in &keep {
         fd::set_cloexec(*descriptor, true)?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boot::{BootRole, Envelope, c_string};
 use crate::channel::{self, Channel, FromZygote, ToZygote, ZygoteChannel};
+use crate::config::source::KEPT_TEXT;
 use crate::sys::process::{Fork, Pid, Signal};
 use crate::sys::{self, fd, process, signal};
 
@@ -26,6 +27,9 @@ pub struct ZygoteBoot {
     pub scoreboard: i32,
     /// Descriptors of the hand-over queue: to take from, to give to.
     pub handover: (i32, i32),
+    /// When the service was started, for the configuration's `%t`; 0 from older releases.
+    #[serde(default)]
+    pub started: u64,
 }
 
 /// Starts the zygote of `generation`.
@@ -40,6 +44,7 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
         control: theirs.as_raw_fd(),
         scoreboard: holdings.scoreboard.fd().as_raw_fd(),
         handover: (holdings.handover.0.as_raw_fd(), holdings.handover.1.as_raw_fd()),
+        started: holdings.started_at,
     };
     let states = holdings.listeners.iter().map(|listener| listener.state()).collect();
     let envelope = Envelope::write(BootRole::Zygote, states, &boot)?;
@@ -68,6 +73,7 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
 /// Leaves the child with the descriptors it may have, default signals, and no way to outlive the master.
 fn prepare_child(keep: &[BorrowedFd<'_>], master: Pid, cwd: &Path) -> io::Result<()> {
     fd::mark_all_cloexec()?;
+    fd::keep_memfds(KEPT_TEXT)?;
     for descriptor in keep {
         fd::set_cloexec(*descriptor, false)?;
     }
@@ -114,6 +120,7 @@ pub fn second_master(holdings: &Holdings) -> io::Result<Pid> {
 
 fn prepare_second(keep: &[BorrowedFd<'_>], cwd: &Path) -> io::Result<()> {
     fd::mark_all_cloexec()?;
+    fd::keep_memfds(KEPT_TEXT)?;
     for descriptor in keep {
         fd::set_cloexec(*descriptor, false)?;
     }

@@ -5,12 +5,12 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{info, warn};
 
 use crate::boot::StartContext;
-use crate::config::Config;
+use crate::config::context::Reading;
+use crate::config::{Config, source};
 use crate::control::fifo::MasterFifo;
 use crate::control::pidfile::Pidfile;
 use crate::control::touch::{Baseline, TouchFiles};
@@ -23,7 +23,7 @@ use crate::sys::cred::Identity;
 use crate::sys::fs::Removal;
 use crate::sys::process::{self, Fork};
 use crate::sys::title::Title;
-use crate::sys::{cred, fd, seqpacket};
+use crate::sys::{cred, fd, seqpacket, signal};
 
 use super::holdings::{Fifos, HeldPidfile, Holdings, pidfile_paths};
 
@@ -67,6 +67,8 @@ pub fn daemonize(config: &Config) -> Result<Verdict, StartError> {
     let (reader, writer) = fd::pipe().map_err(failed)?;
     if let Fork::Parent(_) = process::fork().map_err(failed)? {
         drop(writer);
+        // Whoever waits for the prompt may press Ctrl-C; the handlers are for the daemon.
+        signal::reset_all().map_err(failed)?;
         let mut word = [0; 1];
         let told = std::fs::File::from(reader).read(&mut word).unwrap_or(0);
         process::exit_now(i32::from(if told == 1 { word[0] } else { EXIT_ERROR }));
@@ -80,8 +82,11 @@ pub fn daemonize(config: &Config) -> Result<Verdict, StartError> {
         // As uWSGI and daemon(7) do; files of ours get explicit modes.
         cred::set_umask(0o022);
     }
-    let null = std::fs::File::open("/dev/null").map_err(failed)?;
-    fd::replace(null.as_fd(), 0).map_err(failed)?;
+    // A configuration that came from there is read again by every zygote.
+    if !source::stdin_in_use() {
+        let null = std::fs::File::open("/dev/null").map_err(failed)?;
+        fd::replace(null.as_fd(), 0).map_err(failed)?;
+    }
     Ok(Verdict(writer))
 }
 
@@ -123,7 +128,7 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
         log,
         title: Title::prepare(),
         reloads: 0,
-        started_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        started_at: Reading::first().started,
         config,
     })
 }

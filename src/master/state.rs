@@ -1,9 +1,9 @@
 //! The master as a pure state machine: events in, actions out, time as an argument.
 //!
 //! No fork, no clock, no file in here. Desired state (`desired` workers of `generation`) and actual
-//! state (`workers`, `zygotes`) are kept apart; [`Master::repair`] brings the second to the first
+//! state (`workers`, `zygotes`) are kept apart; `repair` brings the second to the first
 //! after every event. What follows from each kind of event stands in files of its own: zygotes,
-//! supervision of workers, [`super::reload`], roll (replacement within a generation), stop.
+//! supervision of workers, reload, roll (replacement within a generation), stop.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

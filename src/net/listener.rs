@@ -104,7 +104,7 @@ impl Listener {
             ListenAddr::Tcp(socket_address) => bind_tcp(*socket_address, options)?,
             ListenAddr::Host { host, port } => bind_host(address, host, *port, options)?,
             ListenAddr::Unix(path) => bind_unix(path, options)?,
-            ListenAddr::Abstract(name) => bind_abstract(name, &addr, options)?,
+            ListenAddr::Abstract(name) => listen_abstract(name, &addr, options)?,
             ListenAddr::Fd(raw) => inherit(*raw).map_err(|error| BindError::Inherited {
                 address: addr.to_string(),
                 reason: error.to_string(),
@@ -246,16 +246,22 @@ fn bind_unix(path: &Path, options: &BindOptions) -> Result<Bound, BindError> {
     Ok((fd, owned.path.display().to_string(), Some(owned)))
 }
 
-fn bind_abstract(name: &[u8], addr: &ListenAddr, options: &BindOptions) -> Result<Bound, BindError> {
+fn listen_abstract(name: &[u8], addr: &ListenAddr, options: &BindOptions) -> Result<Bound, BindError> {
     let listen = || {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&abstract_address(name)?)?;
+        let socket = bind_abstract(name)?;
         socket.listen(backlog(options.backlog))?;
         Ok(socket)
     };
     let socket = listen().map_err(|source| BindError::system(addr, source))?;
     Ok((socket.into(), addr.to_string(), None))
+}
+
+/// A socket with an abstract name that does not listen yet.
+pub(super) fn bind_abstract(name: &[u8]) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&abstract_address(name)?)?;
+    Ok(socket)
 }
 
 /// An abstract name is a path that begins with NUL.

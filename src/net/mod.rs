@@ -7,6 +7,7 @@
 pub mod addr;
 pub mod error;
 pub mod listener;
+pub mod probe;
 pub mod set;
 mod unix_path;
 

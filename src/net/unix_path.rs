@@ -18,7 +18,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::addr::MAX_UNIX_NAME;
 use super::error::BindError;
 use super::listener::{BindOptions, OwnedPath};
-use crate::sys::fs::{FileId, rename_noreplace};
+use crate::sys::fs::{FileId, Right, may, rename_noreplace};
 use crate::sys::{cred, process};
 
 /// Temporary names tried, and rounds of finding the final name changed meanwhile.
@@ -50,6 +50,14 @@ pub(super) fn bind(path: &Path, options: &BindOptions) -> Result<(OwnedFd, Owned
         occupant = inspect(path)?;
     }
     Err(failed(io::Error::other("the path changes all the time")))
+}
+
+/// Whether [`bind`] would find the name free and its directory writable. Makes nothing.
+pub(super) fn probe(path: &Path) -> Result<(), BindError> {
+    inspect(path)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    may(directory, &[Right::Write, Right::Execute])
+        .map_err(|source| BindError::system(path.display(), source))
 }
 
 /// What has the name at present, if it does not forbid taking it.

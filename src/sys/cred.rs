@@ -154,6 +154,26 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
+/// The user that started this process.
+pub fn real_uid() -> Uid {
+    nix::unistd::getuid()
+}
+
+/// The group of the user that started this process.
+pub fn real_gid() -> Gid {
+    nix::unistd::getgid()
+}
+
+/// The name of a user, if it has one.
+pub fn user_name(uid: Uid) -> Option<String> {
+    nix::unistd::User::from_uid(uid).ok().flatten().map(|user| user.name)
+}
+
+/// The name of a group, if it has one.
+pub fn group_name(gid: Gid) -> Option<String> {
+    nix::unistd::Group::from_gid(gid).ok().flatten().map(|group| group.name)
+}
+
 /// The effective user id: the owner of what this process creates.
 pub fn effective_uid() -> Uid {
     Uid::effective()

@@ -131,6 +131,21 @@ pub fn memfd_name(fd: RawFd) -> Option<String> {
     Some(name.strip_suffix(" (deleted)").unwrap_or(name).to_owned())
 }
 
+/// Lets the next image have the memory files of this name, under the numbers they have.
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn keep_memfds(name: &str) -> io::Result<()> {
+    for raw in open_fds()? {
+        if memfd_name(raw).as_deref() == Some(name) {
+            // SAFETY: it was open a moment ago and only its flag is changed; were it closed
+            // meanwhile, the call would answer EBADF.
+            set_cloexec(unsafe { BorrowedFd::borrow_raw(raw) }, false)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes number `target` a copy of `source` that survives `execve`, closing what it was.
 ///
 /// Meant for standard input, output and error: a number owned by an [`OwnedFd`] of this

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use nix::sys::stat::Mode;
+use nix::unistd::AccessFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{cvt, fd};
@@ -123,6 +124,33 @@ pub fn make_fifo(path: &Path, mode: u32) -> io::Result<()> {
     Ok(nix::unistd::mkfifo(path, Mode::from_bits_truncate(mode))?)
 }
 
+/// Whether this process, with its effective user and groups, may do with a path all that is asked.
+///
+/// Only good for telling somebody: what is true now may not be when the file is opened.
+///
+/// # Errors
+/// Those of `access(2)`: the path is not there, or one of the rights is missing.
+pub fn may(path: &Path, rights: &[Right]) -> io::Result<()> {
+    let flag = |right: &Right| match right {
+        Right::Read => AccessFlags::R_OK,
+        Right::Write => AccessFlags::W_OK,
+        Right::Execute => AccessFlags::X_OK,
+    };
+    let mode = rights.iter().map(flag).fold(AccessFlags::F_OK, |all, one| all | one);
+    Ok(nix::unistd::faccessat(nix::fcntl::AT_FDCWD, path, mode, nix::fcntl::AtFlags::AT_EACCESS)?)
+}
+
+/// What [`may`] asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// Read a file, list a directory.
+    Read,
+    /// Write a file, create in a directory.
+    Write,
+    /// Execute a file, enter a directory.
+    Execute,
+}
+
 fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
@@ -157,5 +185,16 @@ mod tests {
         rename_noreplace(&a, &b).unwrap();
         assert_eq!(fs::read_to_string(&b).unwrap(), "a");
         assert!(!a.exists());
+    }
+
+    #[test]
+    fn rights_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        may(directory.path(), &[Right::Read, Right::Write, Right::Execute]).unwrap();
+        let path = directory.path().join("file");
+        assert_eq!(may(&path, &[]).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(&path, "").unwrap();
+        let denied = may(&path, &[Right::Execute]).unwrap_err();
+        assert_eq!(denied.kind(), io::ErrorKind::PermissionDenied);
     }
 }

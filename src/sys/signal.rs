@@ -8,7 +8,7 @@ use std::{fmt, io, mem, ptr};
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 pub use nix::sys::signal::Signal;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow};
 use signal_hook_mio::v1_0::Signals;
 
 use super::cvt;
@@ -100,7 +100,8 @@ pub fn pending(signal: Signal) -> bool {
 
 /// Signals as an event source: the handler only writes to a pipe that the loop watches.
 pub struct SignalSource {
-    signals: Signals,
+    /// `None` only while it is dropped.
+    signals: Option<Signals>,
 }
 
 impl SignalSource {
@@ -114,14 +115,32 @@ impl SignalSource {
             let text = format!("signal {signal} cannot be waited for");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let source = SignalSource { signals: Signals::new(&numbers)? };
+        let source = SignalSource { signals: Some(Signals::new(&numbers)?) };
         numbers.into_iter().try_for_each(ensure_caught)?;
         Ok(source)
     }
 
     /// The signals that arrived since the last call, each once however often it came.
     pub fn pending(&mut self) -> impl Iterator<Item = Signal> {
-        self.signals.pending().filter_map(|number| Signal::try_from(number).ok())
+        self.signals().pending().filter_map(|number| Signal::try_from(number).ok())
+    }
+
+    fn signals(&mut self) -> &mut Signals {
+        self.signals.as_mut().expect("invariant: there until it is dropped")
+    }
+}
+
+impl Drop for SignalSource {
+    /// Signals wait while the handlers are taken down. signal-hook closes the end of its pipe that is
+    /// read before that: a signal in between would write to a broken pipe, which raises `SIGPIPE`,
+    /// whose handler writes to it again, for ever.
+    fn drop(&mut self) {
+        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        drop(self.signals.take());
+        if let Ok(mask) = mask {
+            // Cannot fail: it was the mask a moment ago.
+            let _ = mask.thread_set_mask();
+        }
     }
 }
 
@@ -133,15 +152,15 @@ impl fmt::Debug for SignalSource {
 
 impl Source for SignalSource {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.signals.register(registry, token, interests)
+        self.signals().register(registry, token, interests)
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
-        self.signals.reregister(registry, token, interests)
+        self.signals().reregister(registry, token, interests)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.signals.deregister(registry)
+        self.signals().deregister(registry)
     }
 }
 
@@ -216,6 +235,24 @@ mod tests {
             poll.poll(&mut events, Some(std::time::Duration::from_secs(10))).unwrap();
             assert_eq!(events.iter().next().unwrap().token(), Token(7));
             assert_eq!(source.pending().collect::<Vec<_>>(), [Signal::SIGHUP]);
+        });
+    }
+
+    #[test]
+    fn signals_that_arrive_while_a_source_is_dropped_do_no_harm() {
+        alone("sys::signal::tests::signals_that_arrive_while_a_source_is_dropped_do_no_harm", || {
+            // In a child: it has one thread, as a master has.
+            in_child(|| {
+                let signals = crate::control::MASTER_SIGNALS;
+                shrug_off(signals).unwrap();
+                let target = this();
+                let sender = spawn_child(move || while kill(target, Signal::SIGCHLD).is_ok() {});
+                for _ in 0..500 {
+                    drop(SignalSource::new(signals).unwrap());
+                }
+                kill(sender, Signal::SIGKILL).unwrap();
+                wait(sender).unwrap();
+            });
         });
     }
 

@@ -149,9 +149,11 @@ impl Acceptor {
         };
         if Share::of(&self.scoreboard, self.cell).far_above_mean() {
             tokio::time::sleep(DEFERENCE).await;
-            if self.door.mode() != Mode::Open {
-                return;
-            }
+        }
+        // Meanwhile a connection taken earlier may have sent its request, or the door was closed. The
+        // readiness stays known until accept(2) finds nothing.
+        if self.door.mode() != Mode::Open || (self.bounded && !self.slots.free()) {
+            return;
         }
         match self.accept(ready) {
             Ok(Some(accepted)) => {

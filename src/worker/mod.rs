@@ -2,7 +2,7 @@
 //!
 //! One thread, one tokio runtime, no locks. [`accept`] takes connections, [`connection`] is one of
 //! them, [`connections`] all of them with their time limits, [`handover`] how they go to another
-//! worker, [`mod@control`] what the master says and hears.
+//! worker, `control` what the master says and hears.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,11 +1,13 @@
 //! Going to the background: the shell gets its prompt back, and the verdict.
 
+use std::os::unix::process::ExitStatusExt;
+
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getsid};
 use serde_json::json;
 
 use crate::support::daemon::{Daemon, wait_for_text};
-use crate::support::processes::descriptors;
+use crate::support::processes::{self, descriptors};
 use crate::support::{LIMIT, Server, eventually, get};
 
 /// What the daemon's processes have open as their standard streams.
@@ -111,4 +113,20 @@ fn a_daemons_umask_is_cleared_only_if_none_was_asked_for() {
         let _daemon = Daemon::of(&shell, "pid");
         assert_eq!(crate::support::server::mode(&shell.path("app.sock")), expected, "{umask:?}");
     }
+}
+
+#[test]
+fn control_c_ends_the_wait_for_a_daemon_but_not_the_daemon() {
+    let slow = json!({ "load_ms": 500 });
+    let mut shell = Server::app().args(["--daemonize2=log", "--pidfile=pid"]).settings(slow).spawn();
+    eventually("the daemon is there", LIMIT, || std::fs::read_to_string(shell.path("pid")).ok());
+    let daemon = Daemon::of(&shell, "pid");
+    let waits = || (!processes::catches(shell.pid(), Signal::SIGINT)).then_some(());
+    eventually("the shell's process only waits", LIMIT, waits);
+    shell.signal(Signal::SIGINT);
+    // The daemon holds the log for as long as it starts.
+    assert_eq!(shell.wait_exit(LIMIT).signal(), Some(Signal::SIGINT as i32));
+    assert_eq!(get(shell.target(), "/").text(), "hello v1\n");
+    daemon.signal(Signal::SIGINT);
+    daemon.wait_exit();
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{LIMIT, Load, LoadSpec, Server, eventually};
+use crate::support::{Load, LoadSpec, Server};
 
 fn start() -> Server {
     Server::app().args(["--master", "--processes=2", "--threads=8"]).with_fifo().start()
@@ -112,7 +112,8 @@ fn a_file_in_the_place_of_the_fifo_is_left_alone_until_it_is_gone() {
     server.wait_reloaded(2);
     assert_eq!(fs::read_to_string(server.path("fifo")).unwrap(), "precious\n");
     fs::remove_file(server.path("fifo")).unwrap();
-    eventually("the FIFO is back", LIMIT, || is_fifo(&server.path("fifo")).then_some(()));
+    server.wait_for_log("was removed by somebody: made anew");
+    assert!(is_fifo(&server.path("fifo")));
     server.fifo("r");
     server.wait_reloaded(3);
 }
@@ -124,7 +125,8 @@ fn a_file_in_the_place_of_the_fifo_may_go_without_a_reload() {
     fs::rename(server.path("file"), server.path("fifo")).unwrap();
     server.wait_for_log("something that is not a FIFO is in the way");
     fs::remove_file(server.path("fifo")).unwrap();
-    eventually("the FIFO is back", LIMIT, || is_fifo(&server.path("fifo")).then_some(()));
+    server.wait_for_log("was removed by somebody: made anew");
+    assert!(is_fifo(&server.path("fifo")));
     server.fifo("r");
     server.wait_reloaded(2);
 }

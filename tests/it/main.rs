@@ -5,6 +5,7 @@ mod support;
 mod bed;
 mod broken_reload;
 mod command_line;
+mod config_files;
 mod daemonize;
 mod descriptors;
 mod environment;

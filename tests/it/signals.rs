@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::{Failure, LIMIT, Load, LoadSpec, Server, eventually};
+use crate::support::{Failure, LIMIT, Load, LoadSpec, Server, eventually, processes};
 
 fn start() -> Server {
     Server::app().args(["--master", "--processes=2"]).start()
@@ -143,13 +143,9 @@ fn no_signal_is_fatal_in_the_first_moments() {
     // the first line of the log. Before the server has begun at all the kernel's meaning holds.
     for _ in 0..20 {
         let mut server = Server::app().arg("--master").spawn();
-        eventually("the program runs", LIMIT, || {
-            let caught = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).ok()?;
-            let mask = caught.lines().find_map(|line| line.strip_prefix("SigCgt:"))?.trim();
-            let mask = u64::from_str_radix(mask, 16).ok()?;
-            // The last one that is caught.
-            (mask & (1 << (Signal::SIGCHLD as u64 - 1)) != 0).then_some(())
-        });
+        // SIGCHLD is the last one that is caught.
+        let caught = || processes::catches(server.pid(), Signal::SIGCHLD).then_some(());
+        eventually("the program catches signals", LIMIT, caught);
         for signal in [Signal::SIGALRM, Signal::SIGUSR2, Signal::SIGPIPE, Signal::SIGINT] {
             server.signal(signal);
         }

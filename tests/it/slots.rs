@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::support::server::Builder;
-use crate::support::{Client, Connection, LIMIT, Server, eventually};
+use crate::support::{Client, Connection, LIMIT, Server, eventually, processes};
 
 /// One worker with one slot.
 fn narrow() -> Builder {
@@ -140,7 +140,7 @@ fn a_worker_that_is_busy_leaves_new_connections_to_the_others() {
     slow.send(b"GET /sleep?ms=3000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     eventually("the slow request is taken", LIMIT, || (figures_without_pidfile(&server) == 1).then_some(()));
     let begin = Instant::now();
-    for _ in 0..40 {
+    for _ in 0..60 {
         assert_eq!(server.get("/").text(), "hello v1\n");
     }
     assert!(begin.elapsed() < Duration::from_millis(2500), "delayed: {:?}", begin.elapsed());
@@ -219,4 +219,28 @@ fn each_worker_takes_its_part_of_single_requests() {
         (served.values().sum::<usize>() == 20).then_some(())
     });
     assert!(served.len() == 2 && served.values().all(|&count| count >= 5), "{served:?}");
+}
+
+/// Sockets that each worker holds: one more when it has accepted a connection.
+fn sockets(server: &Server) -> Vec<usize> {
+    let count = |pid| processes::descriptor_kinds(pid).get("socket").copied().unwrap_or_default();
+    server.workers().iter().map(|worker| count(worker.pid)).collect()
+}
+
+#[test]
+fn a_request_that_comes_late_on_its_connection_fills_the_slot_all_the_same() {
+    let server = Server::app().args(["--master", "--processes=2"]).start();
+    // Both workers hear of each connection, and either may be faster: once is no proof.
+    for _ in 0..60 {
+        let before = sockets(&server);
+        let mut silent = server.connect();
+        // It is accepted while the slot is free, and only then the request comes.
+        eventually("a worker has accepted it", LIMIT, || (sockets(&server) != before).then_some(()));
+        silent.send(b"GET /stream?chunks=3000&ms=10 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let head = silent.receive_begin().unwrap();
+        let answer = server.get("/pid");
+        assert_ne!(answer.header("x-pid"), head.header("x-pid"), "the full worker took another connection");
+        drop(silent);
+        eventually("both are gone", LIMIT, || (sockets(&server) == before).then_some(()));
+    }
 }

@@ -17,6 +17,14 @@ fn endless(server: &Server) -> Connection {
     connection
 }
 
+/// A request that computes for longer than any test: its worker hears nothing more.
+fn stuck(server: &Server) -> Connection {
+    let mut connection = server.connect();
+    connection.send(b"GET /spin?ms=60000 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    server.wait_begun("/spin?ms=60000");
+    connection
+}
+
 #[test]
 fn every_graceful_stop_finishes_what_is_in_flight() {
     let plain: &[Signal] = &[Signal::SIGINT, Signal::SIGQUIT];
@@ -52,8 +60,7 @@ fn a_second_stop_cuts_what_the_first_waits_for() {
 #[test]
 fn a_worker_stuck_in_a_request_is_killed_by_a_second_stop() {
     let mut server = builder().start();
-    let mut stuck = server.connect();
-    stuck.send(b"GET /spin?ms=60000 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let _stuck = stuck(&server);
     server.signal(Signal::SIGINT);
     server.wait_for_log("graceful shutdown triggered");
     server.signal(Signal::SIGINT);
@@ -71,9 +78,8 @@ fn mercy_ends() {
 #[test]
 fn mercy_ends_in_a_reload_too() {
     let server = builder().arg("--worker-reload-mercy=1s").start();
-    let mut stuck = server.connect();
-    stuck.send(b"GET /spin?ms=60000 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     let mut slow = endless(&server);
+    let _stuck = stuck(&server);
     let old = server.workers();
     server.reload();
     server.wait_workers("the old ones are gone", |all| all.iter().all(|worker| !old.contains(worker)));

@@ -377,6 +377,17 @@ impl Server {
         workers
     }
 
+    /// Waits until a worker has begun a GET of this path, as the master knows it.
+    pub fn wait_begun(&self, path: &str) {
+        let text = format!(" with GET {path}");
+        eventually(&format!("a worker is busy{text}"), LIMIT, || {
+            let mark = self.log.mark();
+            self.signal(Signal::SIGUSR2);
+            self.wait_for_log_after(mark, &format!("master {} generation ", self.pid()));
+            self.log.lines().iter().any(|line| line.ends_with(&text)).then_some(())
+        });
+    }
+
     /// Waits until the running workers satisfy `check`.
     pub fn wait_workers(&self, what: &str, check: impl Fn(&[Worker]) -> bool) -> Vec<Worker> {
         eventually(what, LIMIT, || Some(self.workers()).filter(|workers| check(workers)))

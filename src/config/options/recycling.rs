@@ -1,0 +1,349 @@
+//! When workers are replaced, added or sent home.
+
+use crate::config::schema::Group::Recycling;
+use crate::config::schema::{OptionSpec, Shape, not_yet};
+
+pub(super) const ROWS: &[OptionSpec] = &[
+    not_yet(
+        Recycling,
+        "harakiri",
+        Shape::Seconds,
+        "Time limit of a request; a worker that exceeds it is killed.",
+        "requests are not limited in time",
+    )
+    .short('t')
+    .default("0"),
+    not_yet(
+        Recycling,
+        "harakiri-verbose",
+        Shape::Flag,
+        "Log where a request was when its time ran out.",
+        "requests are not limited in time",
+    ),
+    not_yet(
+        Recycling,
+        "harakiri-graceful-timeout",
+        Shape::Seconds,
+        "Time between asking and killing.",
+        "requests are not limited in time",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "harakiri-graceful-signal",
+        Shape::Int,
+        "Signal that asks.",
+        "requests are not limited in time",
+    )
+    .default("15"),
+    not_yet(
+        Recycling,
+        "harakiri-queue-threshold",
+        Shape::Int,
+        "Keep the time limit only while fewer connections wait than this.",
+        "requests are not limited in time",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "harakiri-no-arh",
+        Shape::Flag,
+        "No time limit for handlers that run after the request.",
+        "requests are not limited in time",
+    ),
+    not_yet(
+        Recycling,
+        "max-requests",
+        Shape::Int,
+        "Replace a worker after this many requests.",
+        "workers are not replaced by count; reload through the FIFO (c) from a timer",
+    )
+    .short('R')
+    .default("0"),
+    not_yet(
+        Recycling,
+        "max-requests-delta",
+        Shape::Int,
+        "Requests by which the workers differ.",
+        "workers are not replaced by count",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "max-worker-lifetime",
+        Shape::Seconds,
+        "Replace a worker after this time.",
+        "workers are not replaced by age; reload through the FIFO (c) from a timer",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "max-worker-lifetime-delta",
+        Shape::Seconds,
+        "Time by which the workers differ.",
+        "workers are not replaced by age",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "min-worker-lifetime",
+        Shape::Seconds,
+        "Never replace a worker younger than this.",
+        "a worker that dies early is replaced with a growing delay",
+    ),
+    not_yet(
+        Recycling,
+        "reload-on-rss",
+        Shape::Megabytes,
+        "Replace a worker that uses this much memory.",
+        "memory is not watched; limit it with MemoryMax of systemd",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "reload-on-as",
+        Shape::Megabytes,
+        "Replace a worker with this much address space.",
+        "memory is not watched; limit it with MemoryMax of systemd",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "reload-on-uss",
+        Shape::Megabytes,
+        "Replace a worker with this much memory of its own.",
+        "memory is not watched; limit it with MemoryMax of systemd",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "reload-on-pss",
+        Shape::Megabytes,
+        "Replace a worker with this share of memory.",
+        "memory is not watched; limit it with MemoryMax of systemd",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "evil-reload-on-rss",
+        Shape::Megabytes,
+        "Kill a worker that uses this much memory.",
+        "memory is not watched; limit it with MemoryMax of systemd",
+    )
+    .default("0")
+    .implies_master(),
+    not_yet(
+        Recycling,
+        "evil-reload-on-as",
+        Shape::Megabytes,
+        "Kill a worker with this much address space.",
+        "memory is not watched; limit it with MemoryMax of systemd",
+    )
+    .default("0")
+    .implies_master(),
+    not_yet(
+        Recycling,
+        "mem-collector-freq",
+        Shape::Seconds,
+        "How often memory is looked at.",
+        "memory is not watched",
+    ),
+    not_yet(
+        Recycling,
+        "limit-as",
+        Shape::Megabytes,
+        "Address space of a process.",
+        "use LimitAS of systemd, or ulimit -v",
+    ),
+    not_yet(
+        Recycling,
+        "limit-nproc",
+        Shape::Int,
+        "Processes of the user.",
+        "use LimitNPROC of systemd, or ulimit -u",
+    ),
+    not_yet(
+        Recycling,
+        "max-fd",
+        Shape::Int,
+        "Open files of a process.",
+        "use LimitNOFILE of systemd, or ulimit -n",
+    ),
+    not_yet(
+        Recycling,
+        "reload-on-exception",
+        Shape::Flag,
+        "Replace a worker whose request ended in an exception.",
+        "workers go on after an exception",
+    ),
+    not_yet(
+        Recycling,
+        "reload-on-exception-type",
+        Shape::Name,
+        "The same for a type of exception.",
+        "workers go on after an exception",
+    )
+    .repeatable(),
+    not_yet(
+        Recycling,
+        "reload-on-exception-value",
+        Shape::Name,
+        "The same for the text of an exception.",
+        "workers go on after an exception",
+    )
+    .repeatable(),
+    not_yet(
+        Recycling,
+        "reload-on-exception-repr",
+        Shape::Name,
+        "The same for both.",
+        "workers go on after an exception",
+    )
+    .repeatable(),
+    not_yet(
+        Recycling,
+        "cheaper",
+        Shape::Int,
+        "Fewest workers while there is little to do.",
+        "all processes run all the time",
+    )
+    .default("0")
+    .implies_master(),
+    not_yet(
+        Recycling,
+        "cheaper-initial",
+        Shape::Int,
+        "Workers at the start.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-step",
+        Shape::Int,
+        "Workers started at a time.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-overload",
+        Shape::Seconds,
+        "How often the number of workers is considered.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-idle",
+        Shape::Seconds,
+        "How long a worker must have nothing to do.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-algo",
+        Shape::Name,
+        "How the number of workers is decided.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-busyness-max",
+        Shape::Int,
+        "Share of time, in percent, above which workers are added.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-busyness-min",
+        Shape::Int,
+        "Share of time below which workers are removed.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-busyness-multiplier",
+        Shape::Int,
+        "Rounds before a worker is removed.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-busyness-penalty",
+        Shape::Int,
+        "Rounds more after a removal that was too early.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-busyness-verbose",
+        Shape::Flag,
+        "Log the decisions.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-busyness-backlog-alert",
+        Shape::Int,
+        "Waiting connections at which workers are added.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-busyness-backlog-multiplier",
+        Shape::Int,
+        "Waiting connections per worker added.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-busyness-backlog-step",
+        Shape::Int,
+        "Workers added then.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-busyness-backlog-nonzero",
+        Shape::Seconds,
+        "How long connections may wait before workers are added.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "cheaper-rss-limit-soft",
+        Shape::Int,
+        "Memory, in bytes, above which no worker is added.",
+        "all processes run all the time",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "cheaper-rss-limit-hard",
+        Shape::Int,
+        "Memory, in bytes, above which workers are removed.",
+        "all processes run all the time",
+    )
+    .default("0"),
+    not_yet(
+        Recycling,
+        "cheap",
+        Shape::Flag,
+        "Start workers with the first request.",
+        "all processes run all the time",
+    ),
+    not_yet(
+        Recycling,
+        "idle",
+        Shape::Seconds,
+        "Send the workers home after this time without requests.",
+        "all processes run all the time",
+    )
+    .default("0"),
+    not_yet(Recycling, "die-on-idle", Shape::Flag, "Stop after that time.", "all processes run all the time"),
+    not_yet(
+        Recycling,
+        "die-on-no-workers",
+        Shape::Flag,
+        "Stop when the last worker died.",
+        "dead workers are replaced",
+    ),
+];

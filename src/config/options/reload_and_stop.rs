@@ -1,0 +1,193 @@
+//! The roads to a new generation and to the end.
+
+use std::time::Duration;
+
+use crate::config::schema::Group::ReloadAndStop;
+use crate::config::schema::{Kind, OptionSpec, Shape, Status, accepted, not_yet, row};
+
+pub(super) const ROWS: &[OptionSpec] = &[
+    row(
+        ReloadAndStop,
+        "worker-reload-mercy",
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.worker_reload_mercy = time },
+        "How long a worker may take to finish its requests before it is killed.",
+    )
+    .default("60"),
+    row(
+        ReloadAndStop,
+        "reload-mercy",
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.reload_mercy = time },
+        "How long processes other than workers may take to leave.",
+    )
+    .default("3")
+    .status(Status::AcceptedNoEffect("there are no such processes; workers have worker-reload-mercy")),
+    row(
+        ReloadAndStop,
+        "touch-reload",
+        Kind::Path(|c, path| c.touch_reload.push(path)),
+        "Reload when this file is touched.",
+    )
+    .repeatable()
+    .implies_master(),
+    row(
+        ReloadAndStop,
+        "die-on-term",
+        Kind::Flag(|c, on| c.die_on_term = on),
+        "Stop on SIGTERM and reload brutally on SIGQUIT; without it, the other way round.",
+    ),
+    row(
+        ReloadAndStop,
+        "vacuum",
+        Kind::Flag(|c, on| c.vacuum = on),
+        "Remove Unix sockets, FIFOs and pidfiles at exit.",
+    ),
+    row(
+        ReloadAndStop,
+        "binary-path",
+        Kind::Path(|c, path| c.binary_path = Some(path)),
+        "The program that a reload executes, in place of the one that was started.",
+    ),
+    row(
+        ReloadAndStop,
+        "release",
+        Kind::Str(|c, label| c.release = Some(label.to_owned())),
+        "Label of what is deployed, shown in process titles, status and the built-in page.",
+    )
+    .metavar("LABEL"),
+    not_yet(
+        ReloadAndStop,
+        "touch-chain-reload",
+        Shape::Path,
+        "Replace the workers one by one when this file is touched.",
+        "use touch-reload, or c through master-fifo",
+    )
+    .repeatable()
+    .implies_master(),
+    not_yet(
+        ReloadAndStop,
+        "touch-workers-reload",
+        Shape::Path,
+        "Replace the workers when this file is touched.",
+        "use touch-reload, or w through master-fifo",
+    )
+    .repeatable()
+    .implies_master(),
+    not_yet(
+        ReloadAndStop,
+        "touch-mules-reload",
+        Shape::Path,
+        "Replace the mules when this file is touched.",
+        "there are no mules",
+    )
+    .repeatable()
+    .implies_master(),
+    not_yet(
+        ReloadAndStop,
+        "touch-spoolers-reload",
+        Shape::Path,
+        "Replace the spoolers when this file is touched.",
+        "there are no spoolers",
+    )
+    .repeatable()
+    .implies_master(),
+    not_yet(
+        ReloadAndStop,
+        "touch-exec",
+        Shape::Name,
+        "Run a command when a file is touched.",
+        "use a path unit of systemd",
+    )
+    .repeatable()
+    .implies_master(),
+    not_yet(
+        ReloadAndStop,
+        "touch-signal",
+        Shape::Name,
+        "Raise a uwsgi signal when a file is touched.",
+        "there are no uwsgi signals",
+    )
+    .repeatable()
+    .implies_master(),
+    not_yet(
+        ReloadAndStop,
+        "hook-touch",
+        Shape::Name,
+        "Run a hook when a file is touched.",
+        "use a path unit of systemd",
+    )
+    .repeatable()
+    .implies_master(),
+    not_yet(
+        ReloadAndStop,
+        "fs-reload",
+        Shape::Path,
+        "Reload when a file or directory changes.",
+        "use touch-reload",
+    )
+    .repeatable()
+    .implies_master(),
+    not_yet(
+        ReloadAndStop,
+        "fs-brutal-reload",
+        Shape::Path,
+        "The same, cutting requests.",
+        "use touch-reload",
+    )
+    .repeatable()
+    .implies_master(),
+    not_yet(
+        ReloadAndStop,
+        "fs-signal",
+        Shape::Name,
+        "Raise a uwsgi signal when a file changes.",
+        "there are no uwsgi signals",
+    )
+    .repeatable()
+    .implies_master(),
+    accepted(
+        ReloadAndStop,
+        "mule-reload-mercy",
+        Shape::Seconds,
+        "How long a mule may take to leave.",
+        "there are no mules",
+    )
+    .default("60"),
+    not_yet(
+        ReloadAndStop,
+        "exit-on-reload",
+        Shape::Flag,
+        "Exit instead of reloading.",
+        "a reload keeps the process; stop it to have it restarted",
+    ),
+    not_yet(
+        ReloadAndStop,
+        "fallback-config",
+        Shape::Path,
+        "Configuration to start with when this one fails.",
+        "a failed reload leaves the running server as it is",
+    ),
+    not_yet(
+        ReloadAndStop,
+        "skip-atexit",
+        Shape::Flag,
+        "Run no exit handlers of the application.",
+        "exit handlers are run",
+    )
+    .and(&["skip-atexit-teardown"]),
+    accepted(
+        ReloadAndStop,
+        "check-interval",
+        Shape::Seconds,
+        "How often the master looks around.",
+        "the master is woken by what happens",
+    )
+    .implies_master(),
+    accepted(
+        ReloadAndStop,
+        "forkbomb-delay",
+        Shape::Seconds,
+        "Delay before replacing workers that die at once.",
+        "the delay grows by itself",
+    )
+    .implies_master(),
+];

@@ -1,0 +1,96 @@
+//! Processes and shared memory beside the workers.
+
+use crate::config::schema::Group::Services;
+use crate::config::schema::{OptionSpec, Shape, not_yet};
+
+const DAEMON: &str = "it is not started; give it a systemd unit of its own";
+const MULE: &str = "there are no mules; run workers of a task queue as a service of their own";
+const SPOOLER: &str = "tasks are not worked off; run workers of a task queue as a service of their own";
+const CRON: &str = "it is never run; use cron or a timer of systemd";
+const SHARED: &str = "there is no shared memory for applications; use a service such as Redis or memcached";
+
+pub(super) const ROWS: &[OptionSpec] = &[
+    not_yet(Services, "attach-daemon", Shape::Name, "Run a program beside the server.", DAEMON)
+        .and(&["attach-control-daemon", "attach-daemon2", "legion-attach-daemon"])
+        .repeatable()
+        .implies_master(),
+    not_yet(
+        Services,
+        "smart-attach-daemon",
+        Shape::Name,
+        "The same, unless its pidfile says it runs.",
+        DAEMON,
+    )
+    .and(&["smart-attach-daemon2", "legion-smart-attach-daemon"])
+    .repeatable()
+    .implies_master(),
+    not_yet(Services, "mule", Shape::Text, "A process for work in the background.", MULE)
+        .bare("true")
+        .repeatable()
+        .implies_master(),
+    not_yet(Services, "mules", Shape::Int, "That many of them.", MULE).default("0").implies_master(),
+    not_yet(Services, "farm", Shape::Name, "A group of mules.", MULE).repeatable().implies_master(),
+    not_yet(Services, "mule-harakiri", Shape::Seconds, "Time limit of a mule's task.", MULE)
+        .default("0")
+        .implies_master(),
+    not_yet(Services, "mule-msg-size", Shape::Size, "Buffer for messages to mules.", MULE).implies_master(),
+    not_yet(Services, "spooler", Shape::Path, "Directory of tasks to work off.", SPOOLER)
+        .short('Q')
+        .and(&["spooler-external"])
+        .repeatable()
+        .implies_master(),
+    not_yet(Services, "spooler-processes", Shape::Int, "Processes that work them off.", SPOOLER)
+        .implies_master(),
+    not_yet(Services, "spooler-frequency", Shape::Seconds, "How often to look for tasks.", SPOOLER)
+        .aliases(&["spooler-freq"])
+        .implies_master(),
+    not_yet(Services, "spooler-chdir", Shape::Path, "Directory to work in.", SPOOLER).implies_master(),
+    not_yet(Services, "spooler-harakiri", Shape::Seconds, "Time limit of a task.", SPOOLER)
+        .default("0")
+        .implies_master(),
+    not_yet(Services, "spooler-max-tasks", Shape::Int, "Tasks before a spooler is replaced.", SPOOLER)
+        .default("0")
+        .implies_master(),
+    not_yet(Services, "spooler-ordered", Shape::Flag, "Take tasks in order.", SPOOLER).implies_master(),
+    not_yet(Services, "spooler-quiet", Shape::Flag, "Do not log tasks.", SPOOLER).implies_master(),
+    not_yet(Services, "cron", Shape::Name, "Run a command at given times.", CRON)
+        .metavar("MIN HOUR DAY MONTH WEEKDAY COMMAND")
+        .repeatable()
+        .implies_master(),
+    not_yet(Services, "cron2", Shape::Name, "The same, with options.", CRON).repeatable().implies_master(),
+    not_yet(Services, "unique-cron", Shape::Name, "The same, unless it still runs.", CRON)
+        .and(&["legion-cron", "unique-legion-cron"])
+        .repeatable()
+        .implies_master(),
+    not_yet(Services, "cron-harakiri", Shape::Seconds, "Time limit of the command.", CRON)
+        .default("0")
+        .implies_master(),
+    not_yet(
+        Services,
+        "timer",
+        Shape::Name,
+        "Raise a uwsgi signal again and again.",
+        "use a timer of systemd",
+    )
+    .and(&["timer2", "rbtimer", "signal-timer", "signal-rbtimer"])
+    .repeatable()
+    .implies_master(),
+    not_yet(Services, "cache2", Shape::Name, "A cache in shared memory.", SHARED)
+        .and(&["cache"])
+        .repeatable(),
+    not_yet(Services, "locks", Shape::Int, "Locks for the application.", SHARED).default("0"),
+    not_yet(Services, "queue", Shape::Int, "A queue in shared memory.", SHARED),
+    not_yet(Services, "sharedarea", Shape::Text, "Raw shared memory.", SHARED).short('A').repeatable(),
+    not_yet(Services, "legion", Shape::Name, "Elect a master among servers.", "use a cluster manager")
+        .and(&[
+            "legion-node",
+            "legion-mcast",
+            "legion-lord",
+            "legion-unlord",
+            "legion-setup",
+            "legion-death",
+            "legion-join",
+        ])
+        .repeatable()
+        .implies_master(),
+];

@@ -1,0 +1,167 @@
+//! Loads the application in a process that is thrown away, as the user and in the directory it would
+//! be loaded with, and looks at the files that user needs.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::checks::can_write;
+use super::problem::{Problem, Severity};
+use crate::app::AppFactory;
+use crate::boot::StartContext;
+use crate::config::{Config, Entry, value};
+use crate::sys::fs::{Right, may};
+use crate::sys::process::{self, Exit, Fork, Pid, Signal};
+use crate::sys::{self, cred, fd};
+
+/// Runs the trial; what it found, and what became of it if it did not end well.
+pub fn run(config: &Config, start: &StartContext, factory: AppFactory) -> Vec<Problem> {
+    match attempt(config, start, factory) {
+        Ok(problems) => problems,
+        Err(message) => {
+            vec![Problem {
+                severity: Severity::Error,
+                origin: "default".to_owned(),
+                option: None,
+                message: format!("the application cannot be tried: {message}"),
+            }]
+        }
+    }
+}
+
+fn attempt(config: &Config, start: &StartContext, factory: AppFactory) -> Result<Vec<Problem>, String> {
+    let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
+    let child = match process::fork().map_err(|error| error.to_string())? {
+        Fork::Parent(child) => child,
+        Fork::Child => {
+            drop(ours);
+            report(theirs, &probation(config, start, factory));
+            process::exit_now(0);
+        }
+    };
+    drop(theirs);
+    let told = listen(ours, config.boot_timeout);
+    let exit = end(child);
+    match told {
+        Err(error) if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
+            let limit = config.boot_timeout.as_secs_f32();
+            Err(format!("loading it takes longer than boot-timeout ({limit} s)"))
+        }
+        Err(error) => Err(error.to_string()),
+        // A process that told everything may be ended by us before it ends itself.
+        Ok(text) => serde_json::from_slice(&text).map_err(|_| match exit {
+            Ok(exit) => format!("the process that loads it ended with {exit}"),
+            Err(error) => error.to_string(),
+        }),
+    }
+}
+
+fn report(mut stream: UnixStream, problems: &[Problem]) {
+    let told = serde_json::to_vec(problems).map_err(io::Error::from).and_then(|text| stream.write_all(&text));
+    if told.is_err() {
+        process::exit_now(1);
+    }
+}
+
+/// Everything the child says until it ends; a descendant of it that lives on cannot keep us.
+fn listen(mut stream: UnixStream, patience: Duration) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + patience;
+    let mut text = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece) {
+            Ok(0) => return Ok(text),
+            Ok(count) => text.extend_from_slice(&piece[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn end(child: Pid) -> io::Result<Exit> {
+    // Dead already unless it ran out of time; the pid is ours until it is waited for.
+    let _ = process::kill(child, Signal::SIGKILL);
+    process::wait(child)
+}
+
+/// In the child: what a zygote does, in its order.
+fn probation(config: &Config, start: &StartContext, factory: AppFactory) -> Vec<Problem> {
+    let failed = |option, message: String| Problem::about(Severity::Error, config, option, message);
+    // What the application prints must not get into our own output.
+    if let Err(error) = fd::replace(io::stderr().as_fd(), 1) {
+        return vec![failed("chdir", format!("standard output: {error}"))];
+    }
+    let base = config.base_directory(&start.cwd);
+    if std::env::set_current_dir(&base).is_err() {
+        // Told by the checks before.
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    let wanted = &config.credentials;
+    // Names that do not exist were told by the checks before.
+    if let Ok(identity) = cred::resolve(wanted.uid.as_deref(), wanted.gid.as_deref(), &wanted.add_gid)
+        && let Err(error) = cred::drop_privileges(&identity)
+    {
+        let option = if wanted.uid.is_some() { "uid" } else { "gid" };
+        problems.push(failed(option, format!("privileges cannot be dropped: {error}")));
+    }
+    problems.extend(files(config, &base));
+    for name in &config.unenv {
+        sys::env::remove_var(name);
+    }
+    for (name, value) in &config.env {
+        sys::env::set_var(name, value);
+    }
+    if let Err(error) = factory(config) {
+        problems.push(Problem {
+            severity: Severity::Error,
+            origin: "default".to_owned(),
+            option: None,
+            message: format!("no application: {error}"),
+        });
+    }
+    if let Some(directory) = &config.chdir2
+        && let Err(error) = std::env::set_current_dir(directory)
+    {
+        problems.push(failed("chdir2", format!("cannot enter {}: {error}", directory.display())));
+    }
+    problems
+}
+
+/// Files and directories that are used once privileges are dropped, relative to `base`.
+fn files(config: &Config, base: &Path) -> Vec<Problem> {
+    config.entries.iter().filter_map(|entry| file(entry, base)).collect()
+}
+
+fn file(entry: &Entry, base: &Path) -> Option<Problem> {
+    let value = entry.value.as_deref()?;
+    let path = base.join(value);
+    let (severity, message) = match entry.name.as_str() {
+        "static-map" => {
+            let target = value::static_map(value).ok()?.target;
+            (Severity::Warning, unreadable(&base.join(target))?)
+        }
+        "static-dir" | "static-safe" => (Severity::Warning, unreadable(&path)?),
+        "touch-reload" => {
+            let error = may(&path, &[]).err()?;
+            (Severity::Note, format!("{}: {error}; to make it later will reload", path.display()))
+        }
+        "master-fifo" | "logto2" => (Severity::Error, can_write(&path).err()?),
+        _ => return None,
+    };
+    Some(Problem::of_entry(severity, entry, message))
+}
+
+/// Why the files under a path cannot be served.
+fn unreadable(path: &Path) -> Option<String> {
+    let rights: &[Right] = if path.is_dir() { &[Right::Read, Right::Execute] } else { &[Right::Read] };
+    let error = may(path, rights).err()?;
+    Some(format!("cannot read {}: {error}", path.display()))
+}
