@@ -15,7 +15,7 @@ const PREAMBLE: &str = "\
 
 # Options
 
-`appserver --help` prints the same list. On the command line an option is typed as `--name value` or `--name=value`; an
+`appserver --help` prints those that work. On the command line an option is typed as `--name value` or `--name=value`; an
 unambiguous beginning of a name is enough. Where the value may be left out (`[...]` in the tables) it has to be
 attached: `--http-keepalive=5`, `-C660`. In a configuration file, `appserver app.ini`, the same name stands without the
 dashes: `processes = 4`.
@@ -38,7 +38,8 @@ const UNSERVED: &str = "
 ## Known, but not in this release
 
 What uWSGI has under these names is missing here. To give one is a warning at start-up, and an error with `strict`. Those
-that say what to serve, or where, are always an error: to serve without them would only look like success.
+that say what to serve are always an error, those that say where, unless another option does: to serve without them would
+only look like success.
 
 | Option | Value | Topic | What is missing |
 |---|---|---|---|

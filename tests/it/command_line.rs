@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 
 use appserver::config::options::OPTIONS;
+use appserver::config::schema::Status;
 
 fn run(args: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } =
@@ -26,7 +27,9 @@ fn help_lists_every_option_once_grouped_by_topic() {
             line.strip_prefix(named.as_str())
                 .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '-'))
         };
-        assert_eq!(lines.filter(is_its_line).count(), 1, "{named}");
+        // Options that do nothing yet are in the documentation; a terminal is for those that do.
+        let expected = usize::from(row.status == Status::Works);
+        assert_eq!(lines.filter(is_its_line).count(), expected, "{named}");
         if row.group.title() != topic {
             topic = row.group.title();
             assert_eq!(text.matches(&format!("\n{topic}:\n")).count(), 1, "{topic}");
@@ -60,13 +63,20 @@ fn a_missing_value_and_a_stray_word_are_explained() {
     for (args, text) in [
         (&["--pidfile"] as &[&str], "--pidfile"),
         (&["-p"], "--processes"),
-        (&["app.ini"], "unexpected argument 'app.ini'"),
-        (&["--chmod-socket", "660"], "unexpected argument '660'"),
         (&["--reload"], "--reload"),
         (&["--reload", "pid", "--master"], "--reload"),
     ] {
         let (code, _, errors) = run(args);
         assert_eq!(code, Some(2), "{args:?}: {errors}");
+        assert!(errors.contains(text), "{args:?}: {errors}");
+    }
+    for (args, text) in [
+        (&["no-such-file.ini"] as &[&str], "no-such-file.ini"),
+        (&["--chmod-socket", "660"], "written --name=value"),
+        (&["app.py"], "Python"),
+    ] {
+        let (code, _, errors) = run(args);
+        assert_eq!(code, Some(1), "{args:?}: {errors}");
         assert!(errors.contains(text), "{args:?}: {errors}");
     }
 }
@@ -100,11 +110,8 @@ fn an_unambiguous_beginning_of_a_name_is_enough() {
 
 #[test]
 fn options_without_an_effect_are_told_to_have_none() {
-    let (_, text, _) = run(&["--help"]);
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    for (option, words) in [("--reload-mercy ", "[no effect: "), ("--auto-procname", "[no effect: ")] {
-        let (_, rest) = text.split_once(option).unwrap();
-        let (own, _) = rest.split_once(" --").unwrap();
-        assert!(own.contains(words), "{option}: {own}");
+    for option in ["reload-mercy", "auto-procname"] {
+        let row = OPTIONS.iter().find(|row| row.name == option).unwrap();
+        assert!(matches!(row.status, Status::AcceptedNoEffect(reason) if !reason.is_empty()), "{option}");
     }
 }

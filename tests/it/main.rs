@@ -8,6 +8,7 @@ mod command_line;
 mod config_files;
 mod daemonize;
 mod descriptors;
+mod differential;
 mod environment;
 mod fifo;
 mod fifo_accidents;

@@ -81,7 +81,8 @@ fn the_last_word_is_that_of_the_documented_order() {
         ("i.ini", "[uwsgi]\ninherit = g.ini\nprocesses = 3\n"),
     ]);
     fs::write(base.directory.path().join("g.ini"), "[uwsgi]\nprocesses = 9\n").unwrap();
-    let cases: [(&[(&str, &str)], &[&str], &[&str], u32); 8] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a [&'a str], u32);
+    let cases: [Case<'_>; 8] = [
         (&[], &["ini=f.ini", "processes=5"], &[], 5),
         (&[], &["processes=5", "ini=f.ini"], &[], 2),
         (&[], &["processes=5"], &["f.ini"], 2),
