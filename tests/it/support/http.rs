@@ -279,7 +279,13 @@ impl Connection {
 
     fn fill(&mut self) -> Result<usize, Failure> {
         let mut piece = [0; 16 * 1024];
-        let count = self.stream.both().read(&mut piece)?;
+        let count = loop {
+            match self.stream.both().read(&mut piece) {
+                // A process that was stopped and continued finds its timed reads interrupted.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
         self.unread.extend_from_slice(&piece[..count]);
         Ok(count)
     }
