@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::options::OPTIONS;
-use super::schema::{Kind, OptionSpec, Status};
+use super::schema::{Essential, Kind, OptionSpec, Status};
 
 /// What stands in front of the tables: how to write options, and how values are read.
 const PREAMBLE: &str = "\
@@ -15,7 +15,10 @@ const PREAMBLE: &str = "\
 
 # Options
 
-`appserver --help` prints those that work. On the command line an option is typed as `--name value` or `--name=value`; an
+`appserver --help` prints those that work, `appserver --man` all of them as a man page. An option of uWSGI that does not
+work yet gives a warning at the start that names file and line, and is an error with `strict`; it is silent where it
+asks for nothing (`harakiri = 0`). Where the server would serve something else than was asked for without it, it does
+not start. On the command line an option is typed as `--name value` or `--name=value`; an
 unambiguous beginning of a name is enough. Where the value may be left out (`[...]` in the tables) it has to be
 attached: `--http-keepalive=5`, `-C660`. In a configuration file, `appserver app.ini`, the same name stands without the
 dashes: `processes = 4`.
@@ -25,6 +28,7 @@ dashes: `processes = 4`.
 | `BOOL` | `true`, `on`, `yes`, `1` or `false`, `off`, `no`, `0`, in any case; anything else is an error. Without a value: on |
 | `SECONDS` | `90`, `90s`, `500ms`, `2m`, `1h`; whole numbers, at most 365 days |
 | `BYTES` | `65536`, `64k`, `10m`, `1g`; units are powers of 1024 |
+| `MEGABYTES` | a number; it may have a fraction |
 | `MODE` | octal: `660` or `0660` |
 | `ADDRESS` | see [http.md](http.md#where-to-listen) |
 | `FILE` | a path; `host:port` (UDP logging) is refused |
@@ -124,6 +128,13 @@ fn meaning(row: &OptionSpec) -> String {
     }
     if let Status::AcceptedNoEffect(reason) = row.status {
         append(&mut text, format_args!(" *No effect: {}.*", escape(reason)));
+    }
+    match row.essential {
+        Some(Essential::Application) => text.push_str(" **The server does not start with it.**"),
+        Some(Essential::Listener) => {
+            text.push_str(" **The server does not start with it, unless it also listens for HTTP.**");
+        }
+        None => {}
     }
     text
 }

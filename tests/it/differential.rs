@@ -241,6 +241,24 @@ fn every_difference_has_a_case_and_a_reason() {
 }
 
 #[test]
+fn the_documentation_tells_every_difference() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/differences-from-uwsgi.md");
+    let page = fs::read_to_string(&path).expect("the page is there");
+    let (before, rest) = page.split_once("differential -->\n").expect("the mark is there");
+    let (_, after) = rest.split_once("<!-- end -->").expect("the mark is there");
+    let list: String = differences()
+        .iter()
+        .map(|(name, it)| format!("- {} ([{name}](../tests/differential/{name}.ini))\n", it.reason))
+        .collect();
+    let fresh = format!("{before}differential -->\n{list}<!-- end -->{after}");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, fresh).expect("the page can be written");
+    } else {
+        assert!(page == fresh, "run: UPDATE_DOCS=1 cargo test --test it differential");
+    }
+}
+
+#[test]
 fn the_corpus_covers_the_grammar() {
     let names: Vec<String> = cases().into_iter().map(|case| case.name).collect();
     assert!(names.len() >= 60);

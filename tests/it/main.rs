@@ -4,6 +4,7 @@ mod support;
 
 mod bed;
 mod broken_reload;
+mod check_config;
 mod command_line;
 mod config_files;
 mod daemonize;
@@ -18,6 +19,7 @@ mod listen;
 mod loading;
 mod logs;
 mod main_job;
+mod options;
 mod pidfile;
 mod privileges;
 mod races;
