@@ -8,6 +8,7 @@ use crate::channel::DrainMode;
 use crate::control::Command;
 use crate::sys::process::{Exit, Pid, Signal};
 
+use super::state::Policy;
 use super::workers::{Generation, SlotId, WorkerId};
 
 /// Something happened.
@@ -35,6 +36,8 @@ pub enum Event {
     ZygoteLoaded {
         /// Its generation.
         generation: Generation,
+        /// What the configuration asks for that it was loaded with.
+        policy: Policy,
     },
     /// A zygote cannot load the application.
     ZygoteLoadFailed {

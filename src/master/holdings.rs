@@ -46,6 +46,11 @@ pub struct Proven {
 }
 
 impl Proven {
+    /// The numbers it asks for; `None` if this release cannot read what the zygote's could.
+    pub fn policy(&self) -> Option<Policy> {
+        Config::build(self.entries.clone()).ok().map(|config| Policy::of(&config))
+    }
+
     /// It will not be used: closes its new sockets and removes their files.
     pub fn discard(self) {
         let fresh = self.listeners.into_iter().filter_map(|it| match it {
@@ -241,6 +246,13 @@ impl Holdings {
         }
     }
 
+    /// Another master listens on the same sockets from now on: their files are its own.
+    pub fn share_sockets(&mut self) {
+        for listener in &mut self.listeners {
+            listener.owned = None;
+        }
+    }
+
     /// Leaves nothing behind that is ours: pidfiles always, sockets and FIFOs with `vacuum`.
     pub fn clean_up(&mut self) {
         for held in &mut self.pidfiles {
@@ -270,12 +282,14 @@ impl Holdings {
     }
 
     fn remove_fifos(&mut self) {
-        let active = self.fifos.active.take();
+        let replaced = self.fifos.active.take().filter(|fifo| !fifo.is_in_place());
+        let replaced = replaced.map(|fifo| fifo.path().to_owned());
+        // The slots that were left before, too; but none that another master reads, such as a copy of
+        // this one (FIFO `f`).
         for path in &self.fifos.paths {
-            let removal = match &active {
-                Some(fifo) if fifo.path() == path => fifo.remove_if_ours(),
-                // Commands may have come from there before another slot was chosen.
-                _ => MasterFifo::remove_idle(path),
+            let removal = match replaced.as_ref() == Some(path) {
+                true => Removal::NotOurs,
+                false => MasterFifo::remove_idle(path),
             };
             match removal {
                 Removal::Removed => info!("VACUUM: master fifo {} removed.", path.display()),

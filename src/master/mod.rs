@@ -238,6 +238,7 @@ impl Runner {
                 Ok(Incoming::Message(message, fds)) => match message {
                     FromZygote::Loaded { entries, listeners } => {
                         let proven = Proven { entries, listeners, fds };
+                        let policy = proven.policy().unwrap_or_else(|| self.holdings.policy());
                         if generation == self.machine.generation() {
                             // First start, or in place of a zygote that was lost: it serves at once.
                             if let Err(error) = self.holdings.adopt(proven) {
@@ -246,7 +247,7 @@ impl Runner {
                         } else {
                             self.proven.insert(generation, proven);
                         }
-                        Event::ZygoteLoaded { generation }
+                        Event::ZygoteLoaded { generation, policy }
                     }
                     FromZygote::LoadFailed { reason, code } => {
                         Event::ZygoteLoadFailed { generation, reason, code }

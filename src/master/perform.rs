@@ -1,5 +1,6 @@
 //! Carrying out what the state machine asks for. Each action is a short arm; outcomes are events.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -68,7 +69,10 @@ impl Runner {
             Action::RotateLog => self.reopen_log(true),
             Action::RewritePidfiles => self.holdings.rewrite_pidfiles(),
             Action::Refork => match spawn::second_master(&self.holdings) {
-                Ok(pid) => info!("new master copy spawned with pid {pid}"),
+                Ok(pid) => {
+                    info!("new master copy spawned with pid {pid}");
+                    self.holdings.share_sockets();
+                }
                 Err(error) => error!("second master not started: {error}"),
             },
             Action::FifoSlot(slot) => {
@@ -132,15 +136,21 @@ impl Runner {
 
     fn tell(&self, worker: WorkerId, message: &ToWorker) {
         let Some(channel) = self.workers.get(&worker) else { return };
-        if let Err(error) = channel.send(message, &[]) {
-            // A worker that does not listen is dead, or stuck: then its deadline decides.
-            warn!("worker {worker} cannot be told {message:?}: {error}");
+        match channel.send(message, &[]) {
+            Ok(()) => {}
+            // It is dead, or about to be; that is reported when it is reaped.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            // It is stuck: its deadline decides.
+            Err(error) => warn!("worker {worker} cannot be told {message:?}: {error}"),
         }
     }
 
     fn kill(&self, pid: process::Pid, signal: process::Signal) {
-        if let Err(error) = process::kill(pid, signal) {
-            warn!("cannot send {} to {pid}: {error}", signal.as_str());
+        match process::kill(pid, signal) {
+            Ok(()) => {}
+            // It died by itself meanwhile; that is reported when it is reaped.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => warn!("cannot send {} to {pid}: {error}", signal.as_str()),
         }
     }
 

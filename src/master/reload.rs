@@ -9,7 +9,7 @@ use crate::channel::DrainMode;
 use crate::control::Command;
 
 use super::event::Action;
-use super::state::{Master, Phase};
+use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, WorkerId};
 
 /// How far a reload has come.
@@ -32,6 +32,10 @@ pub struct Reload {
     pub stage: ReloadStage,
     /// True when requests of the old workers are cut.
     pub brutal: bool,
+    /// What the new configuration asks for, once it is known.
+    pub policy: Option<Policy>,
+    /// Workers that have to serve before the old ones leave.
+    pub wanted: u32,
 }
 
 /// A reload whose new generation serves; what the image after the re-exec reports.
@@ -66,7 +70,14 @@ impl Master {
         self.next_reload += 1;
         let generation = self.newest + 1;
         let brutal = command == Command::BrutalReload;
-        self.reload = Some(Reload { id, generation, stage: ReloadStage::Preparing, brutal });
+        self.reload = Some(Reload {
+            id,
+            generation,
+            stage: ReloadStage::Preparing,
+            brutal,
+            policy: None,
+            wanted: self.desired,
+        });
         self.log(
             Level::Info,
             format!(
@@ -78,15 +89,19 @@ impl Master {
     }
 
     /// The new code is proven to load: start its workers beside the old ones.
-    pub(super) fn surge(&mut self, now: Instant) {
+    pub(super) fn surge(&mut self, now: Instant, policy: Policy) {
         let Some(reload) = &mut self.reload else { return };
+        // A changed `processes` takes effect; a count lowered by hand or by cheap mode stays.
+        let all = self.desired == self.policy.processes;
+        reload.wanted = if all { policy.processes } else { self.desired.min(policy.processes) };
+        reload.policy = Some(policy);
         reload.stage = ReloadStage::Surging;
-        let (id, generation) = (reload.id, reload.generation);
+        let (id, generation, wanted) = (reload.id, reload.generation, reload.wanted);
         self.log(
             Level::Info,
             format!("reload {id}: generation {generation} is loaded, starting its workers"),
         );
-        for slot in 1..=self.desired {
+        for slot in 1..=wanted {
             self.spawn_worker(now, slot, generation, None);
         }
         self.check_surge(now);
@@ -100,7 +115,7 @@ impl Master {
         let Some(reload) = self.reload.clone() else { return };
         let ready =
             self.workers.values().filter(|it| it.generation == reload.generation && it.is_ready()).count();
-        if ready < self.desired as usize {
+        if ready < reload.wanted as usize {
             return;
         }
         let kind = if reload.brutal { "brutally" } else { "gracefully" };
@@ -120,6 +135,10 @@ impl Master {
             self.dismiss_zygote(generation);
         }
         self.generation = reload.generation;
+        self.desired = reload.wanted;
+        if let Some(policy) = reload.policy {
+            self.policy = policy;
+        }
         self.throttles.clear();
         self.roll = None;
         self.phase = Phase::ReExecuting;

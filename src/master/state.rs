@@ -165,7 +165,7 @@ impl Master {
                 self.zygotes.remove(&generation);
                 self.zygote_failed(now, generation, reason, EXIT_ERROR);
             }
-            Event::ZygoteLoaded { generation } => self.zygote_loaded(now, generation),
+            Event::ZygoteLoaded { generation, policy } => self.zygote_loaded(now, generation, policy),
             Event::ZygoteLoadFailed { generation, reason, code } => {
                 self.zygote_load_failed(generation, reason, code)
             }

@@ -178,6 +178,13 @@ impl Master {
                     format!("worker {slot} (pid: {pid}, generation {generation}) buried after {seconds} seconds, {exit}"),
                 );
             }
+            (Stage::Ready { .. }, Some((pid, Exit::Code(0)))) => {
+                let slot = worker.slot;
+                self.log(
+                    Level::Info,
+                    format!("worker {slot} (pid: {pid}) has left in good order; starting the next"),
+                );
+            }
             (_, Some((pid, exit))) => self.push(Action::ReportDeath {
                 worker: id,
                 slot: worker.slot,
@@ -210,6 +217,8 @@ impl Master {
             return;
         }
         let lived = match worker.stage {
+            // Told by SIGTERM, not dead by accident: nothing that needs slowing down.
+            Stage::Ready { .. } if matches!(death, Some((_, Exit::Code(0)))) => Some(Duration::MAX),
             Stage::Ready { since } => Some(now.saturating_duration_since(since)),
             Stage::Starting { .. } | Stage::Leaving { .. } => None,
         };

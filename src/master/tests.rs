@@ -22,6 +22,8 @@ struct Bench {
     now: Instant,
     lines: Vec<String>,
     next_pid: i32,
+    /// What the configuration asks for when it is read next.
+    next_policy: Policy,
 }
 
 impl Bench {
@@ -33,7 +35,13 @@ impl Bench {
             boot_timeout: Duration::from_secs(10),
             need_app: false,
         };
-        Bench { master: Master::new(policy), now: Instant::now(), lines: Vec::new(), next_pid: 100 }
+        Bench {
+            next_policy: policy.clone(),
+            master: Master::new(policy),
+            now: Instant::now(),
+            lines: Vec::new(),
+            next_pid: 100,
+        }
     }
 
     /// A master whose first generation serves.
@@ -72,7 +80,8 @@ impl Bench {
     fn zygote_loads(&mut self, generation: Generation) -> Vec<Action> {
         let pid = self.pid();
         self.step(Event::ZygoteSpawned { generation, pid });
-        self.step(Event::ZygoteLoaded { generation })
+        let policy = self.next_policy.clone();
+        self.step(Event::ZygoteLoaded { generation, policy })
     }
 
     fn worker_forks(&mut self, worker: WorkerId) -> Pid {
@@ -192,6 +201,37 @@ fn a_reload_prepares_surges_drains_and_replaces_the_image_in_that_order() {
     assert_eq!(actions.last(), Some(&Action::ReExec));
     assert_eq!((bench.master.phase(), bench.master.generation()), (Phase::ReExecuting, 2));
     assert!(bench.logged("...gracefully killing workers..."));
+}
+
+#[test]
+fn a_reload_to_more_workers_waits_for_all_of_them() {
+    let mut bench = Bench::running(1);
+    bench.next_policy.processes = 3;
+    bench.command(Command::Reload);
+    assert_eq!(spawned(&bench.zygote_loads(2)), [2, 3, 4]);
+    bench.worker_serves(2);
+    bench.worker_serves(3);
+    assert!(bench.worker_serves(4).contains(&Action::ReExec));
+}
+
+#[test]
+fn a_reload_to_fewer_workers_starts_only_those() {
+    let mut bench = Bench::running(3);
+    bench.next_policy.processes = 1;
+    bench.command(Command::Reload);
+    assert_eq!(spawned(&bench.zygote_loads(2)), [4]);
+    assert_eq!(drained(&bench.worker_serves(4)).len(), 3);
+}
+
+#[test]
+fn a_worker_that_leaves_by_itself_is_no_accident() {
+    let mut bench = Bench::running(1);
+    for worker in 1..=5 {
+        let pid = bench.pid_of(worker);
+        assert_eq!(spawned(&bench.dies(pid, LEFT)), [worker + 1]);
+        bench.worker_serves(worker + 1);
+    }
+    assert!(bench.logged("has left in good order") && !bench.logged("too fast"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::error::EXIT_ERROR;
 use crate::sys::process::{Exit, Pid, Signal};
 
 use super::event::Action;
-use super::state::{Master, Phase};
+use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, Throttle, Worker, WorkerId, Zygote, ZygoteStage};
 
 impl Master {
@@ -27,7 +27,7 @@ impl Master {
         }
     }
 
-    pub(super) fn zygote_loaded(&mut self, now: Instant, generation: Generation) {
+    pub(super) fn zygote_loaded(&mut self, now: Instant, generation: Generation, policy: Policy) {
         let Some(zygote) = self.zygotes.get_mut(&generation) else { return };
         if !matches!(zygote.stage, ZygoteStage::Loading { .. }) {
             // Dismissed, or too late: it has been killed meanwhile.
@@ -38,7 +38,7 @@ impl Master {
             self.zygote_throttle = Throttle::default();
         }
         if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
-            self.surge(now);
+            self.surge(now, policy);
         }
     }
 
