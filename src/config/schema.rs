@@ -126,7 +126,7 @@ pub enum Status {
 /// like success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Essential {
-    /// It says what to serve, or in which confinement: the server does not start.
+    /// It says what to serve, in which confinement, or not to serve at all: the server does not start.
     Application,
     /// It says where to serve: the server does not start unless another option does.
     Listener,
