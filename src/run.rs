@@ -25,7 +25,7 @@ pub fn run(factory: AppFactory) -> ExitCode {
 
 fn dispatch(factory: AppFactory) -> u8 {
     logging::init(Role::Master);
-    let envelope = match boot::take_envelope() {
+    let mut envelope = match boot::take_envelope() {
         Ok(envelope) => envelope,
         Err(error) => return failed("boot", &error),
     };
@@ -33,12 +33,17 @@ fn dispatch(factory: AppFactory) -> u8 {
         Ok(start) => start,
         Err(error) => return failed("the current directory", &error),
     };
+    if let Some(envelope) = envelope.take_if(|it| it.role == BootRole::Zygote) {
+        return zygote::run(&start, envelope, factory);
+    }
+    // From here on no signal may kill the process or get lost: first of all, because reading the
+    // configuration may take its time.
+    let signals = match master::catch_signals() {
+        Ok(signals) => signals,
+        Err(error) => return failed("signals", &error),
+    };
     match envelope {
-        Some(envelope) if envelope.role == BootRole::Zygote => zygote::run(&start, envelope, factory),
-        Some(envelope) if envelope.role == BootRole::Master => match master::catch_signals() {
-            Ok(signals) => master::resume(start, envelope, signals),
-            Err(error) => failed("signals", &error),
-        },
+        Some(envelope) if envelope.role == BootRole::Master => master::resume(start, envelope, signals),
         inherited => {
             let entries = match cli::parse(start.argv.iter().cloned()) {
                 Ok(Invocation::Serve(entries)) => entries,
@@ -55,11 +60,6 @@ fn dispatch(factory: AppFactory) -> u8 {
                     eprintln!("{}", error.text.trim_end());
                     return error.exit_code;
                 }
-            };
-            // From here on no signal may kill the process or get lost.
-            let signals = match master::catch_signals() {
-                Ok(signals) => signals,
-                Err(error) => return failed("signals", &error),
             };
             match Config::build(entries) {
                 Ok(config) => {

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::options::OPTIONS;
-use super::schema::{CommandKind, Essential, Kind, OptionSpec, Status};
+use super::schema::{Essential, Kind, OptionSpec, Status};
 
 /// What stands in front of the tables: how to write options, and how values are read.
 const PREAMBLE: &str = "\
@@ -15,12 +15,13 @@ const PREAMBLE: &str = "\
 
 # Options
 
-This is all that is understood; `appserver --man` prints the same as a man page, and `appserver --help` what works.
-An option of uWSGI that does not work yet gives a warning at the start that names file and line, and is an error with
-`strict`; it is silent where it asks for nothing (`harakiri = 0`). Where the server would serve something else than was
-asked for without it, it does not start. Every option is typed as `--name value` or `--name=value`; an
+`appserver --help` prints those that work, `appserver --man` all of them as a man page. An option of uWSGI that does not
+work yet gives a warning at the start that names file and line, and is an error with `strict`; it is silent where it
+asks for nothing (`harakiri = 0`). Where the server would serve something else than was asked for without it, it does
+not start. On the command line an option is typed as `--name value` or `--name=value`; an
 unambiguous beginning of a name is enough. Where the value may be left out (`[...]` in the tables) it has to be
-attached: `--http-keepalive=5`, `-C660`.
+attached: `--http-keepalive=5`, `-C660`. In a configuration file, `appserver app.ini`, the same name stands without the
+dashes: `processes = 4`.
 
 | Value | How it is written |
 |---|---|
@@ -36,11 +37,23 @@ When an option is given twice the last one wins, unless it is repeatable: then e
 as a whole or refused, and every problem is reported, not only the first. An empty default means off, or not set.
 ";
 
+/// What stands in front of the options of uWSGI that do nothing yet.
+const UNSERVED: &str = "
+## Known, but not in this release
+
+What uWSGI has under these names is missing here. To give one is a warning at start-up, and an error with `strict`. Those
+that say what to serve are always an error, those that say where, unless another option does: to serve without them would
+only look like success.
+
+| Option | Value | Topic | What is missing |
+|---|---|---|---|
+";
+
 /// The whole of `docs/options.md`.
 pub fn render() -> String {
     let mut page = PREAMBLE.to_owned();
     let mut topic = None;
-    for row in OPTIONS {
+    for row in OPTIONS.iter().filter(|row| !is_unserved(row)) {
         if topic != Some(row.group) {
             topic = Some(row.group);
             let title = row.group.title();
@@ -49,23 +62,48 @@ pub fn render() -> String {
                 format_args!("\n## {title}\n\n| Option | Value | Default | Meaning |\n|---|---|---|---|\n"),
             );
         }
-        append_row(&mut page, row);
+        let default = if row.default.is_empty() { String::new() } else { code(row.default) };
+        append(
+            &mut page,
+            format_args!("| {} | {} | {default} | {} |\n", names(row), value(row), meaning(row)),
+        );
+    }
+    page.push_str(UNSERVED);
+    for row in OPTIONS {
+        if let Status::NotYet(reason) = row.status {
+            let (topic, reason) = (row.group.title(), escape(reason));
+            let refusal = match row.essential {
+                Some(Essential::Application) => ". **The server does not start with it**",
+                Some(Essential::Listener) => ". **The server does not start with it alone**",
+                None => "",
+            };
+            append(
+                &mut page,
+                format_args!("| {} | {} | {topic} | {reason}{refusal} |\n", names(row), value(row)),
+            );
+        }
     }
     page
 }
 
-fn append_row(page: &mut String, row: &OptionSpec) {
+fn is_unserved(row: &OptionSpec) -> bool {
+    matches!(row.status, Status::NotYet(_))
+}
+
+fn names(row: &OptionSpec) -> String {
     let mut names: Vec<String> = row.names().map(|name| format!("`--{name}`")).collect();
     names.extend(row.short.map(|letter| format!("`-{letter}`")));
-    let default = if row.default.is_empty() { String::new() } else { code(row.default) };
-    append(page, format_args!("| {} | {} | {default} | {} |\n", names.join(", "), value(row), meaning(row)));
+    names.join(", ")
 }
 
 fn value(row: &OptionSpec) -> String {
-    if matches!(row.kind, Kind::Command(CommandKind::Man | CommandKind::Version | CommandKind::Help)) {
+    let placeholder = row.placeholder();
+    // The placeholder of commands is made for those that take a pidfile.
+    let bare_command =
+        matches!(row.kind, Kind::Command(kind) if !kind.takes_pidfile()) && row.metavar.is_empty();
+    if placeholder.is_empty() || bare_command {
         return String::new();
     }
-    let placeholder = row.placeholder();
     let shown = if row.value_is_optional() { code(&format!("[{placeholder}]")) } else { code(placeholder) };
     match range(&row.kind) {
         Some(range) => format!("{shown}, {range}"),
@@ -96,21 +134,8 @@ fn meaning(row: &OptionSpec) -> String {
     if row.implies_master {
         text.push_str(" Turns `master` on.");
     }
-    match row.status {
-        Status::Works => {}
-        Status::AcceptedNoEffect(reason) => {
-            append(&mut text, format_args!(" *No effect: {}.*", escape(reason)))
-        }
-        Status::NotYet(reason) => {
-            append(&mut text, format_args!(" *Not supported yet: {}.*", escape(reason)))
-        }
-    }
-    match row.essential {
-        Some(Essential::Application) => text.push_str(" **The server does not start with it.**"),
-        Some(Essential::Listener) => {
-            text.push_str(" **The server does not start with it, unless it also listens for HTTP.**");
-        }
-        None => {}
+    if let Status::AcceptedNoEffect(reason) = row.status {
+        append(&mut text, format_args!(" *No effect: {}.*", escape(reason)));
     }
     text
 }

@@ -195,7 +195,8 @@ impl Master {
         let workers = self.workers.values().filter_map(|worker| match worker.stage {
             Stage::Starting { deadline } => worker.doomed.is_none().then_some(deadline),
             Stage::Ready { .. } => None,
-            Stage::Leaving { kill_at, .. } => Some(kill_at),
+            // Without a pid its zygote's word or end comes first.
+            Stage::Leaving { kill_at, .. } => worker.pid.map(|_| kill_at),
         });
         let zygotes = self.zygotes.values().filter_map(|zygote| match zygote.stage {
             ZygoteStage::Loading { deadline } => Some(deadline),

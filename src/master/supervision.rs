@@ -59,6 +59,9 @@ impl Master {
             return self.push(Action::Kill { pid, signal: Signal::SIGKILL });
         };
         entry.pid = Some(pid);
+        if let Stage::Leaving { kill_at, .. } = &mut entry.stage {
+            *kill_at = now + BRUTAL_PATIENCE;
+        }
         let (slot, generation) = (entry.slot, entry.generation);
         let forks = self.forks.entry((generation, slot)).or_default();
         *forks += 1;
@@ -80,8 +83,16 @@ impl Master {
 
     pub(super) fn worker_ready(&mut self, now: Instant, worker: WorkerId) {
         let Some(entry) = self.workers.get_mut(&worker) else { return };
-        if !matches!(entry.stage, Stage::Starting { .. }) {
-            return;
+        match &mut entry.stage {
+            Stage::Starting { .. } => {}
+            // Told to leave while it started: now it hears, and has the time of those that served.
+            Stage::Leaving { since, kill_at, mode } => {
+                if *mode != DrainMode::Now {
+                    *kill_at = *since + self.policy.mercy;
+                }
+                return;
+            }
+            Stage::Ready { .. } => return,
         }
         entry.stage = Stage::Ready { since: now };
         let generation = entry.generation;
@@ -107,15 +118,15 @@ impl Master {
         let Some(entry) = self.workers.get_mut(&worker) else { return };
         let stage = Stage::Leaving { since: now, kill_at: now + patience, mode };
         match (entry.stage, entry.pid) {
-            (Stage::Starting { .. }, Some(pid)) => {
-                // It serves nobody yet, and may be deep in the application's start.
+            (Stage::Starting { .. }, Some(pid)) if mode == DrainMode::Now => {
                 entry.stage = stage;
                 self.push(Action::Kill { pid, signal: Signal::SIGKILL });
             }
-            (Stage::Starting { .. }, None) => {
-                let cell = entry.cell;
-                self.workers.remove(&worker);
-                self.push(Action::Retire { worker, cell });
+            (Stage::Starting { .. }, _) => {
+                // It may be deep in the application's start and hear nothing, or have taken its first
+                // connection while its word is on the way: see `worker_ready`.
+                entry.stage = Stage::Leaving { since: now, kill_at: now + BRUTAL_PATIENCE, mode };
+                self.push(Action::Drain { worker, mode, patience });
             }
             (Stage::Ready { .. }, _) => {
                 entry.stage = stage;

@@ -447,16 +447,34 @@ fn a_stop_during_a_reload_ends_both_generations() {
     bench.worker_serves(3);
     let starting = bench.worker_forks(4);
     let actions = bench.command(Command::Stop);
-    assert_eq!(
-        drained(&actions),
-        [(1, DrainMode::Stop), (2, DrainMode::Stop), (3, DrainMode::Stop)],
-        "those that serve"
-    );
-    assert!(kills(&actions, starting), "one that does not serve yet has nothing to finish");
+    let everybody = [1, 2, 3, 4].map(|worker| (worker, DrainMode::Stop));
+    assert_eq!(drained(&actions), everybody);
+    assert!(!kills(&actions, starting), "its word that it serves may be on the way");
+    assert!(kills(&bench.later(Duration::from_secs(1)), starting), "but it has nothing to finish");
     for pid in [bench.zygote_pid(1), bench.zygote_pid(2), bench.pid_of(1), bench.pid_of(2), bench.pid_of(3)] {
         bench.dies(pid, LEFT);
     }
     assert!(bench.dies(starting, KILLED).contains(&Action::Exit(0)));
+}
+
+#[test]
+fn a_worker_that_begins_to_serve_as_it_is_told_to_leave_finishes_its_requests() {
+    let mut bench = Bench::surging();
+    let (fails, serves) = (bench.worker_forks(3), bench.worker_forks(4));
+    assert_eq!(drained(&bench.dies(fails, KILLED)), [(4, DrainMode::Handover)]);
+    bench.step(Event::WorkerReady { worker: 4 });
+    assert!(!kills(&bench.later(Duration::from_secs(59)), serves));
+    assert!(kills(&bench.later(Duration::from_secs(1)), serves), "mercy has an end");
+}
+
+#[test]
+fn a_worker_told_to_leave_before_it_was_forked_leaves_when_it_is() {
+    let mut bench = Bench::surging();
+    let fails = bench.worker_forks(3);
+    bench.dies(fails, KILLED);
+    assert!(bench.later(Duration::from_secs(5)).is_empty(), "nothing to be done about it yet");
+    let late = bench.worker_forks(4);
+    assert!(kills(&bench.later(Duration::from_secs(1)), late));
 }
 
 #[test]

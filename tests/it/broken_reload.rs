@@ -29,7 +29,7 @@ fn is_refused(builder: Builder, reason: &str, break_it: impl FnOnce(&Server), me
     let line = server.wait_for_log_after(mark, " refused: ");
     assert!(line.contains("reload 1 refused: ") && line.contains(reason), "another reason: {line}");
     load.wait_for(20);
-    assert_eq!(server.workers(), before, "the old generation serves on");
+    server.wait_workers("only the old generation is left, and serves on", |workers| workers == before);
     assert_eq!(server.get("/").text(), "hello v1\n");
     mend(&server);
     server.set_settings(json!({ "version": "v2" }));

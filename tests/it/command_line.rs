@@ -13,11 +13,11 @@ fn run(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn help_lists_every_option_that_works_once_grouped_by_topic() {
+fn help_lists_every_option_once_grouped_by_topic() {
     let (code, text, errors) = run(&["--help"]);
     assert_eq!((code, errors.as_str()), (Some(0), ""));
     let mut topic = "";
-    for row in OPTIONS.iter().filter(|row| row.status == Status::Works) {
+    for row in OPTIONS {
         let lines = text.lines().map(str::trim_start);
         let named = format!("--{}", row.name);
         let is_its_line = |line: &&str| {
@@ -27,8 +27,10 @@ fn help_lists_every_option_that_works_once_grouped_by_topic() {
             line.strip_prefix(named.as_str())
                 .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '-'))
         };
-        assert_eq!(lines.filter(is_its_line).count(), 1, "{named}");
-        if row.group.title() != topic {
+        // Options that do nothing yet are in the documentation; a terminal is for those that do.
+        let expected = usize::from(row.status == Status::Works);
+        assert_eq!(lines.filter(is_its_line).count(), expected, "{named}");
+        if expected == 1 && row.group.title() != topic {
             topic = row.group.title();
             assert_eq!(text.matches(&format!("\n{topic}:\n")).count(), 1, "{topic}");
         }
@@ -69,11 +71,13 @@ fn a_missing_value_and_a_stray_word_are_explained() {
         assert!(errors.contains(text), "{args:?}: {errors}");
     }
     for (args, text) in [
-        (&["no-such.ini"] as &[&str], "\"no-such.ini\" cannot be read"),
-        (&["--chmod-socket", "660"], "Was it meant as the value of an option?"),
+        (&["no-such-file.ini"] as &[&str], "no-such-file.ini"),
+        (&["--chmod-socket", "660"], "written --name=value"),
+        (&["app.py"], "Python"),
     ] {
         let (code, _, errors) = run(args);
-        assert!(code == Some(1) && errors.contains(text), "{args:?}: {errors}");
+        assert_eq!(code, Some(1), "{args:?}: {errors}");
+        assert!(errors.contains(text), "{args:?}: {errors}");
     }
 }
 
@@ -106,13 +110,8 @@ fn an_unambiguous_beginning_of_a_name_is_enough() {
 
 #[test]
 fn options_without_an_effect_are_told_to_have_none() {
-    let (_, help, _) = run(&["--help"]);
-    let (_, page, _) = run(&["--man"]);
-    let page = page.replace("\\-", "-");
-    for (option, words) in [("--reload-mercy", "[no effect: "), ("--harakiri", "[not supported yet: ")] {
-        assert!(!help.contains(option), "{option}");
-        let (_, rest) = page.split_once(option).unwrap();
-        let (own, _) = rest.split_once(".TP").unwrap();
-        assert!(own.contains(words), "{option}: {own}");
+    for option in ["reload-mercy", "auto-procname"] {
+        let row = OPTIONS.iter().find(|row| row.name == option).unwrap();
+        assert!(matches!(row.status, Status::AcceptedNoEffect(reason) if !reason.is_empty()), "{option}");
     }
 }
