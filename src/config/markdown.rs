@@ -72,7 +72,15 @@ pub fn render() -> String {
     for row in OPTIONS {
         if let Status::NotYet(reason) = row.status {
             let (topic, reason) = (row.group.title(), escape(reason));
-            append(&mut page, format_args!("| {} | {} | {topic} | {reason} |\n", names(row), value(row)));
+            let refusal = match row.essential {
+                Some(Essential::Application) => ". **The server does not start with it**",
+                Some(Essential::Listener) => ". **The server does not start with it alone**",
+                None => "",
+            };
+            append(
+                &mut page,
+                format_args!("| {} | {} | {topic} | {reason}{refusal} |\n", names(row), value(row)),
+            );
         }
     }
     page
@@ -128,13 +136,6 @@ fn meaning(row: &OptionSpec) -> String {
     }
     if let Status::AcceptedNoEffect(reason) = row.status {
         append(&mut text, format_args!(" *No effect: {}.*", escape(reason)));
-    }
-    match row.essential {
-        Some(Essential::Application) => text.push_str(" **The server does not start with it.**"),
-        Some(Essential::Listener) => {
-            text.push_str(" **The server does not start with it, unless it also listens for HTTP.**");
-        }
-        None => {}
     }
     text
 }

@@ -28,6 +28,7 @@ pub mod magic;
 pub mod markdown;
 pub mod options;
 pub mod schema;
+mod shape;
 pub mod source;
 mod suggest;
 mod toml;

@@ -1,8 +1,9 @@
 //! The option table: the one place that knows which options exist.
 //!
-//! Command line, `--help` and [`Config::build`](super::Config::build) are driven by it. To add an
-//! option, add the field to [`Config`](super::Config), its default to
-//! [`Config::defaults`](super::Config::defaults), and a row to the file of its topic.
+//! Command line, `--help`, man page, completions, documentation and
+//! [`Config::build`](super::Config::build) are driven by it. To add an option, add the field to
+//! [`Config`](super::Config), its default to [`Config::defaults`](super::Config::defaults), and a
+//! row to the file of its topic.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

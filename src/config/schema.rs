@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::directive::Directive;
+use super::shape;
+pub use super::shape::Shape;
 use super::value::{self, ValueError};
 use super::{Config, Entry, ListenSpec};
-use crate::net::addr::ListenAddr;
 
 /// One option: everything that parsing, `--help` and the documentation know about it.
 #[derive(Debug, Clone, Copy)]
@@ -126,79 +127,10 @@ pub enum Status {
 /// like success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Essential {
-    /// It says what to serve, or in which confinement: the server does not start.
+    /// It says what to serve, in which confinement, or not to serve at all: the server does not start.
     Application,
     /// It says where to serve: the server does not start unless another option does.
     Listener,
-}
-
-/// The form of a value that is checked but not used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// On or off.
-    Flag,
-    /// A whole number.
-    Int,
-    /// A whole number, which may be negative.
-    Signed,
-    /// Megabytes; the number may have a fraction.
-    Megabytes,
-    /// Bytes, with an optional unit.
-    Size,
-    /// Seconds, with an optional unit.
-    Seconds,
-    /// Octal permission bits.
-    Mode,
-    /// Text that may be empty.
-    Text,
-    /// Text that may not.
-    Name,
-    /// `NAME=VALUE`
-    Pair,
-    /// A file or directory.
-    Path,
-    /// A listen address.
-    Address,
-}
-
-impl Shape {
-    const fn placeholder(self) -> &'static str {
-        match self {
-            Shape::Flag => "BOOL",
-            Shape::Int | Shape::Signed => "N",
-            Shape::Megabytes => "MEGABYTES",
-            Shape::Size => "BYTES",
-            Shape::Seconds => "SECONDS",
-            Shape::Mode => "MODE",
-            Shape::Text | Shape::Name => "TEXT",
-            Shape::Pair => "NAME=VALUE",
-            Shape::Path => "PATH",
-            Shape::Address => "ADDRESS",
-        }
-    }
-
-    /// Reads a value as an option of this shape would.
-    fn check(self, text: &str) -> Result<(), ValueError> {
-        match self {
-            Shape::Flag => value::flag(text).map(drop),
-            Shape::Int => value::int(text, 0, u64::MAX).map(drop),
-            Shape::Signed => value::int(text.strip_prefix('-').unwrap_or(text), 0, u64::MAX).map(drop),
-            Shape::Megabytes => {
-                let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-                value::int(whole, 0, u64::MAX).and(value::int(fraction, 0, u64::MAX)).map(drop)
-            }
-            Shape::Size => value::size(text, 0, u64::MAX).map(drop),
-            Shape::Seconds => value::duration(text, Duration::ZERO).map(drop),
-            Shape::Mode => value::mode(text).map(drop),
-            Shape::Pair if !text.contains('=') => Err(ValueError::refused("has no `=`; write NAME=VALUE")),
-            Shape::Address => ListenAddr::parse(text).map(drop).map_err(not_an_address),
-            Shape::Text | Shape::Name | Shape::Pair | Shape::Path => Ok(()),
-        }
-    }
-}
-
-fn not_an_address(reason: String) -> ValueError {
-    ValueError::refused(format!("is not an address: {reason}"))
 }
 
 /// What acts and exits instead of serving.
@@ -370,7 +302,7 @@ impl OptionSpec {
             Kind::LogFile(set) => set(config, value::log_file(text)?),
             Kind::Unused(shape) => shape.check(text)?,
             Kind::Address(set) => {
-                ListenAddr::parse(text).map_err(not_an_address)?;
+                shape::address(text)?;
                 set(config, ListenSpec { address: text.to_owned(), origin: entry.origin.clone() });
             }
             Kind::Command(_) => {

@@ -24,7 +24,7 @@ pub(super) fn judge(
         }
         let refusal = match row.essential {
             Some(Essential::Application) => Some(format!(
-                "is not supported yet: {hint}. Without it the server would not serve what you ask for"
+                "is not supported yet: {hint}. Without it the server would do something else than you ask for"
             )),
             Some(Essential::Listener) if !served_elsewhere => {
                 Some(format!("is not supported yet: {hint}. There is no other address to serve on"))
@@ -99,7 +99,7 @@ mod tests {
         for line in ["module=app:app", "wsgi-file=a.py", "mount=/=a.py", "emperor=/etc/v", "http-to=:1"] {
             let (warnings, errors) = examine(&[line, "http-socket=:1"]);
             assert_eq!((warnings.len(), errors.len()), (0, 1), "{line}: {errors:?}");
-            assert!(errors[0].contains("would not serve what you ask for"), "{errors:?}");
+            assert!(errors[0].contains("something else than you ask for"), "{errors:?}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! What acts and exits instead of serving.
 
 use crate::config::schema::Group::Commands;
-use crate::config::schema::{CommandKind, Kind, OptionSpec, row};
+use crate::config::schema::{CommandKind, Kind, OptionSpec, Shape, not_yet, row};
 
 pub(super) const ROWS: &[OptionSpec] = &[
     row(
@@ -34,6 +34,26 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(Commands, "man", Kind::Command(CommandKind::Man), "Print the man page."),
     row(Commands, "completions", Kind::Command(CommandKind::Completions), "Print completions for a shell.")
         .metavar("SHELL"),
+    not_yet(
+        Commands,
+        "pause",
+        Shape::Path,
+        "Ask the server with this pidfile to stop accepting.",
+        "send p through master-fifo",
+    )
+    .metavar("PIDFILE")
+    .and(&["resume"])
+    .application(),
+    not_yet(Commands, "signal", Shape::Name, "Raise a uwsgi signal.", "there are no uwsgi signals")
+        .application(),
+    not_yet(Commands, "connect-and-read", Shape::Address, "Print what an address says.", "use socat or nc")
+        .application(),
+    not_yet(Commands, "dump-options", Shape::Flag, "Print the names of all options.", "use --man")
+        .application(),
+    not_yet(Commands, "exit", Shape::Text, "End the start here, with this status.", "the start is not ended")
+        .metavar("STATUS")
+        .bare("1")
+        .application(),
     row(Commands, "version", Kind::Command(CommandKind::Version), "Print the version."),
     row(Commands, "help", Kind::Command(CommandKind::Help), "Print this help.").short('h'),
 ];

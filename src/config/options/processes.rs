@@ -93,13 +93,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "the server needs no lock between processes",
     )
     .and(&["ftok"]),
-    not_yet(
-        Processes,
-        "no-server",
-        Shape::Flag,
-        "Start no workers.",
-        "the server is started all the same; use --check-config to start nothing",
-    ),
+    not_yet(Processes, "no-server", Shape::Flag, "Start no workers.", "use --check-config to start nothing")
+        .application(),
     not_yet(
         Processes,
         "async",
