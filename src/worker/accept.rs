@@ -2,7 +2,8 @@
 //!
 //! All workers share the listeners, so a connection goes to whoever takes it first. A worker takes
 //! one only while it has a free slot: a slow request never sits in front of others. One connection
-//! is taken per wake-up, never until the queue is empty: that would pile up a burst in one worker.
+//! is taken per wake-up (a few for applications that never wait), and never until the queue is
+//! empty: that would pile up a burst in one worker.
 //! A worker that holds far more connections than the others waits a moment before it takes another;
 //! smaller differences are evened out later, by handing idle connections over
 //! ([`super::connections`]).
@@ -31,6 +32,9 @@ use crate::scoreboard::share::Share;
 /// How long a worker with many connections leaves a waiting one to the others. They may be stuck,
 /// so it is a moment and never for good.
 const DEFERENCE: Duration = Duration::from_millis(1);
+/// Connections taken between two looks at the reactor when requests occupy no slot: a look costs a
+/// system call, and there is no slot that the first of them could fill.
+const BATCH: u32 = 4;
 /// Pause after the process has run out of descriptors: accepting at once again would spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -96,6 +100,8 @@ pub struct Acceptor {
     cell: usize,
     /// The listener to look at first, so that none starves.
     turn: usize,
+    /// Connections taken so far.
+    taken: u32,
 }
 
 impl Acceptor {
@@ -112,7 +118,7 @@ impl Acceptor {
         cell: usize,
     ) -> io::Result<Self> {
         let listeners = listeners.into_iter().map(watch::readable).collect::<io::Result<Vec<_>>>()?;
-        Ok(Acceptor { listeners, slots, bounded, door, scoreboard, cell, turn: 0 })
+        Ok(Acceptor { listeners, slots, bounded, door, scoreboard, cell, turn: 0, taken: 0 })
     }
 
     /// Hands each connection to `serve`; returns once the door is closed.
@@ -158,8 +164,11 @@ impl Acceptor {
         match self.accept(ready) {
             Ok(Some(accepted)) => {
                 serve(accepted);
-                // The new connection's first request runs now and may fill the last slot.
-                tokio::task::yield_now().await;
+                self.taken = self.taken.wrapping_add(1);
+                if self.bounded || self.taken.is_multiple_of(BATCH) {
+                    // The new connections' first requests run now and may fill the last slot.
+                    tokio::task::yield_now().await;
+                }
             }
             Ok(None) => {}
             Err(error) => {
