@@ -26,11 +26,6 @@ impl Share {
         share
     }
 
-    /// True when the others should be let first: more connections than the mean.
-    pub fn above_mean(self) -> bool {
-        self.own * self.workers > self.total
-    }
-
     /// True when a worker holds so many that it should leave new clients to the others for a moment.
     ///
     /// Far above the mean only: with short connections the counts swing, and a worker that waits
@@ -68,7 +63,7 @@ mod tests {
     fn a_lone_worker_has_no_surplus_and_waits_for_nobody() {
         for own in [0, 1, 100] {
             let alone = share(own, own, 1);
-            assert_eq!((alone.surplus(), alone.above_mean(), alone.far_above_mean()), (0, false, false));
+            assert_eq!((alone.surplus(), alone.far_above_mean()), (0, false));
         }
     }
 

@@ -236,7 +236,8 @@ pub async fn take_handed_over(
 ) {
     loop {
         let Ok(mut ready) = queue.readable().await else { return };
-        if Share::of(&scoreboard, cell).above_mean() {
+        // A whole generation's connections may be on their way: only who has a surplus waits.
+        if Share::of(&scoreboard, cell).surplus() > 0 {
             tokio::time::sleep(DEFERENCE).await;
         }
         match ready.try_io(|queue| handover::take(queue.get_ref().as_fd())) {

@@ -244,3 +244,26 @@ fn f_starts_a_second_master_on_the_same_sockets() {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(copy.cast_signed()), Signal::SIGINT).unwrap();
     server.wait_exit(LIMIT);
 }
+
+#[test]
+fn a_copy_made_by_f_serves_on_when_its_original_stops() {
+    let mut server = Server::app()
+        .on_unix_socket("app.sock")
+        .with_fifo()
+        .args(["--master", "--processes=1", "--vacuum"])
+        .start();
+    let mark = server.log().mark();
+    server.fifo("f");
+    server.wait_for_log_after(mark, "new master copy spawned with pid");
+    server.wait_for_log_after(mark, "ready: ");
+
+    let mark = server.log().mark();
+    server.signal(Signal::SIGINT);
+    server.wait_for_log_after(mark, "goodbye to appserver.");
+    assert_eq!(server.get("/").text(), "hello v1\n", "the socket file is the copy's by now");
+
+    // The copy reads the same FIFO, and is in a session of its own.
+    server.fifo("q");
+    assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
+    assert!(!server.path("app.sock").exists() && !server.path("fifo").exists());
+}
