@@ -21,7 +21,7 @@ fn world(files: &[(&str, &str)]) -> World {
     for (name, text) in files {
         fs::write(cwd.join(name), text).unwrap();
     }
-    let env = [("HOME", "/root"), ("EMPTY", "")].map(|(name, value)| (name.into(), value.into()));
+    let env = [("HOME", "/home"), ("EMPTY", "")].map(|(name, value)| (name.into(), value.into()));
     let fixed = Fixed { hostname: "web1".to_owned(), ..Fixed::default() };
     let context = Context { env: env.into(), cwd, fixed, is_reload: false };
     World { directory, context }
@@ -123,18 +123,18 @@ fn every_format_says_the_same() {
 #[test]
 fn values_are_expanded_in_three_passes() {
     let cases = [
-        ("a = 1\nchdir = $(HOME)/%(a)", "chdir=/root/1"),
+        ("a = 1\nchdir = $(HOME)/%(a)", "chdir=/home/1"),
         ("chdir = $(NOPE)%(nope)", "chdir=$(NOPE)%(nope)"),
         ("chdir = $(NOPE:-/x)$(EMPTY:-y)$(EMPTY-z)", "chdir=/xy"),
-        ("a = x$(HOME)\nchdir = %(a)", "chdir=x/root"),
+        ("a = x$(HOME)\nchdir = %(a)", "chdir=x/home"),
         ("chdir = /%(late)\nlate = 2", "chdir=/2"),
         ("a = 1\na = 2\nchdir = %(a)", "chdir=1"),
         ("a = 2\nprocesses = %(a * 3 + 1)", "processes=7"),
-        ("set-ph = base=$(HOME)/x\nchdir = %(base)", "chdir=/root/x"),
+        ("set-ph = base=$(HOME)/x\nchdir = %(base)", "chdir=/home/x"),
         ("processes = 2\nprocname = w%(workers)", "procname=w2"),
         ("procname = @(text)", "procname=one\ntwo"),
         ("procname = @(exec://echo hi)", "procname=hi"),
-        ("print = %n-$(HOME)", "print=a-/root"),
+        ("print = %n-$(HOME)", "print=a-/home"),
         ("iprint = %n-$(HOME)", "iprint=a-$(HOME)"),
     ];
     for (lines, expected) in cases {
@@ -148,7 +148,7 @@ fn values_are_expanded_in_three_passes() {
 fn a_command_line_knows_variables_but_no_magic() {
     let world = world(&[]);
     let entries = world.entries(&["set-placeholder=a=1", "chdir=$(HOME)/%(a)/%n"], &[]);
-    assert_eq!(entries[1], "chdir=/root/1/%n");
+    assert_eq!(entries[1], "chdir=/home/1/%n");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn blocks_apply_to_each_of_their_lines() {
         ("for-glob = *.ini\nprint = %(_)\nend", &["print=a.ini"]),
         ("for-glob = *.nope\nprint = %(_)\nend", &["print=*.nope"]),
         ("for-readline = lines\nprint = %(_)\nend-for", &["print=x", "print=y"]),
-        ("if-env = HOME\nprint = %(_)\nendif", &["print=/root"]),
+        ("if-env = HOME\nprint = %(_)\nendif", &["print=/home"]),
         ("if-env = HOME=/x\nprint = %(_)\nendif", &[]),
         ("if-not-env = NOPE\nprint = %(_)\nendif", &["print=%(_)"]),
         ("if-env = NOPE\nprint = 1\nelse\nprint = 2\nendif\nprint = 3", &["print=2", "print=3"]),
@@ -210,7 +210,7 @@ fn what_is_inherited_comes_last_and_is_expanded() {
         ("c.ini", "[uwsgi]\nprint = c%(x)\n"),
     ]);
     let entries = world.entries(&["ini=a.ini", "print=z"], &[]);
-    assert_eq!(entries, ["set-placeholder=x=1", "print=a", "print=z", "print=b1/root", "print=c1"]);
+    assert_eq!(entries, ["set-placeholder=x=1", "print=a", "print=z", "print=b1/home", "print=c1"]);
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn names_that_nobody_uses_stay_and_others_become_placeholders() {
 #[test]
 fn options_can_be_declared() {
     let entries = ini("declare-option = app=chdir=/srv/$1;env=N=$2;env=ALL=$1$2\napp = one $(HOME)");
-    assert_eq!(entries, ["chdir=/srv/one", "env=N=/root", "env=ALL=one/root"]);
+    assert_eq!(entries, ["chdir=/srv/one", "env=N=/home", "env=ALL=one/home"]);
 }
 
 #[test]
