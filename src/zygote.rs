@@ -156,12 +156,7 @@ impl Zygote {
                         Err(error) => self.report_fork_failure(worker, &error),
                     }
                 }
-                Ok(Incoming::Message(ToZygote::LogFile, fds)) => {
-                    let installed = fds.into_iter().next().map(logfile::install_passed);
-                    if let Some(Err(error)) = installed {
-                        warn!("the new log cannot be used: {error}");
-                    }
-                }
+                Ok(Incoming::Message(ToZygote::LogFile, fds)) => logfile::follow_master(fds),
                 Ok(Incoming::Closed) => return EXIT_OK,
                 Ok(Incoming::Nothing) => {}
                 Err(error) => {

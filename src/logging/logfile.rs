@@ -111,6 +111,13 @@ impl LogFile {
     }
 }
 
+/// Writes where the master writes from now on: `fds` came along with its word that the log is another.
+pub fn follow_master(fds: Vec<OwnedFd>) {
+    if let Some(Err(error)) = fds.into_iter().next().map(install_passed) {
+        log::warn!("the new log cannot be used: {error}");
+    }
+}
+
 /// Makes a log file that the master reopened standard output and standard error of this process.
 ///
 /// # Errors

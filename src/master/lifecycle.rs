@@ -52,8 +52,8 @@ fn try_start(
     if !copy && (config.daemonize.is_some() || config.daemonize2.is_some()) {
         verdict = Some(startup::daemonize(&config)?);
     }
-    if let Some(path) = config.logto.as_ref().or(config.daemonize.as_ref()) {
-        log = Some(startup::open_log(&start.cwd.join(path))?);
+    if let Some(path) = startup::early_log(&config, &start.cwd) {
+        log = Some(startup::open_log(&path)?);
     }
     let sockets = match inherited {
         Some(envelope) => Sockets::Shared(adopt_listeners(envelope.listeners)?),
@@ -193,7 +193,7 @@ fn start_over(
         }
     };
     let config = Config::build(entries)?;
-    let log = config.logto.as_ref().or(config.daemonize.as_ref()).map(|path| start.cwd.join(path));
+    let log = startup::early_log(&config, &start.cwd);
     process::set_child_subreaper()?;
     let mut holdings = startup::prepare(start, config, Sockets::Kept(listeners))?;
     if holdings.log.is_none() {

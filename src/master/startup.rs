@@ -241,6 +241,11 @@ pub fn leave_terminal(holdings: &mut Holdings) -> bool {
     }
 }
 
+/// The log that is opened before privileges are dropped.
+pub fn early_log(config: &Config, cwd: &Path) -> Option<PathBuf> {
+    config.logto.as_ref().or(config.daemonize.as_ref()).map(|path| cwd.join(path))
+}
+
 /// Opens a log file and makes it standard output and standard error.
 ///
 /// # Errors

@@ -16,9 +16,9 @@ use crate::scoreboard::WorkerState;
 use crate::sys::signal::KillTimer;
 use crate::sys::watch;
 
+use super::MasterChannel;
 use super::accept::{Door, Mode};
 use super::connections::ConnectionSet;
-use super::{MasterChannel, hup_pipe};
 
 /// The parts of a worker that orders are about.
 pub(super) struct Control {
@@ -38,11 +38,6 @@ pub(super) struct Control {
 pub(super) struct Leave {
     mode: DrainMode,
     deadline: Instant,
-}
-
-/// Catches `SIGHUP`; the descriptor becomes readable when it arrives.
-pub(super) fn catch_hup() -> io::Result<OwnedFd> {
-    hup_pipe()
 }
 
 impl Control {
@@ -112,7 +107,7 @@ impl Control {
                 None
             }
             Order::Message(ToWorker::LogFile, fds) => {
-                use_log(fds);
+                logfile::follow_master(fds);
                 None
             }
         }
@@ -153,7 +148,7 @@ impl Control {
                                 self.begin(Leave { mode: DrainMode::Stop, deadline });
                                 break;
                             }
-                            Order::Message(ToWorker::LogFile, fds) => use_log(fds),
+                            Order::Message(ToWorker::LogFile, fds) => logfile::follow_master(fds),
                             Order::Message(ToWorker::Pause | ToWorker::Resume, _) => {}
                         }
                     }
@@ -180,12 +175,6 @@ impl Control {
 enum Order {
     Message(ToWorker, Vec<OwnedFd>),
     MasterGone,
-}
-
-fn use_log(fds: Vec<OwnedFd>) {
-    if let Some(Err(error)) = fds.into_iter().next().map(logfile::install_passed) {
-        warn!("the new log cannot be used: {error}");
-    }
 }
 
 fn drain_pipe(pipe: &OwnedFd) -> io::Result<()> {

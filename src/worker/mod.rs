@@ -135,9 +135,7 @@ fn live(mut birth: Birth) -> io::Result<u8> {
 /// if it is stuck in application code; a worker that is not stuck hears of it by the returned pipe
 /// and leaves in good order before.
 fn stay_mortal(birth: &Birth) -> io::Result<OwnedFd> {
-    let (out, into) = fd::pipe()?;
-    fd::set_nonblocking(out.as_fd(), true)?;
-    fd::set_nonblocking(into.as_fd(), true)?;
+    let (out, into) = wake_pipe()?;
     KillTimer::install(
         Signal::SIGTERM,
         birth.config.worker_reload_mercy + Duration::from_secs(1),
@@ -211,7 +209,7 @@ async fn serve(birth: Birth, app: Box<dyn App>, channel: Rc<MasterChannel>, wake
     let taking = accept::take_handed_over(watch::readable(take_from)?, birth.scoreboard, birth.cell, receive);
     let taking = tokio::task::spawn_local(taking).abort_handle();
     accounting.set_resting_state(if birth.paused { WorkerState::Paused } else { WorkerState::Idle });
-    let hup = control::catch_hup()?;
+    let hup = catch_hup()?;
     channel.send(&FromWorker::Ready, &[])?;
     let control = control::Control {
         orders: watch::readable(birth.control)?,
@@ -252,11 +250,17 @@ fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted
     tokio::task::spawn_local(Connection::new(connections, stream, Bytes::new(), info));
 }
 
-/// The signal that asks one worker to be replaced.
-fn hup_pipe() -> io::Result<OwnedFd> {
+/// Catches the signal that asks one worker to be replaced; the descriptor becomes readable then.
+fn catch_hup() -> io::Result<OwnedFd> {
+    let (out, into) = wake_pipe()?;
+    signal::write_on(Signal::SIGHUP, into)?;
+    Ok(out)
+}
+
+/// A pipe for signal handlers to write to: neither side ever waits.
+fn wake_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (out, into) = fd::pipe()?;
     fd::set_nonblocking(out.as_fd(), true)?;
     fd::set_nonblocking(into.as_fd(), true)?;
-    signal::write_on(Signal::SIGHUP, into)?;
-    Ok(out)
+    Ok((out, into))
 }
