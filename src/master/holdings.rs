@@ -22,6 +22,7 @@ use crate::sys::fs::Removal;
 use crate::sys::process;
 use crate::sys::title::Title;
 
+use super::startup::early_log;
 use super::state::Policy;
 use super::workers::Generation;
 
@@ -37,8 +38,9 @@ pub struct HeldPidfile {
 /// A configuration that a zygote has loaded an application with, and the listeners it needs.
 #[derive(Debug)]
 pub struct Proven {
-    /// The configuration.
-    pub entries: Vec<Entry>,
+    /// The configuration; as it was passed on when this release cannot read it, as may happen when a
+    /// newer binary is deployed together with an option that only it knows.
+    pub config: Result<Config, Vec<Entry>>,
     /// Its listeners.
     pub listeners: Vec<Announced>,
     /// Descriptors of those among them that are new.
@@ -46,9 +48,14 @@ pub struct Proven {
 }
 
 impl Proven {
+    /// Reads what a zygote has passed on.
+    pub fn new(entries: Vec<Entry>, listeners: Vec<Announced>, fds: Vec<OwnedFd>) -> Self {
+        Proven { config: Config::build(entries.clone()).map_err(|_| entries), listeners, fds }
+    }
+
     /// The numbers it asks for; `None` if this release cannot read what the zygote's could.
     pub fn policy(&self) -> Option<Policy> {
-        Config::build(self.entries.clone()).ok().map(|config| Policy::of(&config))
+        self.config.as_ref().ok().map(Policy::of)
     }
 
     /// It will not be used: closes its new sockets and removes their files.
@@ -125,9 +132,8 @@ impl Holdings {
     /// Takes up the configuration of the generation that serves from now on.
     ///
     /// # Errors
-    /// When it cannot be; then everything stays as it was.
+    /// When a listener is missing; then everything stays as it was.
     pub fn adopt(&mut self, proven: Proven) -> Result<(), String> {
-        let config = Config::build(proven.entries).map_err(|errors| errors.to_string())?;
         let listeners = set::assemble(proven.listeners, proven.fds, &mut self.listeners)?;
         for listener in std::mem::replace(&mut self.listeners, listeners) {
             info!("no longer listening on {}", listener.local);
@@ -135,16 +141,22 @@ impl Holdings {
                 warn!("unix socket {}: {reason}", listener.name);
             }
         }
-        self.config = config;
+        match proven.config {
+            Ok(config) => self.config = config,
+            Err(entries) => {
+                warn!("this release of the master cannot read the new configuration; the next image gets it");
+                self.config.entries = entries;
+            }
+        }
         Ok(())
     }
 
     /// The log file that the configuration asks for.
     fn log_path(&self) -> Option<PathBuf> {
         let (config, cwd) = (&self.config, &self.start.cwd);
-        let early = config.logto.as_ref().or(config.daemonize.as_ref()).or(config.daemonize2.as_ref());
         let late = config.logto2.as_ref().map(|path| config.base_directory(cwd).join(path));
-        late.or_else(|| early.map(|path| cwd.join(path)))
+        let last = || config.daemonize2.as_ref().map(|path| cwd.join(path));
+        late.or_else(|| early_log(config, cwd)).or_else(last)
     }
 
     /// Opens the log that a changed configuration names; true when the children have to be told.
@@ -353,4 +365,27 @@ pub fn pidfile_paths(config: &Config, cwd: &Path) -> Vec<(&'static str, PathBuf)
         }
         files
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proven(name: &str, value: &str) -> (Vec<Entry>, Proven) {
+        let entry = Entry { name: name.into(), value: Some(value.into()), origin: "app.ini:1".into() };
+        (vec![entry.clone()], Proven::new(vec![entry], Vec::new(), Vec::new()))
+    }
+
+    #[test]
+    fn a_configuration_that_only_a_newer_release_can_read_is_passed_on_as_it_is() {
+        let (entries, proven) = proven("processes", "as many as the year 2099 allows");
+        assert_eq!(proven.policy(), None);
+        assert_eq!(proven.config, Err(entries));
+    }
+
+    #[test]
+    fn a_configuration_that_can_be_read_says_what_it_wants() {
+        let (_, proven) = proven("processes", "3");
+        assert_eq!(proven.policy().map(|policy| policy.processes), Some(3));
+    }
 }

@@ -237,7 +237,7 @@ impl Runner {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, fds)) => match message {
                     FromZygote::Loaded { entries, listeners } => {
-                        let proven = Proven { entries, listeners, fds };
+                        let proven = Proven::new(entries, listeners, fds);
                         let policy = proven.policy().unwrap_or_else(|| self.holdings.policy());
                         if generation == self.machine.generation() {
                             // First start, or in place of a zygote that was lost: it serves at once.
