@@ -1,0 +1,142 @@
+//! The applications: loaded once, kept for the life of the process.
+
+use std::ffi::{CStr, CString, c_void};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use appserver_plugin_abi::{Bytes, Report};
+use pyo3_ffi as ffi;
+
+use crate::object::{self, Owned, Reporter};
+use crate::{environ, failure, module, runtime, start_response};
+
+const BOOTSTRAP: &CStr = c"_appserver_bootstrap";
+
+/// Functions of `py/bootstrap.py`.
+#[derive(Clone, Copy)]
+pub(crate) enum Helper {
+    Prepare,
+    Load,
+    WorkerStarted,
+    Stop,
+    LogException,
+    Summary,
+    EnvironTemplate,
+    FileWrapper,
+    FileRange,
+}
+
+const HELPERS: [(Helper, &CStr); 9] = [
+    (Helper::Prepare, c"prepare"),
+    (Helper::Load, c"load"),
+    (Helper::WorkerStarted, c"worker_started"),
+    (Helper::Stop, c"stop"),
+    (Helper::LogException, c"log_exception"),
+    (Helper::Summary, c"summary"),
+    (Helper::EnvironTemplate, c"environ_template"),
+    (Helper::FileWrapper, c"FileWrapper"),
+    (Helper::FileRange, c"file_range"),
+];
+
+static TABLE: AtomicPtr<Vec<Owned>> = AtomicPtr::new(std::ptr::null_mut());
+static APPS: AtomicPtr<Vec<Mounted>> = AtomicPtr::new(std::ptr::null_mut());
+
+/// An application and where it is mounted.
+pub(crate) struct Mounted {
+    /// The path prefix, as the client sends it once decoded; empty for the default application.
+    pub(crate) prefix: Vec<u8>,
+    pub(crate) callable: Owned,
+}
+
+/// A function of the bootstrap module.
+pub(crate) fn helper(which: Helper) -> &'static Owned {
+    // SAFETY: set once, from a leaked box, by `prepare`, before anything that can fail in Python.
+    let table = unsafe { TABLE.load(Ordering::Relaxed).as_ref() };
+    &table.expect("invariant: prepared first")[which as usize]
+}
+
+/// The loaded applications; the one to fall back on first, if there is one.
+pub(crate) fn mounted() -> &'static [Mounted] {
+    // SAFETY: set from a leaked box that is never freed.
+    unsafe { APPS.load(Ordering::Relaxed).as_ref() }.map_or(&[], Vec::as_slice)
+}
+
+/// Makes the server's modules and everything a request needs. False with an exception set.
+pub(crate) fn prepare(settings: &str) -> bool {
+    let prepare = || {
+        module::install()?;
+        let bootstrap = module_of_source(BOOTSTRAP, include_str!("py/bootstrap.py"))?;
+        let functions: Option<Vec<Owned>> =
+            HELPERS.iter().map(|(_, name)| object::attribute(&bootstrap, name)).collect();
+        TABLE.store(Box::into_raw(Box::new(functions?)), Ordering::Relaxed);
+        object::call(helper(Helper::Prepare), &[&object::text(settings)?])?;
+        start_response::prepare()?;
+        let settings = object::attribute(&bootstrap, c"settings")?;
+        environ::prepare(&settings)
+    };
+    prepare().is_some()
+}
+
+fn module_of_source(name: &CStr, source: &str) -> Option<Owned> {
+    let source = CString::new(source).expect("invariant: our own text, without NULs");
+    // SAFETY: C strings; the results are new references.
+    unsafe {
+        let code =
+            Owned::new(ffi::Py_CompileString(source.as_ptr(), c"<appserver>/bootstrap.py".as_ptr(), ffi::Py_file_input))?;
+        Owned::new(ffi::PyImport_ExecCodeModule(name.as_ptr(), code.as_ptr()))
+    }
+}
+
+pub(crate) extern "C" fn load(report: Report, context: *mut c_void) -> bool {
+    runtime::acquire();
+    match object::call(helper(Helper::Load), &[]).and_then(|list| table_of(&list)) {
+        Some(apps) if apps.is_empty() => {
+            Reporter { report, context }.say("no Python application is named");
+            false
+        }
+        Some(apps) => {
+            APPS.store(Box::into_raw(Box::new(apps)), Ordering::Relaxed);
+            true
+        }
+        None => {
+            Reporter { report, context }.say(&failure::take_summary());
+            false
+        }
+    }
+}
+
+fn table_of(list: &Owned) -> Option<Vec<Mounted>> {
+    // SAFETY: the helper returns a list of pairs of a `str` and an object; items are borrowed from it.
+    unsafe {
+        (0..ffi::PyList_Size(list.as_ptr()))
+            .map(|index| {
+                let pair = ffi::PyList_GetItem(list.as_ptr(), index);
+                let prefix = object::utf8(ffi::PyTuple_GetItem(pair, 0))?.to_vec();
+                let callable = Owned::borrowed(ffi::PyTuple_GetItem(pair, 1))?;
+                Some(Mounted { prefix, callable })
+            })
+            .collect()
+    }
+}
+
+pub(crate) extern "C" fn worker_started(worker: Bytes, report: Report, context: *mut c_void) -> bool {
+    // SAFETY: the server keeps the text alive for the call.
+    let text = String::from_utf8_lossy(unsafe { worker.slice() });
+    let started = object::text(&text)
+        .and_then(|text| object::call(helper(Helper::WorkerStarted), &[&text]))
+        .is_some();
+    if !started {
+        Reporter { report, context }.say(&failure::take_summary());
+    }
+    started
+}
+
+pub(crate) fn before_fork() {}
+
+/// Gives an application thread its name.
+pub(crate) fn name_thread(_core: u32) {}
+
+pub(crate) extern "C" fn stop() {
+    if object::call(helper(Helper::Stop), &[]).is_none() {
+        failure::log("at the exit of the worker");
+    }
+}

@@ -1,0 +1,116 @@
+//! `_appserver`: what the Python side of the plugin can ask of the server.
+
+use std::ffi::{CStr, c_void};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use appserver_plugin_abi::{Bytes, Level};
+use pyo3_ffi::{self as ffi, PyMethodDef, PyMethodDefPointer, PyObject};
+
+use crate::failure::{Kind, raise};
+use crate::object::{self, Owned};
+use crate::{host, wsgi};
+
+/// The Python modules that are part of the plugin.
+const SOURCES: [(&str, &str); 2] =
+    [("uwsgi", include_str!("py/uwsgi.py")), ("_appserver_autoreload", include_str!("py/autoreload.py"))];
+
+/// The method table; Python keeps pointers into it.
+static METHODS: AtomicPtr<[PyMethodDef; 4]> = AtomicPtr::new(std::ptr::null_mut());
+
+type Function = unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
+
+fn method(name: &'static CStr, function: Function, flags: i32) -> PyMethodDef {
+    PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: PyMethodDefPointer { PyCFunction: function },
+        ml_flags: flags,
+        ml_doc: std::ptr::null(),
+    }
+}
+
+/// Makes the module importable.
+pub(crate) fn install() -> Option<()> {
+    let methods = Box::into_raw(Box::new([
+        method(c"source", source, ffi::METH_O),
+        method(c"log", log, ffi::METH_VARARGS),
+        method(c"ask", ask, ffi::METH_VARARGS),
+        PyMethodDef::zeroed(),
+    ]));
+    METHODS.store(methods, Ordering::Relaxed);
+    // SAFETY: the table is leaked and ends with a zeroed entry; the dictionary is borrowed.
+    unsafe {
+        let module = Owned::new(ffi::PyModule_New(c"_appserver".as_ptr()))?;
+        if ffi::PyModule_AddFunctions(module.as_ptr(), methods.cast()) != 0 {
+            return None;
+        }
+        let modules = ffi::PyImport_GetModuleDict();
+        (ffi::PyDict_SetItemString(modules, c"_appserver".as_ptr(), module.as_ptr()) == 0).then_some(())
+    }
+}
+
+fn none() -> *mut PyObject {
+    // SAFETY: None is always there.
+    unsafe {
+        ffi::Py_INCREF(ffi::Py_None());
+        ffi::Py_None()
+    }
+}
+
+/// The text of argument `index`, which must be a `str`; `None` with an exception set.
+fn text_argument<'a>(arguments: *mut PyObject, index: isize) -> Option<&'a [u8]> {
+    // SAFETY: called with an argument tuple, which keeps its items alive for the call.
+    unsafe {
+        let item = ffi::PyTuple_GetItem(arguments, index);
+        if item.is_null() {
+            return None;
+        }
+        if ffi::PyUnicode_Check(item) == 0 {
+            raise(Kind::Type, "a str is expected");
+            return None;
+        }
+        object::utf8(item)
+    }
+}
+
+/// `source(name)`: the source of a module of the plugin, or None.
+unsafe extern "C" fn source(_module: *mut PyObject, name: *mut PyObject) -> *mut PyObject {
+    // SAFETY: an argument that is alive for the call.
+    let name = unsafe { if ffi::PyUnicode_Check(name) == 0 { None } else { object::utf8(name) } };
+    let found = SOURCES.iter().find(|(known, _)| name == Some(known.as_bytes()));
+    match found {
+        Some((_, source)) => object::text(source).map_or(std::ptr::null_mut(), Owned::into_ptr),
+        None => {
+            // SAFETY: the GIL is held.
+            unsafe { ffi::PyErr_Clear() };
+            none()
+        }
+    }
+}
+
+/// `log(level, text)`
+unsafe extern "C" fn log(_module: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    let (Some(level), Some(text)) = (text_argument(arguments, 0), text_argument(arguments, 1)) else {
+        return std::ptr::null_mut();
+    };
+    let level = match level {
+        b"error" => Level::Error,
+        b"warning" => Level::Warning,
+        _ => Level::Info,
+    };
+    (host().log)(level, Bytes::of(text));
+    none()
+}
+
+/// `ask(name, argument)`: a question to the server and its answer, both as JSON.
+unsafe extern "C" fn ask(_module: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    extern "C" fn keep(context: *mut c_void, text: Bytes) {
+        // SAFETY: the context is the vector below; the text is alive for the call.
+        unsafe { (*context.cast::<Vec<u8>>()).extend_from_slice(text.slice()) }
+    }
+    let (Some(name), Some(argument)) = (text_argument(arguments, 0), text_argument(arguments, 1)) else {
+        return std::ptr::null_mut();
+    };
+    let mut answer: Vec<u8> = Vec::new();
+    (host().ask)(wsgi::exchange(), Bytes::of(name), Bytes::of(argument), keep, (&raw mut answer).cast());
+    object::text(&String::from_utf8_lossy(&answer)).map_or(std::ptr::null_mut(), Owned::into_ptr)
+}

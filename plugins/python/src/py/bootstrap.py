@@ -1,0 +1,363 @@
+"""Prepares the interpreter, finds the applications, follows the worker through its life.
+
+Everything here runs at start-up or at exit; nothing of it is on the path of a request.
+"""
+
+import atexit
+import gc
+import glob
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import io
+import json
+import os
+import stat
+import sys
+import threading
+import traceback
+
+import _appserver
+
+settings = {}
+
+
+class LoadError(Exception):
+    """An application cannot be loaded, for a reason that needs no traceback."""
+
+
+def prepare(text):
+    """Before any code of the application: streams, paths, the modules that the server provides."""
+    settings.update(json.loads(text))
+    for stream in (sys.stdout, sys.stderr):
+        # None when the descriptor is closed; a log that nobody sees before it is full is no log.
+        if stream is not None:
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    sys.argv = ["uwsgi", *settings.get("pyargv", "").split()]
+    if settings.get("py_executable"):
+        sys.executable = settings["py_executable"]
+    sys.path.insert(0, os.getcwd())
+    for pattern in settings.get("pythonpath", ()):
+        for directory in sorted(glob.glob(pattern)) or [pattern]:
+            sys.path.insert(0, os.path.abspath(directory))
+    sys.meta_path.insert(0, BuiltinSources())
+    uwsgi = importlib.import_module("uwsgi")
+    sys.modules["appserver"] = uwsgi
+    uwsgi._prepare(settings)
+
+
+class BuiltinSources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds the Python modules that are part of the plugin before any of the same name elsewhere."""
+
+    def find_spec(self, name, path=None, target=None):
+        if path is None and _appserver.source(name) is not None:
+            return importlib.machinery.ModuleSpec(name, self, origin="appserver")
+        return None
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        name = module.__spec__.name
+        exec(compile(_appserver.source(name), f"<appserver>/{name}.py", "exec"), module.__dict__)
+
+    def get_source(self, name):
+        return _appserver.source(name)
+
+
+def load():
+    """Loads what the settings name; a list of (mount point, callable), the default application first."""
+    for pair in settings.get("pymodule_alias", ()):
+        alias(pair)
+    for name in [*settings.get("shared_import", ()), *settings.get("import", ())]:
+        try:
+            import_anything(name)
+        except Exception as error:
+            log_exception(f"cannot import {name}", error)
+    apps = []
+    if settings.get("module"):
+        apps += from_module(settings["module"])
+    if settings.get("wsgi_file"):
+        apps.append(("", from_file(settings["wsgi_file"])))
+    if settings.get("eval"):
+        apps.append(("", from_code(settings["eval"])))
+    for mount, what in settings.get("mounts", ()):
+        is_file = what.endswith((".py", ".wsgi"))
+        for _, app in [("", from_file(what))] if is_file else from_module(what):
+            apps.append(("" if mount == "/" else mount.rstrip("/"), app))
+    for pair in settings.get("post_pymodule_alias", ()):
+        alias(pair)
+    report_threads()
+    # What is loaded now stays: a collection would only make pages private that are shared with
+    # the other workers.
+    gc.collect()
+    gc.freeze()
+    return apps
+
+
+def alias(pair):
+    virtual, _, real = pair.partition("=")
+    sys.modules[virtual] = importlib.import_module(real)
+
+
+def import_anything(name):
+    if "/" in name or name.endswith(".py"):
+        return module_of_file(name)
+    return importlib.import_module(name)
+
+
+def from_module(what):
+    name, _, attribute = what.partition(":")
+    module = importlib.import_module(name)
+    if not attribute:
+        table = getattr(sys.modules["uwsgi"], "applications", None) or getattr(module, "applications", None)
+        if isinstance(table, dict):
+            return [
+                ("" if mount == "/" else mount.rstrip("/"), getattr(module, app) if isinstance(app, str) else app)
+                for mount, app in table.items()
+            ]
+    return [("", callable_of(module, f"module {name}", attribute))]
+
+
+def from_file(path):
+    return callable_of(module_of_file(path), f"file {path}", "")
+
+
+def from_code(code):
+    module = type(sys)("uwsgi_eval_config")
+    sys.modules[module.__name__] = module
+    exec(compile(code, "<eval>", "exec"), module.__dict__)
+    return callable_of(module, "eval", "")
+
+
+def module_of_file(path):
+    if not os.path.exists(path):
+        raise LoadError(f"there is no file {os.path.abspath(path)}")
+    stem = path[:-3] if path.endswith(".py") else path
+    name = "uwsgi_file_" + stem.replace(".", "_").replace("/", "_")
+    loader = importlib.machinery.SourceFileLoader(name, os.path.abspath(path))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    # Before it runs, as import does: pickle and dataclasses look a class's module up by name.
+    sys.modules[name] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def callable_of(module, where, expression):
+    expression = expression or settings.get("callable") or "application"
+    name = expression.removesuffix("()") if hasattr(str, "removesuffix") else expression
+    app = module
+    for part in name.split("."):
+        try:
+            app = getattr(app, part)
+        except AttributeError:
+            raise LoadError(f'{where} has no "{name}"{suggestion(module)}') from None
+    if expression.endswith("()"):
+        app = app()
+    if not callable(app):
+        raise LoadError(f'"{expression}" of {where} is not callable but a {type(app).__name__}')
+    return app
+
+
+def suggestion(module):
+    usual = [name for name in ("application", "app", "wsgi", "create_app", "make_app") if callable(getattr(module, name, None))]
+    if not usual:
+        return ""
+    name = usual[0]
+    call = "()" if name in ("create_app", "make_app") else ""
+    return f"; it has \"{name}\": name it with callable = {name}{call}"
+
+
+def report_threads():
+    """Threads do not live on in the workers, which are forked from this process."""
+    python = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if python and not settings.get("lazy_apps"):
+        names = ", ".join(sorted(thread.name for thread in python))
+        _appserver.log(
+            "warning",
+            f"the application started threads that will be missing in the workers: {names}; "
+            "start them in uwsgi.post_fork_hook or os.register_at_fork, or use lazy-apps",
+        )
+    native = native_threads()
+    others = len(native) - len(python)
+    if others > 0 and not settings.get("lazy_apps"):
+        _appserver.log(
+            "warning",
+            f"a library started {others} threads of its own that will be missing in the workers "
+            f"({', '.join(sorted(set(native)))}); use lazy-apps if it cannot do without",
+        )
+
+
+def native_threads():
+    names = []
+    for task in os.listdir("/proc/self/task"):
+        if int(task) != os.getpid():
+            try:
+                with open(f"/proc/self/task/{task}/comm") as comm:
+                    names.append(comm.read().strip())
+            except OSError:
+                pass
+    return names
+
+
+def worker_started(text):
+    """After the fork, before the first request."""
+    worker = json.loads(text)
+    uwsgi = sys.modules["uwsgi"]
+    uwsgi._worker_started(worker)
+    if settings.get("reload_os_env"):
+        os.environ.data.update({key: value for key, value in os._createenviron()._data.items()})
+    if settings.get("autoreload", 0) > 0 and worker["id"] == 1:
+        importlib.import_module("_appserver_autoreload").start(settings)
+
+
+def stop():
+    """The worker leaves: what Python does at exit, but for tearing down memory that goes anyway."""
+    uwsgi = sys.modules["uwsgi"]
+    hook = getattr(uwsgi, "atexit", None)
+    if hook is not None:
+        try:
+            hook()
+        except BaseException as error:
+            log_exception("uwsgi.atexit", error)
+    if not settings.get("skip_atexit"):
+        threading._shutdown()
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+
+
+def log_exception(place, error):
+    """The traceback in one write, so that those of several workers do not mingle."""
+    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    text = "".join(lines)
+    if place:
+        text = f"{place}:\n{text}"
+    if sys.stderr is not None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def summary(error):
+    """One line for the operator; the traceback goes to the log."""
+    if isinstance(error, LoadError):
+        return str(error)
+    log_exception("", error)
+    line = traceback.format_exception_only(type(error), error)[-1].strip()
+    if isinstance(error, SyntaxError):
+        return f"{line} ({error.filename}:{error.lineno})"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(("<frozen importlib", "<appserver>"))
+        and not frame.filename.startswith(os.path.dirname(importlib.__file__))
+    ]
+    return f"{line} ({frames[-1].filename}:{frames[-1].lineno})" if frames else line
+
+
+class EmptyInput:
+    """`wsgi.input` of all requests without a body."""
+
+    def read(self, size=-1):
+        return b""
+
+    def readline(self, size=-1):
+        return b""
+
+    def readlines(self, hint=-1):
+        return []
+
+    def __iter__(self):
+        return iter(())
+
+    def seek(self, position, whence=0):
+        return 0
+
+    def tell(self):
+        return 0
+
+    def close(self):
+        pass
+
+
+def environ_template(file_wrapper):
+    """What does not change from request to request (PEP 3333, `environ` variables)."""
+    template = {
+        "REQUEST_METHOD": "GET",
+        "REQUEST_URI": "/",
+        "PATH_INFO": "/",
+        "QUERY_STRING": "",
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": settings["hostname"],
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "",
+        "wsgi.version": (1, 0),
+        "wsgi.errors": sys.stderr,
+        "wsgi.run_once": False,
+        "wsgi.multithread": settings["threads"] > 1,
+        "wsgi.multiprocess": settings["processes"] != 1,
+        "wsgi.url_scheme": "http",
+        "wsgi.input": EmptyInput(),
+        # The body has been received and dechunked before the application is called.
+        "wsgi.input_terminated": True,
+        "uwsgi.version": settings["version"].encode(),
+        "uwsgi.node": settings["hostname"].encode(),
+    }
+    if not settings.get("wsgi_disable_file_wrapper"):
+        template["wsgi.file_wrapper"] = file_wrapper
+    return template
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper`; what can be sent by the kernel never comes to be iterated."""
+
+    def __init__(self, filelike, blksize=8192):
+        self.filelike = filelike
+        self.blksize = blksize
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        # A block size of zero means everything at once, as in uWSGI.
+        data = self.filelike.read(self.blksize) if self.blksize > 0 else self.filelike.read()
+        if data:
+            return data
+        raise StopIteration
+
+
+def file_range(wrapper):
+    """(descriptor, offset, length) if the wrapped object is nothing but a regular file, else None.
+
+    Many objects have a `fileno` and yet give other bytes than the file has, such as GzipFile; so the
+    types are known ones. Their position is honoured, as PEP 3333 demands.
+    """
+    file = wrapper.filelike
+    for _ in range(3):
+        if isinstance(file, io.FileIO) or isinstance(getattr(file, "raw", None), io.FileIO):
+            break
+        # Wrappers of tempfile and Django.
+        file = getattr(file, "file", None)
+    else:
+        return None
+    if isinstance(file, io.TextIOBase):
+        return None
+    try:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        offset = file.tell()
+    except (OSError, ValueError):
+        return None
+    return file.fileno(), offset, max(0, status.st_size - offset)
