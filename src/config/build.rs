@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::options::{self, MAX_FIFOS};
 use super::schema::OptionSpec;
-use super::{Config, Credentials, Entry, ListenSpec, ProcessTitles, RequestLog, suggest, unserved};
+use super::{
+    Config, Credentials, Entry, ListenSpec, ProcessTitles, PythonOptions, RequestLog, suggest, unserved,
+};
 
 /// The origin of what nobody configured.
 const DEFAULT_ORIGIN: &str = "default";
@@ -106,7 +108,10 @@ impl Config {
             headers_timeout: Duration::from_secs(15),
             io_timeout: Duration::from_secs(60),
             limit_post: 0,
+            post_buffering: 0,
             buffer_size: 32 << 10,
+            python: PythonOptions::default(),
+            plugin_dirs: Vec::new(),
             static_maps: Vec::new(),
             static_index: vec!["index.html".to_owned()],
             static_safe: Vec::new(),
@@ -174,6 +179,8 @@ impl Config {
             self.listeners.extend(self.sockets.iter().cloned());
         }
         unserved::judge(self, uses, errors);
+        let entries: Vec<&Entry> = uses.iter().map(|(_, entry)| entry).collect();
+        self.warnings.extend(self.python.settle(&entries));
         if self.listeners.is_empty() {
             self.listeners = defaults.listeners;
         }
@@ -261,12 +268,16 @@ mod tests {
         match row.kind {
             Kind::Flag(_) if row.default == "true" => "false",
             Kind::Flag(_) | Kind::FlagOff(_) => "true",
+            Kind::Int { max, .. } if max < 7 => "1",
             Kind::Int { .. } | Kind::IntOrAuto { .. } => "7",
             Kind::Size { .. } => "7k",
             Kind::Seconds { .. } => "7",
             Kind::Mode(_) | Kind::Umask(_) => "0640",
             Kind::Parsed(_) if row.name == "unenv" => "A",
             Kind::Parsed(_) if row.name == "protocol" => "http",
+            Kind::Parsed(_) if row.name == "wsgi-env-behavior" => "cheat",
+            Kind::Parsed(_) if row.name == "module" || row.name == "callable" => "sample",
+            Kind::Parsed(_) if row.name == "mount" => "/a=b:c",
             Kind::Parsed(_) => "/a=b",
             Kind::Str(_) | Kind::Name(_) | Kind::Path(_) | Kind::LogFile(_) | Kind::Address(_) => "sample",
             Kind::Unused(shape) => match shape {

@@ -27,6 +27,7 @@ pub mod logic;
 pub mod magic;
 pub mod markdown;
 pub mod options;
+pub mod python;
 pub mod schema;
 mod shape;
 pub mod source;
@@ -38,6 +39,7 @@ mod xml;
 mod yaml;
 
 pub use build::{ConfigError, ConfigErrors, Examined};
+pub use python::PythonOptions;
 
 /// One option as the user gave it: the canonical name from the option table, its value, its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,10 +184,17 @@ pub struct Config {
     pub io_timeout: Duration,
     /// `limit-post`: largest request body in bytes; 0 is no limit.
     pub limit_post: u64,
+    /// `post-buffering`: bytes of a request body kept in memory; what is larger goes to a temporary
+    /// file before the application is called. 0 hands bodies to the application as they arrive.
+    pub post_buffering: u64,
     /// `buffer-size`: largest request head in bytes.
     pub buffer_size: usize,
 
     // Applications.
+    /// Python applications.
+    pub python: PythonOptions,
+    /// `plugin-dir`: directories of plugins, in the order they are searched.
+    pub plugin_dirs: Vec<PathBuf>,
     /// `static-map`, `static-dir` (as prefix `/`), in order.
     pub static_maps: Vec<StaticMap>,
     /// `static-index`: file names tried for a directory, default `index.html`.

@@ -24,6 +24,7 @@ mod logging;
 mod monitoring;
 mod privileges;
 mod processes;
+mod python;
 mod recycling;
 mod reload_and_stop;
 mod routing;
@@ -45,6 +46,7 @@ const A_MOMENT: Duration = Duration::from_millis(1);
 /// The topics, in the order help texts show them.
 const TOPICS: &[&[OptionSpec]] = &[
     processes::ROWS,
+    python::ROWS,
     applications::ROWS,
     recycling::ROWS,
     listeners::ROWS,

@@ -96,7 +96,9 @@ mod tests {
 
     #[test]
     fn an_application_that_cannot_be_loaded_stops_the_start() {
-        for line in ["module=app:app", "wsgi-file=a.py", "mount=/=a.py", "emperor=/etc/v", "http-to=:1"] {
+        for line in
+            ["psgi=app.psgi", "paste=config:a.ini", "worker-mount=/=a.py", "emperor=/etc/v", "http-to=:1"]
+        {
             let (warnings, errors) = examine(&[line, "http-socket=:1"]);
             assert_eq!((warnings.len(), errors.len()), (0, 1), "{line}: {errors:?}");
             assert!(errors[0].contains("something else than you ask for"), "{errors:?}");

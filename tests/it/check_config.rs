@@ -32,7 +32,7 @@ fn every_problem_is_told_in_the_order_of_the_file() {
     let (valid, lines) = check(
         "http = 127.0.0.1:0\nprocesses = many\nharakiri = 30\nuid = no-such-user\n\
          pidfile = missing/app.pid\nstatic-map = /s=/no/such/directory\nproceses = 4\nhttp = 8080\n\
-         module = app\ndie-on-term = true\n",
+         psgi = app.psgi\ndie-on-term = true\n",
     );
     let expected = [
         "app.ini:3: error: processes = \"many\" is not a whole number",
@@ -42,7 +42,7 @@ fn every_problem_is_told_in_the_order_of_the_file() {
         "app.ini:7: warning: static-map: cannot read /no/such/directory: ",
         "app.ini:8: warning: proceses = \"4\" is not an option; did you mean processes?",
         "app.ini:9: error: http = \"8080\" is not an address: a port needs a colon",
-        "app.ini:10: error: module = \"app\" is not supported yet: ",
+        "app.ini:10: error: psgi = \"app.psgi\" is not supported yet: ",
         "the configuration is not valid: 5 errors, 3 warnings",
     ];
     assert!(!valid);

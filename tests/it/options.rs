@@ -64,7 +64,7 @@ fn a_production_ini_starts_the_server_and_is_told_what_is_missing() {
     }
     let lines = server.log().lines();
     let warnings: Vec<_> = lines.iter().filter(|line| line.contains(" is not supported yet: ")).collect();
-    assert_eq!(warnings.len(), 18, "{warnings:#?}");
+    assert_eq!(warnings.len(), 17, "{warnings:#?}");
     for harmless in ["enable-threads", "plugin", "auto-procname", "log-master", "post-buffering"] {
         assert!(!warnings.iter().any(|line| line.contains(&format!(": {harmless} = "))), "{harmless}");
     }
@@ -72,13 +72,13 @@ fn a_production_ini_starts_the_server_and_is_told_what_is_missing() {
 
 #[test]
 fn what_cannot_be_served_is_refused_with_all_reasons() {
-    let output = run(&["--module", "app:app", "--socket", ":3031", "--harakiri", "30"]);
+    let output = run(&["--rack", "config.ru", "--socket", ":3031", "--harakiri", "30"]);
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     assert!(
-        lines[0].contains("module = \"app:app\" is not supported yet: needs a language plugin"),
+        lines[0].contains("rack = \"config.ru\" is not supported yet: there is no Ruby plugin"),
         "{text}"
     );
     assert!(

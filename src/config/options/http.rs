@@ -198,12 +198,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .repeatable()
     .application(),
-    accepted(
+    row(
         Http,
         "post-buffering",
-        Shape::Size,
-        "Keep bodies larger than this on disk.",
-        "bodies are read from the connection as the application asks for them",
+        Kind::Size { min: 0, max: u64::MAX, set: |c, bytes| c.post_buffering = bytes },
+        "Read bodies before the application is called: up to this in memory, larger ones in a temporary file.",
     )
     .bare("4096")
     .default("0"),
@@ -212,7 +211,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "post-buffering-bufsize",
         Shape::Size,
         "Buffer for that.",
-        "bodies are read from the connection as the application asks for them",
+        "bodies are written as they arrive",
     ),
     accepted(
         Http,

@@ -166,14 +166,18 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Configuration to start with when this one fails.",
         "a failed reload leaves the running server as it is",
     ),
-    not_yet(
+    row(
         ReloadAndStop,
         "skip-atexit",
-        Shape::Flag,
-        "Run no exit handlers of the application.",
-        "exit handlers are run",
-    )
-    .and(&["skip-atexit-teardown"]),
+        Kind::Flag(|c, on| c.python.skip_atexit = on),
+        "Run no exit handlers of the application when a worker leaves.",
+    ),
+    row(
+        ReloadAndStop,
+        "skip-atexit-teardown",
+        Kind::Flag(|c, on| c.python.skip_atexit_teardown = on),
+        "Run uwsgi.atexit only, and leave the interpreter as it is.",
+    ),
     accepted(
         ReloadAndStop,
         "check-interval",

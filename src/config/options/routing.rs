@@ -1,39 +1,64 @@
 //! Which request goes where.
 
+use crate::config::python;
 use crate::config::schema::Group::Routing;
-use crate::config::schema::{OptionSpec, Shape, accepted, not_yet};
+use crate::config::schema::{Kind, OptionSpec, Shape, accepted, not_yet, row};
 
-const PLUGIN: &str = "needs a language plugin, which this release does not have";
 const ROUTES: &str = "requests are not routed; let the web server do it";
 
 pub(super) const ROWS: &[OptionSpec] = &[
-    not_yet(Routing, "mount", Shape::Pair, "Serve an application under a URL prefix.", PLUGIN)
-        .metavar("/PREFIX=APP")
-        .repeatable()
-        .application(),
+    row(
+        Routing,
+        "mount",
+        Kind::Parsed(|c, text| python::mount(text).map(|mount| c.python.mounts.push(mount))),
+        "Serve a Python application, a file or MODULE:CALLABLE, under a URL prefix.",
+    )
+    .metavar("/PREFIX=APP")
+    .repeatable(),
     not_yet(
         Routing,
+        "worker-mount",
+        Shape::Pair,
+        "The same, in one worker only or after it has started.",
+        "use mount, with lazy-apps to load the application in the workers",
+    )
+    .repeatable()
+    .application(),
+    row(
+        Routing,
         "manage-script-name",
+        Kind::Flag(|c, on| c.python.manage_script_name = on),
+        "Split the path at the mount point: SCRIPT_NAME is the prefix, PATH_INFO the rest.",
+    ),
+    accepted(
+        Routing,
+        "ignore-script-name",
         Shape::Flag,
-        "Split the path at the mount point.",
-        "there are no mount points",
+        "Do not choose the application by SCRIPT_NAME.",
+        "clients cannot set SCRIPT_NAME",
+    ),
+    row(
+        Routing,
+        "no-default-app",
+        Kind::Flag(|c, on| c.python.no_default_app = on),
+        "Answer 404 outside the mount points.",
     ),
     not_yet(
         Routing,
-        "no-default-app",
+        "dynamic-apps",
         Shape::Flag,
-        "Answer 404 outside the mount points.",
-        "there are no mount points",
+        "Load applications that requests name.",
+        "applications are named in the configuration",
     ),
     not_yet(
         Routing,
         "vhost",
         Shape::Flag,
         "Choose the application by host name.",
-        "there is one application; start a server for each host",
+        "start a server for each host",
     )
     .and(&["vhost-host"]),
-    accepted(Routing, "max-apps", Shape::Int, "Most applications of a worker.", "there is one application"),
+    accepted(Routing, "max-apps", Shape::Int, "Most applications of a worker.", "there is no limit"),
     not_yet(Routing, "route", Shape::Name, "Rule for requests whose path matches.", ROUTES).repeatable().and(
         &[
             "route-host",
