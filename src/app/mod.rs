@@ -17,7 +17,10 @@ use http_body::Frame;
 
 use crate::config::Config;
 use crate::scoreboard::Scoreboard;
+use crate::sys::process::ThreadsPrepared;
 
+pub mod plugin;
+pub mod python;
 pub mod slots;
 pub mod staticfiles;
 pub mod welcome;
@@ -60,6 +63,8 @@ pub struct Request {
     pub body: RequestBody,
     /// The connection it came in on.
     pub connection: Rc<ConnectionInfo>,
+    /// Its claim to a slot.
+    pub claim: Rc<slots::Claim>,
 }
 
 /// What the application answers.
@@ -78,8 +83,25 @@ pub trait App {
     /// Answers one request.
     fn call(&self, request: Request) -> Reply;
 
+    /// Called in the zygote right before it forks a worker. What it returns allows a fork of a process
+    /// with threads.
+    fn before_fork(&self) -> Option<ThreadsPrepared> {
+        None
+    }
+
+    /// Called after [`App::before_fork`] and the fork, in both processes.
+    fn after_fork(&self, _side: Side) {}
+
     /// Called once in each worker after the fork, before the first request.
     fn worker_started(&mut self, _worker: &WorkerInfo) {}
+
+    /// What is to be done around each wait for events; asked for after [`App::worker_started`].
+    fn wait_hooks(&self) -> Option<WaitHooks> {
+        None
+    }
+
+    /// Called last thing in a worker that leaves in good order.
+    fn worker_stops(&self) {}
 
     /// True when a request occupies one of the worker's `threads` slots until its response is
     /// finished. False for applications that never wait (static files, the built-in page): the
@@ -87,6 +109,24 @@ pub trait App {
     fn occupies_slot(&self) -> bool {
         true
     }
+}
+
+/// Which process of a fork this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The zygote.
+    Parent,
+    /// The worker.
+    Child,
+}
+
+/// Functions that the worker's thread calls around its wait for events.
+#[derive(Debug, Clone, Copy)]
+pub struct WaitHooks {
+    /// Before it waits.
+    pub before: fn(),
+    /// As soon as it has something to do.
+    pub after: fn(),
 }
 
 /// What an application may know about the worker it runs in.
@@ -103,7 +143,7 @@ pub struct WorkerInfo {
     /// Re-execs of the master so far.
     pub reloads: u64,
     /// Asks the master for things on behalf of the application.
-    pub master: Rc<dyn Fn(AppCommand)>,
+    pub master: Arc<dyn Fn(AppCommand) + Send + Sync>,
 }
 
 /// What an application may ask of the master.
@@ -160,8 +200,10 @@ pub enum ResponseBody {
     Empty,
     /// The whole body at once.
     Full(Bytes),
-    /// Produced piece by piece.
+    /// Produced piece by piece, as the client takes them.
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
+    /// Produced elsewhere, at the application's own pace: taking it from there needs no slot.
+    Produced(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
     /// Exactly `length` bytes of a file, from `offset` on; its position is left alone. The answer
     /// gets that `Content-Length`, and ends early if the file does.
     File {
@@ -204,5 +246,5 @@ pub(crate) fn test_request(method: &str, uri: &str, fields: &[(&str, &str)]) -> 
     }
     let (head, ()) = request.body(()).expect("request").into_parts();
     let connection = Rc::new(ConnectionInfo { peer: Peer::Unix, listener: "test".into() });
-    Request { head, body: RequestBody::empty(), connection }
+    Request { head, body: RequestBody::empty(), connection, claim: Rc::default() }
 }

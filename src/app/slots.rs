@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 /// The permits of one worker.
@@ -162,15 +162,20 @@ enum Stage {
     /// There is no request, or it needs no slot.
     #[default]
     None,
-    Held(Permit),
-    Left(Rc<Slots>),
+    Held(Rc<Permit>),
+    /// Given up, unless the application has pinned it.
+    Left(Rc<Slots>, Weak<Permit>),
     Returning(Acquire),
 }
+
+/// Keeps a request's slot occupied while the application works on it, whatever its client does.
+#[derive(Debug)]
+pub struct Pinned(#[expect(dead_code, reason = "dropping it is what it is for")] Rc<Permit>);
 
 impl Claim {
     /// The request begins.
     pub fn begin(&self, permit: Option<Permit>) {
-        self.set(permit.map_or(Stage::None, Stage::Held));
+        self.set(permit.map_or(Stage::None, |permit| Stage::Held(Rc::new(permit))));
     }
 
     /// The request ends.
@@ -180,27 +185,47 @@ impl Claim {
 
     /// Others may use the slot. No effect unless it is held.
     pub fn leave(&self) {
-        let slots = match &*self.0.borrow() {
-            Stage::Held(permit) => Rc::clone(&permit.slots),
-            Stage::None | Stage::Left(_) | Stage::Returning(_) => return,
+        let left = match &*self.0.borrow() {
+            Stage::Held(permit) => Stage::Left(Rc::clone(&permit.slots), Rc::downgrade(permit)),
+            Stage::None | Stage::Left(..) | Stage::Returning(_) => return,
         };
-        self.set(Stage::Left(slots));
+        self.set(left);
+    }
+
+    /// Keeps the slot occupied until the result is dropped, even if the request ends or its client
+    /// makes it wait. `None` unless the slot is held.
+    pub fn pin(&self) -> Option<Pinned> {
+        match &*self.0.borrow() {
+            Stage::Held(permit) => Some(Pinned(Rc::clone(permit))),
+            Stage::None | Stage::Left(..) | Stage::Returning(_) => None,
+        }
+    }
+
+    /// The number of the slot, 0-based; 0 for a request that has none.
+    pub fn core(&self) -> u32 {
+        match &*self.0.borrow() {
+            Stage::Held(permit) => permit.core,
+            Stage::None | Stage::Left(..) | Stage::Returning(_) => 0,
+        }
     }
 
     /// Ready once the slot is held again, at once if it was never left.
     pub fn poll_return(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let left = match &*self.0.borrow() {
-            Stage::Left(slots) => Some(Rc::clone(slots)),
+        let back = match &*self.0.borrow() {
+            Stage::Left(slots, permit) => Some(match permit.upgrade() {
+                Some(pinned) => Stage::Held(pinned),
+                None => Stage::Returning(slots.join(&slots.returning)),
+            }),
             Stage::None | Stage::Held(_) | Stage::Returning(_) => None,
         };
-        if let Some(slots) = left {
-            self.set(Stage::Returning(slots.join(&slots.returning)));
+        if let Some(back) = back {
+            self.set(back);
         }
         let permit = match &mut *self.0.borrow_mut() {
             Stage::Returning(acquire) => ready!(Pin::new(acquire).poll(cx)),
-            Stage::None | Stage::Held(_) | Stage::Left(_) => return Poll::Ready(()),
+            Stage::None | Stage::Held(_) | Stage::Left(..) => return Poll::Ready(()),
         };
-        self.set(Stage::Held(permit));
+        self.set(Stage::Held(Rc::new(permit)));
         Poll::Ready(())
     }
 
@@ -282,6 +307,23 @@ mod tests {
         drop(other);
         assert!(!slots.free(), "granted to the one that returns");
         claim.end();
+        assert!(slots.free());
+    }
+
+    #[test]
+    fn a_pinned_slot_is_occupied_until_the_application_has_finished() {
+        let cx = &mut Context::from_waker(Waker::noop());
+        let slots = Slots::new(1);
+        let claim = Claim::default();
+        assert!(claim.pin().is_none());
+        claim.begin(slots.try_acquire());
+        let pinned = claim.pin();
+        claim.leave();
+        assert!(!slots.free());
+        assert!(claim.poll_return(cx).is_ready(), "it is still there");
+        claim.end();
+        assert!(!slots.free());
+        drop(pinned);
         assert!(slots.free());
     }
 

@@ -13,7 +13,7 @@
 //! # Threads
 //! The runtime of the plugin's language may allow one thread at a time (Python's GIL). It is held when
 //! `load` and `after_fork(CHILD)` return; `release` lets go of it and `acquire` takes it back. Every
-//! other function but `init`, `thread_started` and `release_bytes` is called with it held.
+//! other function but `init` and `thread_started` is called with it held.
 
 use std::ffi::c_void;
 
@@ -217,7 +217,7 @@ pub struct Plugin {
     pub next: extern "C" fn(response: Response, exchange: Exchange) -> Step,
     /// Ends a response before its own end.
     pub close: extern "C" fn(response: Response),
-    /// The owner of a piece is no longer needed. Any thread, runtime held or not.
+    /// The owner of a piece is no longer needed.
     pub release_bytes: extern "C" fn(owner: *mut c_void),
     /// The worker leaves: runs what the application wanted to be run at its exit.
     pub stop: extern "C" fn(),

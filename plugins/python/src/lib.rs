@@ -67,8 +67,6 @@ pub unsafe extern "C" fn appserver_plugin(host: *const Host) -> *const Plugin {
 
 /// Lets go of an object whose bytes the server has sent.
 extern "C" fn release_bytes(owner: *mut c_void) {
-    runtime::with_gil(|| {
-        // SAFETY: `owner` is the object that `wsgi` gave away with a reference of its own.
-        unsafe { pyo3_ffi::Py_DecRef(owner.cast()) }
-    });
+    // SAFETY: the object that `wsgi` gave away with a reference of its own; the GIL is held.
+    unsafe { pyo3_ffi::Py_DecRef(owner.cast()) }
 }

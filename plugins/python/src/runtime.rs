@@ -131,16 +131,6 @@ pub(crate) extern "C" fn thread_started(core: u32) {
     release();
 }
 
-/// Runs `work` with the GIL, whether this thread holds it or not.
-pub(crate) fn with_gil<R>(work: impl FnOnce() -> R) -> R {
-    // SAFETY: allowed at any time while the interpreter runs; released below.
-    let state = unsafe { ffi::PyGILState_Ensure() };
-    let result = work();
-    // SAFETY: the state of the call above.
-    unsafe { ffi::PyGILState_Release(state) };
-    result
-}
-
 pub(crate) extern "C" fn before_fork() {
     app::before_fork();
     // SAFETY: the GIL is held: no Python thread can hold a lock of the interpreter's own.

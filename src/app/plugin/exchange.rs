@@ -4,6 +4,7 @@
 //! the plugin was given for the length of a step.
 
 use std::ffi::c_void;
+use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::lent;
 use super::outlet::{End, Outlet, OutletBody};
-use crate::app::{FileRange, Response, ResponseBody};
+use crate::app::{Response, ResponseBody};
 
 /// The response so far.
 #[derive(Default)]
@@ -25,11 +26,11 @@ pub(super) struct Exchange {
     rest: Vec<Bytes>,
     /// Bytes of the body so far.
     length: u64,
-    file: Option<FileRange>,
+    file: Option<DraftBody>,
     /// Where the body goes once the response has been passed on; pieces are dropped if there is none.
     passed_on: Option<Option<Arc<Outlet>>>,
     /// Passes the response on before the step ends; for `write()` in a thread of its own.
-    early: Option<Box<dyn FnOnce(Response)>>,
+    early: Option<Box<dyn FnOnce(Draft)>>,
     is_head: bool,
     complained: bool,
 }
@@ -42,14 +43,26 @@ struct Head {
     length: Option<u64>,
 }
 
+/// A response that can go to another thread.
+pub(super) struct Draft {
+    head: Head,
+    body: DraftBody,
+}
+
+enum DraftBody {
+    Full(Bytes),
+    File { file: File, offset: u64, length: u64 },
+    Pieces(Arc<Outlet>, Option<u64>),
+}
+
 /// What the exchange is when the plugin has made its first step.
 pub(super) enum Passage {
     /// All of it.
-    Whole(Response),
+    Whole(Draft),
     /// All of it, though the application has not finished.
-    WholeBeforeEnd(Response),
+    WholeBeforeEnd(Draft),
     /// The beginning; the rest comes through the outlet.
-    Beginning(Response, Arc<Outlet>),
+    Beginning(Draft, Arc<Outlet>),
     /// It was passed on during the step.
     Early(Arc<Outlet>),
 }
@@ -61,7 +74,7 @@ impl Exchange {
     }
 
     /// Lets `write()` pass the response on at once.
-    pub(super) fn set_early(&mut self, pass_on: Box<dyn FnOnce(Response)>) {
+    pub(super) fn set_early(&mut self, pass_on: Box<dyn FnOnce(Draft)>) {
         self.early = Some(pass_on);
     }
 
@@ -87,7 +100,7 @@ impl Exchange {
         }
         match step {
             // Nothing of it is out: the client gets an answer that says so.
-            abi::Step::Failed => Passage::Whole(failure()),
+            abi::Step::Failed => Passage::Whole(Draft::failure()),
             abi::Step::Done => Passage::Whole(self.whole()),
             abi::Step::More => {
                 let promised = self.head.as_ref().and_then(|head| head.length);
@@ -96,49 +109,52 @@ impl Exchange {
                 }
                 match self.begin() {
                     Some((response, outlet)) => Passage::Beginning(response, outlet),
-                    None => Passage::Whole(failure()),
+                    None => Passage::Whole(Draft::failure()),
                 }
             }
         }
     }
 
     /// The response with a body that is complete.
-    fn whole(mut self) -> Response {
-        let Some(head) = self.head.take() else { return failure() };
-        if let Some(file) = self.file.take() {
-            return head.with(match file.length {
-                0 => ResponseBody::Empty,
-                _ => ResponseBody::File(file),
-            });
+    fn whole(mut self) -> Draft {
+        let Some(head) = self.head.take() else { return Draft::failure() };
+        if let Some(body) = self.file.take() {
+            return Draft { head, body };
         }
-        match head.length {
+        let body = match head.length {
             Some(promised) if promised > self.length && !self.is_head && has_body(head.status) => {
                 log::error!(
                     "the application promised a body of {promised} bytes and gave {}; the client is cut off",
                     self.length
                 );
-                let outlet = Arc::new(Outlet::default());
-                self.pieces().for_each(|piece| drop(outlet.push(piece)));
+                let outlet = self.outlet();
                 outlet.end(End::Broken);
-                head.with(ResponseBody::Produced(Box::pin(OutletBody::new(outlet, Some(promised)))))
+                DraftBody::Pieces(outlet, Some(promised))
             }
             Some(promised) if promised < self.length && !self.is_head => {
                 complain_of_excess(promised);
                 let mut body = self.body();
                 body.truncate(usize::try_from(promised).unwrap_or(usize::MAX));
-                head.with(full(body))
+                DraftBody::Full(body)
             }
-            _ => head.with(full(self.body())),
-        }
+            _ => DraftBody::Full(self.body()),
+        };
+        Draft { head, body }
     }
 
     /// The response with what there is of its body, and the outlet for the rest.
-    fn begin(&mut self) -> Option<(Response, Arc<Outlet>)> {
+    fn begin(&mut self) -> Option<(Draft, Arc<Outlet>)> {
         let head = self.head.take()?;
+        let outlet = self.outlet();
+        let body = DraftBody::Pieces(Arc::clone(&outlet), head.length);
+        Some((Draft { head, body }, outlet))
+    }
+
+    /// An outlet with the pieces so far.
+    fn outlet(&mut self) -> Arc<Outlet> {
         let outlet = Arc::new(Outlet::default());
         self.pieces().for_each(|piece| drop(outlet.push(piece)));
-        let body = OutletBody::new(Arc::clone(&outlet), head.length);
-        Some((head.with(ResponseBody::Produced(Box::pin(body))), outlet))
+        outlet
     }
 
     fn pieces(&mut self) -> impl Iterator<Item = Bytes> + use<> {
@@ -188,17 +204,41 @@ impl Exchange {
     }
 }
 
-impl Head {
-    fn with(self, body: ResponseBody) -> Response {
+impl Draft {
+    /// What the client gets when the application failed.
+    pub(super) fn failure() -> Self {
+        let mut fields = HeaderMap::new();
+        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        // As in uWSGI: who counts on nothing but the status may go on elsewhere.
+        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let head = Head { status: StatusCode::INTERNAL_SERVER_ERROR, reason: None, fields, length: None };
+        Draft { head, body: DraftBody::Full(Bytes::from_static(b"Internal Server Error")) }
+    }
+
+    /// The response, on the thread of its connection.
+    pub(super) fn into_response(self) -> Response {
+        let body = match self.body {
+            DraftBody::Full(body) if body.is_empty() => ResponseBody::Empty,
+            DraftBody::Full(body) => ResponseBody::Full(body),
+            DraftBody::File { length: 0, .. } => ResponseBody::Empty,
+            DraftBody::File { file, offset, length } => {
+                ResponseBody::File { file: Arc::new(file), offset, length }
+            }
+            DraftBody::Pieces(outlet, length) => {
+                ResponseBody::Produced(Box::pin(OutletBody::new(outlet, length)))
+            }
+        };
         let mut response = Response::new(body);
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.fields;
-        if let Some(reason) = self.reason {
+        *response.status_mut() = self.head.status;
+        *response.headers_mut() = self.head.fields;
+        if let Some(reason) = self.head.reason {
             response.extensions_mut().insert(reason);
         }
         response
     }
+}
 
+impl Head {
     /// `None` when something of it is not valid in HTTP.
     fn new(status: u16, reason: &[u8], fields: &[abi::Field]) -> Option<Self> {
         let status = StatusCode::from_u16(status).ok()?;
@@ -244,20 +284,8 @@ fn has_body(status: StatusCode) -> bool {
     !status.is_informational() && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED
 }
 
-fn full(body: Bytes) -> ResponseBody {
-    if body.is_empty() { ResponseBody::Empty } else { ResponseBody::Full(body) }
-}
-
 fn complain_of_excess(promised: u64) {
     log::error!("the application gave more than the body of {promised} bytes it promised; the rest is dropped");
-}
-
-/// What the client gets when the application failed.
-pub(super) fn failure() -> Response {
-    let mut response = crate::app::text(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error\n");
-    // As in uWSGI: who counts on nothing but the status may go on elsewhere.
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 /// The exchange behind the pointer of a step.
@@ -304,7 +332,7 @@ pub(super) extern "C" fn file(exchange: abi::Exchange, fd: i32, offset: u64, len
     let Ok(file) = fd.try_clone_to_owned() else { return abi::Taken::Refused };
     // A declared length is the client's to rely on; the file may be longer.
     let length = exchange.head.as_ref().and_then(|head| head.length).map_or(length, |promised| promised.min(length));
-    exchange.file = Some(FileRange { file: file.into(), offset, length });
+    exchange.file = Some(DraftBody::File { file: file.into(), offset, length });
     abi::Taken::Yes
 }
 

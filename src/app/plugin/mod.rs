@@ -1,0 +1,300 @@
+//! Applications in other languages, through a plugin that is loaded at run time.
+//!
+//! The border is `appserver_plugin_abi`. With one application slot the plugin is called right on the
+//! worker's thread, which then holds the language's runtime lock except while it waits for events;
+//! with more there is a [`pool`] of threads. Either way a request body has arrived before the
+//! application is called ([`upload`]), and a response that comes in pieces is taken from the
+//! application as fast as it makes them ([`outlet`]): a slow client never occupies it.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, OnceCell};
+use std::error::Error;
+use std::ffi::c_void;
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+use appserver_plugin_abi as abi;
+use http_body::Body;
+
+use super::slots::Pinned;
+use super::{App, Reply, Request, Side, WaitHooks, WorkerInfo, text};
+use crate::sys::dl::{Library, Visibility};
+use crate::sys::process::ThreadsPrepared;
+
+mod ask;
+mod exchange;
+mod job;
+mod lent;
+mod outlet;
+mod pool;
+mod upload;
+
+use exchange::{Exchange, Passage};
+use job::Job;
+use outlet::{End, Outlet};
+use pool::Pool;
+use upload::Upload;
+
+static HOST: abi::Host = abi::Host {
+    version: abi::VERSION,
+    log: ask::log,
+    ask: ask::ask,
+    head: exchange::head,
+    piece: exchange::piece,
+    file: exchange::file,
+    flush: exchange::flush,
+};
+
+/// The plugin. There is one runtime in a process, so there is one plugin.
+static PLUGIN: OnceLock<&'static abi::Plugin> = OnceLock::new();
+
+fn table() -> &'static abi::Plugin {
+    PLUGIN.get().expect("invariant: set before an application exists")
+}
+
+/// What the application is loaded with.
+pub struct Settings {
+    /// `threads`: requests at a time.
+    pub threads: u32,
+    /// Bytes of a request body that are kept in memory; more go to a file.
+    pub body_in_memory: usize,
+    /// The plugin's own, in the form it wants.
+    pub plugin: String,
+    /// `skip-atexit`: the worker leaves without a word to the application.
+    pub skip_atexit: bool,
+}
+
+/// An application behind a plugin.
+pub struct PluginApp {
+    inner: Rc<Inner>,
+    /// This thread holds the runtime. (With a pool, only before it is started.)
+    holding: Cell<bool>,
+}
+
+struct Inner {
+    settings: Settings,
+    /// With `threads` = 1 there is none.
+    pool: OnceCell<Pool>,
+}
+
+/// A response that the application has not finished.
+struct Started(abi::Response);
+
+// SAFETY: the plugin demands no thread, only that its runtime is held.
+unsafe impl Send for Started {}
+
+impl Started {
+    /// Has the application make the next piece, for `outlet` or for nobody; `None` when it has finished.
+    /// The runtime must be held.
+    fn go_on(self, outlet: Option<&Arc<Outlet>>) -> Option<Self> {
+        if outlet.is_some_and(|outlet| outlet.closed()) {
+            (table().close)(self.0);
+            return None;
+        }
+        let mut exchange = Exchange::continued(outlet.cloned());
+        let end = match (table().next)(self.0, exchange.pointer()) {
+            abi::Step::More => return Some(self),
+            abi::Step::Done => End::Complete,
+            abi::Step::Failed => End::Broken,
+        };
+        if let Some(outlet) = outlet {
+            outlet.end(end);
+        }
+        None
+    }
+}
+
+impl PluginApp {
+    /// Loads `libraries` and the plugin, starts its runtime, loads the application.
+    ///
+    /// # Errors
+    /// What the dynamic loader or the plugin says.
+    pub fn load(runtime: &Path, plugin: &Path, settings: Settings) -> Result<Self, Box<dyn Error>> {
+        if PLUGIN.get().is_none() {
+            // The runtime first, and for all to see: plugin and extension modules name no library.
+            Library::open(runtime, Visibility::Global)?;
+            let plugin_library = Library::open(plugin, Visibility::Local)?;
+            let entry = plugin_library.symbol(abi::ENTRY)?;
+            // SAFETY: the symbol has this type in every version of the border.
+            let entry = unsafe { std::mem::transmute::<*mut c_void, abi::Entry>(entry.as_ptr()) };
+            // SAFETY: a static table.
+            let table = unsafe { entry(&raw const HOST).as_ref() };
+            let table = table.filter(|table| table.version == abi::VERSION).ok_or_else(|| {
+                format!("{}: made for another release of the server; install both from one", plugin.display())
+            })?;
+            PLUGIN.get_or_init(|| table);
+        }
+        let mut report = Report::default();
+        let plugin_settings = abi::Bytes::of(settings.plugin.as_bytes());
+        if !(table().init)(plugin_settings, Report::take, report.context()) {
+            return Err(report.text.into());
+        }
+        let loaded = (table().load)(Report::take, report.context());
+        // Threads that the application has started want it too.
+        (table().release)();
+        if !loaded {
+            return Err(report.text.into());
+        }
+        Ok(PluginApp {
+            inner: Rc::new(Inner { settings, pool: OnceCell::new() }),
+            holding: Cell::new(false),
+        })
+    }
+}
+
+/// Collects what a plugin reports.
+#[derive(Default)]
+struct Report {
+    text: String,
+}
+
+impl Report {
+    fn context(&mut self) -> *mut c_void {
+        (&raw mut *self).cast()
+    }
+
+    extern "C" fn take(context: *mut c_void, text: abi::Bytes) {
+        // SAFETY: the context is a `Report` that outlives the call, and so does the text.
+        let (report, text) = unsafe { (&mut *context.cast::<Report>(), text.slice()) };
+        report.text.push_str(&String::from_utf8_lossy(text));
+    }
+}
+
+impl App for PluginApp {
+    fn call(&self, request: Request) -> Reply {
+        if request.body.is_end_stream() {
+            return self.inner.start(request, None);
+        }
+        let inner = Rc::clone(&self.inner);
+        Reply::Later(Box::pin(async move {
+            let mut request = request;
+            let body = std::mem::replace(&mut request.body, super::RequestBody::empty());
+            match Upload::receive(body, inner.settings.body_in_memory).await {
+                Ok(upload) => match inner.start(request, Some(upload)) {
+                    Reply::Now(response) => response,
+                    Reply::Later(later) => later.await,
+                },
+                Err(error) => {
+                    log::warn!("{} {}: {error}", request.head.method, request.head.uri);
+                    text(http::StatusCode::BAD_REQUEST, "the request body cannot be received\n")
+                }
+            }
+        }))
+    }
+
+    fn before_fork(&self) -> Option<ThreadsPrepared> {
+        self.hold();
+        (table().before_fork)();
+        // SAFETY: the plugin has its runtime's locks in hands, and what the child runs before
+        // `after_fork` uses nothing that a thread of the application could have held.
+        Some(unsafe { ThreadsPrepared::new() })
+    }
+
+    fn after_fork(&self, side: Side) {
+        match side {
+            Side::Parent => {
+                (table().after_fork)(abi::Side::Parent);
+                self.let_go();
+            }
+            Side::Child => (table().after_fork)(abi::Side::Child),
+        }
+    }
+
+    fn worker_started(&mut self, worker: &WorkerInfo) {
+        self.hold();
+        ask::set_worker(worker);
+        let about = serde_json::json!({
+            "id": worker.slot, "generation": worker.generation, "reloads": worker.reloads,
+        });
+        let mut report = Report::default();
+        let about = about.to_string();
+        if !(table().worker_started)(abi::Bytes::of(about.as_bytes()), Report::take, report.context()) {
+            log::error!("a hook of the application for new workers failed: {}", report.text);
+        }
+        if self.inner.settings.threads <= 1 {
+            lent::set_return(|owner| (table().release_bytes)(owner.into_pointer()));
+            return;
+        }
+        self.let_go();
+        match Pool::start(self.inner.settings.threads) {
+            Ok(pool) => {
+                lent::set_return(pool.give_back());
+                let _ = self.inner.pool.set(pool);
+            }
+            Err(error) => log::error!("threads: {error}; requests are served one at a time"),
+        }
+    }
+
+    fn wait_hooks(&self) -> Option<WaitHooks> {
+        let inline = self.inner.pool.get().is_none();
+        inline.then(|| WaitHooks { before: || (table().release)(), after: || (table().acquire)() })
+    }
+
+    fn worker_stops(&self) {
+        if self.inner.settings.skip_atexit {
+            return;
+        }
+        self.hold();
+        (table().stop)();
+    }
+}
+
+impl PluginApp {
+    fn hold(&self) {
+        if !self.holding.replace(true) {
+            (table().acquire)();
+        }
+    }
+
+    fn let_go(&self) {
+        if self.holding.replace(false) {
+            (table().release)();
+        }
+    }
+}
+
+impl Inner {
+    fn start(&self, request: Request, body: Option<Upload>) -> Reply {
+        let pinned = || request.claim.pin();
+        match self.pool.get() {
+            Some(pool) => {
+                let pinned = pinned();
+                let delivered = pool.submit(Job::new(request, body));
+                Reply::Later(Box::pin(pool::Awaited::new(delivered, pinned)))
+            }
+            None => {
+                let claim = Rc::clone(&request.claim);
+                let job = Job::new(request, body);
+                let exchange = job.exchange();
+                let (passage, started) = job.call(exchange);
+                let (draft, outlet) = match passage {
+                    Passage::Whole(draft) | Passage::WholeBeforeEnd(draft) => (draft, None),
+                    Passage::Beginning(draft, outlet) => (draft, Some(outlet)),
+                    Passage::Early(_) => unreachable!("invariant: only threads pass on early"),
+                };
+                if let Some(started) = started {
+                    tokio::task::spawn_local(go_on(started, outlet, claim.pin()));
+                }
+                Reply::Now(draft.into_response())
+            }
+        }
+    }
+}
+
+/// Takes the rest of a response from the application, on the worker's thread.
+///
+/// Between two pieces the connection gets to send: PEP 3333 wants each on its way before the next is
+/// asked for.
+async fn go_on(started: Started, outlet: Option<Arc<Outlet>>, pinned: Option<Pinned>) {
+    let mut left = Some(started);
+    tokio::task::yield_now().await;
+    while let Some(started) = left.take() {
+        if let Some(outlet) = &outlet {
+            std::future::poll_fn(|cx| outlet.poll_room(cx)).await;
+        }
+        left = started.go_on(outlet.as_ref());
+        tokio::task::yield_now().await;
+    }
+    drop(pinned);
+}

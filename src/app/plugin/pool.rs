@@ -1,0 +1,173 @@
+//! Application threads: `threads` of them, when that is more than one.
+//!
+//! A request comes here when a thread is free, so nothing ever waits in the channel. The thread hands
+//! the response back to the connection's thread and works on until the application has finished.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use tokio::sync::oneshot;
+
+use super::exchange::{Draft, Passage};
+use super::job::Job;
+use super::lent::Owner;
+use super::table;
+use crate::app::Response;
+use crate::app::slots::Pinned;
+
+/// A response, and news of the application if it is not done with the request.
+pub(super) struct Delivered {
+    pub(super) draft: Draft,
+    /// Resolves when the application has finished. The request's slot is occupied until then.
+    pub(super) rest: oneshot::Receiver<()>,
+}
+
+enum Task {
+    Request(Job, oneshot::Sender<Delivered>),
+    GiveBack(Owner),
+}
+
+/// The threads.
+pub(super) struct Pool {
+    tasks: Sender<Task>,
+}
+
+impl Pool {
+    /// Starts `count` threads.
+    ///
+    /// # Errors
+    /// When the system has no room for one.
+    pub(super) fn start(count: u32) -> io::Result<Self> {
+        let (tasks, receiver) = unbounded();
+        for core in 0..count {
+            let receiver = receiver.clone();
+            std::thread::Builder::new().name(format!("app-{core}")).spawn(move || {
+                (table().thread_started)(core);
+                work(&receiver);
+            })?;
+        }
+        Ok(Pool { tasks })
+    }
+
+    /// Has a thread work on `job`.
+    pub(super) fn submit(&self, job: Job) -> oneshot::Receiver<Delivered> {
+        let (sender, receiver) = oneshot::channel();
+        // Cannot fail: the threads live as long as the process.
+        let _ = self.tasks.send(Task::Request(job, sender));
+        receiver
+    }
+
+    /// Returns a way to give objects back to the plugin.
+    pub(super) fn give_back(&self) -> impl Fn(Owner) + Send + Sync + use<> {
+        let tasks = self.tasks.clone();
+        move |owner| drop(tasks.send(Task::GiveBack(owner)))
+    }
+}
+
+fn work(tasks: &Receiver<Task>) {
+    while let Ok(task) = tasks.recv() {
+        match task {
+            Task::Request(job, deliver) => serve(job, deliver),
+            Task::GiveBack(owner) => {
+                (table().acquire)();
+                (table().release_bytes)(owner.into_pointer());
+                (table().release)();
+            }
+        }
+    }
+}
+
+fn serve(job: Job, deliver: oneshot::Sender<Delivered>) {
+    // Dropped when the application has finished, whatever way this function ends.
+    let (_finished, rest) = oneshot::channel();
+    let mut delivery = Some((deliver, rest));
+    let mut deliver = move |draft| {
+        if let Some((deliver, rest)) = delivery.take() {
+            // Nobody listens when the client has left: then the pieces find their outlet closed.
+            drop(deliver.send(Delivered { draft, rest }));
+        }
+    };
+    let deliver = Rc::new(RefCell::new(move |draft| deliver(draft)));
+    let mut exchange = job.exchange();
+    let early = Rc::clone(&deliver);
+    exchange.set_early(Box::new(move |draft| early.borrow_mut()(draft)));
+    (table().acquire)();
+    let (passage, started) = job.call(exchange);
+    let outlet = match passage {
+        Passage::Whole(draft) | Passage::WholeBeforeEnd(draft) => {
+            deliver.borrow_mut()(draft);
+            None
+        }
+        Passage::Beginning(draft, outlet) => {
+            deliver.borrow_mut()(draft);
+            Some(outlet)
+        }
+        Passage::Early(outlet) => Some(outlet),
+    };
+    let mut left = started;
+    while let Some(started) = left.take() {
+        if let Some(outlet) = &outlet {
+            // Others may have the runtime meanwhile, and between two pieces.
+            (table().release)();
+            outlet.wait_room();
+            (table().acquire)();
+        }
+        left = started.go_on(outlet.as_ref());
+    }
+    (table().release)();
+}
+
+/// Waits for the response of a [`Job`]. The slot stays occupied until the application has finished,
+/// even if the client leaves before.
+pub(super) struct Awaited {
+    delivered: Option<oneshot::Receiver<Delivered>>,
+    pinned: Option<Pinned>,
+}
+
+impl Awaited {
+    pub(super) fn new(delivered: oneshot::Receiver<Delivered>, pinned: Option<Pinned>) -> Self {
+        Awaited { delivered: Some(delivered), pinned }
+    }
+}
+
+impl Future for Awaited {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response> {
+        let Some(delivered) = &mut self.delivered else { return Poll::Pending };
+        let delivered = ready!(Pin::new(delivered).poll(cx));
+        self.delivered = None;
+        let Ok(Delivered { draft, mut rest }) = delivered else {
+            // The thread is gone, which only a panic of ours can do.
+            return Poll::Ready(Draft::failure().into_response());
+        };
+        if let Some(pinned) = self.pinned.take()
+            && rest.try_recv() == Err(oneshot::error::TryRecvError::Empty)
+        {
+            tokio::task::spawn_local(async move {
+                let _ = rest.await;
+                drop(pinned);
+            });
+        }
+        Poll::Ready(draft.into_response())
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if let (Some(delivered), Some(pinned)) = (self.delivered.take(), self.pinned.take()) {
+            tokio::task::spawn_local(async move {
+                if let Ok(delivered) = delivered.await {
+                    drop(delivered.draft);
+                    let _ = delivered.rest.await;
+                }
+                drop(pinned);
+            });
+        }
+    }
+}
