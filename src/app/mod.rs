@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::fs::File;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -161,6 +162,16 @@ pub enum ResponseBody {
     Full(Bytes),
     /// Produced piece by piece.
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
+    /// Exactly `length` bytes of a file, from `offset` on; its position is left alone. The answer
+    /// gets that `Content-Length`, and ends early if the file does.
+    File {
+        /// Open for reading. Shared, so that whoever opened it may keep it.
+        file: Arc<File>,
+        /// The first byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+    },
 }
 
 /// Builds the built-in application: the welcome page, behind the static files if there are any.

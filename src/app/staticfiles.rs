@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use self::entity::Entity;
-use super::{App, Reply, Request, Response, ResponseBody, WorkerInfo, text};
+use super::{App, Reply, Request, Response, WorkerInfo, text};
 use crate::config::{Config, StaticMap};
 use crate::sys::beneath;
 
@@ -274,9 +274,7 @@ fn serve(file: File, metadata: &Metadata, name: &Path, request: Request) -> Resp
     if let Some(range) = head.headers.get_mut(header::RANGE) {
         widen_suffixes(range, metadata.len());
     }
-    let entity = Entity::new(file, metadata, name);
-    let response = http_serve::serve(entity, &http::Request::from_parts(head, ()));
-    response.map(|body| ResponseBody::Stream(Box::pin(body)))
+    entity::serve(Entity::new(file, metadata, name), &http::Request::from_parts(head, ()))
 }
 
 /// RFC 9110 §14.1.2: as many last bytes as there are, or more, mean all of them; http-serve answers

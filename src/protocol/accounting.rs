@@ -296,6 +296,11 @@ impl InFlight {
         self.state.producing.set(yes);
     }
 
+    /// The connection it came in on.
+    pub(crate) fn connection(&self) -> &ConnectionState {
+        &self.state
+    }
+
     /// Part of the response body was handed over.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.body_bytes += bytes as u64;

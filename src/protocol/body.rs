@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::accounting::InFlight;
+use super::outgoing::{self, Piece};
 use super::state::ConnectionState;
 use crate::app::{BodyError, ResponseBody};
 
@@ -101,18 +102,31 @@ fn is_finished(body: &ResponseBody) -> bool {
         ResponseBody::Empty => true,
         ResponseBody::Full(bytes) => bytes.is_empty(),
         ResponseBody::Stream(stream) => stream.is_end_stream(),
+        ResponseBody::File { length, .. } => *length == 0,
     }
 }
 
-impl Body for CountedBody {
-    type Data = Bytes;
-    type Error = BodyError;
+impl CountedBody {
+    /// A file that goes past hyper: how much of it is out, or `None` for any other body.
+    fn poll_sent(&mut self) -> Poll<Option<usize>> {
+        let ResponseBody::File { file, offset, length } = &mut self.inner else { return Poll::Ready(None) };
+        let Some(request) = self.request.as_mut().filter(|_| *length > outgoing::SMALL) else {
+            return Poll::Ready(None);
+        };
+        let count = usize::try_from(*length).unwrap_or(usize::MAX);
+        ready!(request.connection().outgoing.poll_sent(file, *offset, count as u64));
+        *offset += count as u64;
+        *length -= count as u64;
+        request.sent(count);
+        if *length == 0 {
+            request.complete();
+        }
+        Poll::Ready(Some(count))
+    }
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
+    /// The next bytes of all other bodies.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self;
         let frame = match &mut this.inner {
             ResponseBody::Empty => None,
             ResponseBody::Full(bytes) if bytes.is_empty() => None,
@@ -124,6 +138,14 @@ impl Body for CountedBody {
                 request.producing(polled.is_pending());
                 ready!(polled)
             }
+            ResponseBody::File { length: 0, .. } => None,
+            ResponseBody::File { file, offset, length } => {
+                let count = (*length).min(PIECE as u64);
+                let piece = outgoing::read(file, *offset, count as usize);
+                *offset += count;
+                *length -= count;
+                Some(piece.map(Frame::data).map_err(BodyError::from))
+            }
         };
         if let Some(request) = &mut this.request {
             let sent = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref());
@@ -133,6 +155,32 @@ impl Body for CountedBody {
             }
         }
         Poll::Ready(frame)
+    }
+}
+
+impl Drop for CountedBody {
+    fn drop(&mut self) {
+        // A client that left within a file still got part of it.
+        if let (ResponseBody::File { .. }, Some(request)) = (&self.inner, &mut self.request) {
+            let sent = request.connection().outgoing.give_up();
+            request.sent(sent as usize);
+        }
+    }
+}
+
+impl Body for CountedBody {
+    type Data = Piece;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Piece>, BodyError>>> {
+        let this = self.get_mut();
+        if let Some(count) = ready!(this.poll_sent()) {
+            return Poll::Ready(Some(Ok(Frame::data(Piece::Sent(count)))));
+        }
+        this.poll_bytes(cx).map_ok(|frame| frame.map_data(Piece::Bytes))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -144,6 +192,7 @@ impl Body for CountedBody {
             ResponseBody::Empty => SizeHint::with_exact(0),
             ResponseBody::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             ResponseBody::Stream(stream) => stream.size_hint(),
+            ResponseBody::File { length, .. } => SizeHint::with_exact(*length),
         }
     }
 }

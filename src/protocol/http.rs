@@ -20,6 +20,7 @@ use super::accounting::{Accounting, InFlight};
 use super::body::{CountedBody, IncomingBody};
 use super::gate::{Gate, Limits};
 use super::io::{Io, Scratch, Stream};
+use super::outgoing;
 use super::state::ConnectionState;
 use crate::app::slots::{Acquire, Permit, Slots};
 use crate::app::{App, ConnectionInfo, Reply, Request, RequestBody, Response, ResponseBody};
@@ -209,6 +210,9 @@ impl Answer {
         let mut in_flight = in_flight;
         if let Some(in_flight) = &mut in_flight {
             in_flight.answered(parts.status, &parts.headers);
+        }
+        if let ResponseBody::File { length, .. } = &body {
+            outgoing::frame(&mut parts, *length);
         }
         let body = CountedBody::new(body, in_flight);
         if self.front.closing() || self.state.refused.get().is_some_and(|refused| refused.in_body) {

@@ -2,18 +2,21 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use hyper::rt::ReadBufCursor;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::accounting::Accounting;
 use super::gate::Gate;
+use super::outgoing;
 use super::state::ConnectionState;
+use crate::sys::sendfile::{Sent, sendfile};
 
 /// A client connection of either kind.
 #[derive(Debug)]
@@ -50,6 +53,30 @@ impl Stream {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bytes))
+    }
+
+    /// Ready when a write may succeed.
+    pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        each!(self, stream => stream.poll_write_ready(cx))
+    }
+
+    /// Sends at most `count` bytes of `file`, from `offset` on.
+    pub(super) fn poll_sendfile(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        count: usize,
+    ) -> Poll<io::Result<Sent>> {
+        each!(self, stream => loop {
+            ready!(stream.poll_write_ready(cx))?;
+            let send = || sendfile(stream.as_fd(), file, offset, count);
+            match stream.try_io(Interest::WRITABLE, send) {
+                // The readiness was out of date, and is forgotten now.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        })
     }
 
     /// Tells the client that nothing more will come.
@@ -207,8 +234,22 @@ impl hyper::rt::Write for Io {
         this.written(result)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Sockets have no user-space buffer.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        // Sockets have no user-space buffer. But hyper flushes when it has written all it has.
+        let Some(mut file) = this.state.outgoing.due() else { return Poll::Ready(Ok(())) };
+        let mut turn = outgoing::TURN;
+        while !file.is_done() {
+            if turn == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let polled = file.poll_send(cx, &mut this.stream, &this.scratch, turn);
+            turn -= ready!(this.written(polled))? as u64;
+        }
+        drop(file);
+        // For the body, which has been waiting for this.
+        this.state.wake();
         Poll::Ready(Ok(()))
     }
 

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
 
 use super::Refusal;
+use super::outgoing::Outgoing;
 use crate::app::slots::Claim;
 
 /// What a connection is waiting for; decides which time limit applies.
@@ -82,6 +83,8 @@ pub struct ConnectionState {
     pub(crate) reading: Cell<bool>,
     /// The application has been asked for more of the response body and has none yet.
     pub(crate) producing: Cell<bool>,
+    /// The file that is the body of the response.
+    pub(crate) outgoing: Outgoing,
     pub(crate) refused: Cell<Option<Refused>>,
     pub(crate) order: Cell<Option<Order>>,
     waker: RefCell<Option<Waker>>,

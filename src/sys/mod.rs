@@ -21,6 +21,7 @@ pub mod kill_timer;
 pub mod limits;
 pub mod lock;
 pub mod process;
+pub mod sendfile;
 pub mod seqpacket;
 pub mod shm;
 pub mod signal;

@@ -1,11 +1,12 @@
-//! An open file as http-serve wants it: length, validators, and its bytes in pieces.
+//! An open file as http-serve wants it: length, validators, and its bytes in pieces. Where a single
+//! range is wanted, http-serve says which, and the pieces are never made: the file itself is the body.
 
 use std::fs::{File, Metadata};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 use http::header::{self, HeaderMap, HeaderValue};
 
-use crate::app::BodyError;
+use crate::app::{BodyError, Response, ResponseBody};
 
 /// Bytes read from a file at once: small enough not to hold up other connections for long.
 const PIECE: u64 = 64 * 1024;
@@ -21,6 +22,8 @@ const PIECE: u64 = 64 * 1024;
 /// One file, opened for one request.
 pub(super) struct Entity {
     file: Arc<File>,
+    /// The range http-serve asked for first.
+    wanted: Arc<OnceLock<Range<u64>>>,
     length: u64,
     modified: Option<SystemTime>,
     tag: Option<HeaderValue>,
@@ -46,6 +49,7 @@ impl Entity {
         };
         Entity {
             file: Arc::new(file),
+            wanted: Arc::default(),
             length: metadata.len(),
             modified,
             tag: HeaderValue::try_from(tag).ok(),
@@ -53,6 +57,19 @@ impl Entity {
                 .unwrap_or(HeaderValue::from_static("application/octet-stream")),
         }
     }
+}
+
+/// Answers a request for `entity`: headers and choice of bytes are http-serve's.
+pub(super) fn serve(entity: Entity, request: &http::Request<()>) -> Response {
+    let (file, wanted) = (Arc::clone(&entity.file), Arc::clone(&entity.wanted));
+    let (parts, body) = http_serve::serve(entity, request).into_parts();
+    // A single range, which may be the whole file, has been asked for by now. Those of a multipart
+    // answer are asked for one by one, while it is sent.
+    let body = match wanted.get() {
+        Some(range) => ResponseBody::File { file, offset: range.start, length: range.end - range.start },
+        None => ResponseBody::Stream(Box::pin(body)),
+    };
+    Response::from_parts(parts, body)
 }
 
 impl http_serve::Entity for Entity {
@@ -67,6 +84,7 @@ impl http_serve::Entity for Entity {
         &self,
         range: Range<u64>,
     ) -> Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send + Sync>> {
+        let _ = self.wanted.set(range.clone());
         Box::pin(Pieces { file: Arc::clone(&self.file), range })
     }
 
@@ -83,7 +101,7 @@ impl http_serve::Entity for Entity {
     }
 }
 
-/// A range of a file, piece by piece.
+/// A range of a file, piece by piece: one of several in an answer.
 ///
 /// Reads on the worker's thread: from the page cache that is cheaper than handing the read to
 /// another thread and being woken again.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 
 use super::*;
-use crate::app::test_request;
+use crate::app::{ResponseBody, test_request};
 
 /// A directory of its own for one test.
 struct Site(PathBuf);
@@ -72,6 +72,11 @@ fn ask(files: &StaticFiles, method: &str, path: &str, fields: &[(&str, &str)]) -
         ResponseBody::Empty => Bytes::new(),
         ResponseBody::Full(bytes) => bytes,
         ResponseBody::Stream(stream) => runtime.block_on(stream.collect()).expect("body").to_bytes(),
+        ResponseBody::File { file, offset, length } => {
+            let mut bytes = vec![0; length as usize];
+            std::os::unix::fs::FileExt::read_exact_at(&*file, &mut bytes, offset).expect("file");
+            Bytes::from(bytes)
+        }
     };
     let body = String::from_utf8_lossy(&body).into_owned();
     Answer { status: parts.status.as_u16(), headers: parts.headers, body }
