@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use log::{error, warn};
 
-use crate::app::{App, AppFactory};
+use crate::app::{App, AppFactory, Side};
 use crate::boot::{Envelope, StartContext};
 use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason};
 use crate::cli::{self, Invocation};
@@ -151,6 +151,9 @@ impl Zygote {
                     match self.fork_worker(worker) {
                         Ok(Forked::Zygote) => {}
                         Ok(Forked::Worker) => {
+                            if let Some(app) = &self.app {
+                                app.after_fork(Side::Child);
+                            }
                             worker::run(self.birth(worker, slot, cell, reloads, paused, control));
                         }
                         Err(error) => self.report_fork_failure(worker, &error),
@@ -179,7 +182,17 @@ impl Zygote {
     fn fork_worker(&self, worker: u64) -> io::Result<Forked> {
         let (pid_out, pid_in) = fd::pipe()?;
         let (go_out, go_in) = fd::pipe()?;
-        match process::fork()? {
+        let prepared = self.app.as_ref().and_then(|app| app.before_fork());
+        let forked = match &prepared {
+            Some(prepared) => process::fork_among_threads(prepared),
+            None => process::fork(),
+        };
+        let is_child = matches!(forked, Ok(Fork::Child));
+        if let (Some(app), false) = (&self.app, is_child) {
+            app.after_fork(Side::Parent);
+        }
+        match forked? {
+            // This process has one thread, whatever the zygote has.
             Fork::Child => match process::fork() {
                 Ok(Fork::Parent(pid)) => {
                     let told = std::fs::File::from(pid_in).write_all(&pid.as_raw().to_ne_bytes());

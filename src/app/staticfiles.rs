@@ -17,6 +17,7 @@ use self::entity::Entity;
 use super::{App, Reply, Request, Response, WorkerInfo, text};
 use crate::config::{Config, StaticMap};
 use crate::sys::beneath;
+use crate::sys::process::ThreadsPrepared;
 
 mod entity;
 #[cfg(test)]
@@ -120,8 +121,24 @@ impl App for StaticFiles {
         self.answer(request)
     }
 
+    fn before_fork(&self) -> Option<ThreadsPrepared> {
+        self.behind.before_fork()
+    }
+
+    fn after_fork(&self, side: Side) {
+        self.behind.after_fork(side);
+    }
+
     fn worker_started(&mut self, worker: &WorkerInfo) {
         self.behind.worker_started(worker);
+    }
+
+    fn wait_hooks(&self) -> Option<WaitHooks> {
+        self.behind.wait_hooks()
+    }
+
+    fn worker_stops(&self) {
+        self.behind.worker_stops();
     }
 
     fn occupies_slot(&self) -> bool {

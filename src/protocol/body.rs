@@ -101,7 +101,7 @@ fn is_finished(body: &ResponseBody) -> bool {
     match body {
         ResponseBody::Empty => true,
         ResponseBody::Full(bytes) => bytes.is_empty(),
-        ResponseBody::Stream(stream) => stream.is_end_stream(),
+        ResponseBody::Stream(stream) | ResponseBody::Produced(stream) => stream.is_end_stream(),
         ResponseBody::File { length, .. } => *length == 0,
     }
 }
@@ -138,6 +138,7 @@ impl CountedBody {
                 request.producing(polled.is_pending());
                 ready!(polled)
             }
+            ResponseBody::Produced(stream) => ready!(stream.as_mut().poll_frame(cx)),
             ResponseBody::File { length: 0, .. } => None,
             ResponseBody::File { file, offset, length } => {
                 let count = (*length).min(PIECE as u64);
@@ -191,7 +192,7 @@ impl Body for CountedBody {
         match &self.inner {
             ResponseBody::Empty => SizeHint::with_exact(0),
             ResponseBody::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            ResponseBody::Stream(stream) => stream.size_hint(),
+            ResponseBody::Stream(stream) | ResponseBody::Produced(stream) => stream.size_hint(),
             ResponseBody::File { length, .. } => SizeHint::with_exact(*length),
         }
     }

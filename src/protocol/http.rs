@@ -159,7 +159,8 @@ impl hyper::service::Service<http::Request<Incoming>> for Service {
             false => RequestBody::new(IncomingBody::new(incoming, Rc::clone(&self.state))),
         };
         let keep_alive_10 = head.version == Version::HTTP_10 && asks_keep_alive(&head.headers);
-        let request = Request { head, body, connection: Rc::clone(&self.info) };
+        let connection = Rc::clone(&self.info);
+        let request = Request { head, body, connection, claim: Rc::clone(&self.state.claim) };
         let mut answer = Answer {
             front: Rc::clone(&self.front),
             state: Rc::clone(&self.state),

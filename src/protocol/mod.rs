@@ -3,8 +3,8 @@
 //! HTTP/1.1 is spoken by hyper. In front of it stands a [`gate`]: a pure validator that watches the
 //! raw bytes, knows where each message begins and ends, and refuses what two HTTP implementations
 //! might read differently. [`io`] puts the gate between socket and hyper, [`http`] turns hyper's
-//! requests into the application's, [`outgoing`] sends files past hyper, [`accounting`] counts them, [`state`] is what a connection
-//! tells the worker about itself.
+//! requests into the application's, [`outgoing`] sends files past hyper, [`accounting`] counts
+//! requests, [`state`] is what a connection tells the worker about itself.
 
 pub mod accounting;
 pub mod body;

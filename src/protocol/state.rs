@@ -5,6 +5,7 @@
 //! nothing on the request path reads a clock for it.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::task::{Context, Waker};
 
 use super::Refusal;
@@ -78,7 +79,7 @@ pub struct ConnectionState {
     /// The last answer is out; only the close is left.
     pub(crate) lingering: Cell<bool>,
     /// The slot of the request in flight.
-    pub(crate) claim: Claim,
+    pub(crate) claim: Rc<Claim>,
     /// The application waits for more of the request body.
     pub(crate) reading: Cell<bool>,
     /// The application has been asked for more of the response body and has none yet.

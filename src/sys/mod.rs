@@ -13,6 +13,7 @@ use std::io;
 pub mod accept;
 pub mod beneath;
 pub mod cred;
+pub mod dl;
 pub mod env;
 pub mod fd;
 pub mod fs;

@@ -34,6 +34,38 @@ pub fn fork() -> io::Result<Fork> {
         return Err(io::Error::other(format!("a process with {threads} threads cannot fork")));
     }
     // SAFETY: single-threaded, as was just seen; nobody else can start a thread.
+    unsafe { copy() }
+}
+
+/// Whoever has this vouches that a fork finds no lock in the hands of another thread which the child
+/// would want.
+#[derive(Debug)]
+pub struct ThreadsPrepared(());
+
+impl ThreadsPrepared {
+    /// The word of who knows the other threads.
+    ///
+    /// # Safety
+    /// Until it is dropped, no other thread may hold a lock that the child needs. The C library
+    /// looks after its own (pthread_atfork(3)).
+    pub unsafe fn new() -> Self {
+        ThreadsPrepared(())
+    }
+}
+
+/// Makes a copy of this process; other threads are not copied.
+///
+/// # Errors
+/// When a limit on processes or memory is reached.
+pub fn fork_among_threads(_word: &ThreadsPrepared) -> io::Result<Fork> {
+    // SAFETY: whoever made the word promised what this needs.
+    unsafe { copy() }
+}
+
+/// # Safety
+/// See fork(2): no other thread may hold a lock that the child needs.
+unsafe fn copy() -> io::Result<Fork> {
+    // SAFETY: as the caller promises.
     match unsafe { nix::unistd::fork() }? {
         nix::unistd::ForkResult::Child => Ok(Fork::Child),
         nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),

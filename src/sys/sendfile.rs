@@ -32,11 +32,12 @@ pub fn sendfile(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64, count
     match retry(|| Ok(sendfile64(socket, file, Some(&mut offset), count)?)) {
         Ok(0) => Ok(Sent::EndOfFile),
         Ok(sent) => Ok(Sent::Bytes(sent)),
-        // sendfile(2) has EINVAL for files it cannot map; seccomp filters like to say ENOSYS.
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS)) => {
-            Ok(Sent::Unsupported)
-        }
-        Err(error) => Err(error),
+        Err(error) => match error.raw_os_error() {
+            // sendfile(2): EINVAL for files it cannot map, EOVERFLOW for offsets that the file system
+            // does not declare to know. Filters of system calls like to say ENOSYS.
+            Some(libc::EINVAL | libc::EOVERFLOW | libc::ENOSYS) => Ok(Sent::Unsupported),
+            _ => Err(error),
+        },
     }
 }
 
@@ -95,5 +96,6 @@ mod tests {
         let (a, _b) = UnixStream::pair().expect("sockets");
         let memory = File::open("/proc/self/mem").expect("proc");
         assert_eq!(sendfile(a.as_fd(), memory.as_fd(), 4096, 1).expect("told"), Sent::Unsupported);
+        assert_eq!(sendfile(a.as_fd(), memory.as_fd(), 1 << 40, 1).expect("told"), Sent::Unsupported);
     }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -22,7 +23,7 @@ use super::connections::ConnectionSet;
 
 /// The parts of a worker that orders are about.
 pub(super) struct Control {
-    pub(super) channel: Rc<MasterChannel>,
+    pub(super) channel: Arc<MasterChannel>,
     /// The same channel, as the reactor watches it.
     pub(super) orders: AsyncFd<OwnedFd>,
     pub(super) door: Rc<Door>,

@@ -99,7 +99,7 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     cell.set_pid(process::this().as_raw() as u64);
     birth.title.set(&logging::title::worker(&birth.config, birth.slot, birth.generation));
     let wake = stay_mortal(&birth)?;
-    let channel: Rc<MasterChannel> = Rc::new(Channel::new(birth.control.try_clone()?));
+    let channel: Arc<MasterChannel> = Arc::new(Channel::new(birth.control.try_clone()?));
     if let Some(directory) = &birth.config.chdir2 {
         std::env::set_current_dir(directory).map_err(|error| {
             io::Error::new(error.kind(), format!("chdir2: {}: {error}", directory.display()))
@@ -120,13 +120,19 @@ fn live(mut birth: Birth) -> io::Result<u8> {
         },
     };
     app.worker_started(&worker_info(&birth, &channel));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        // Request lines are written when there is nothing better to do.
-        .on_thread_park(request_log::flush)
-        .build()?;
-    LocalSet::new().block_on(&runtime, serve(birth, app, channel, wake))
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    // Request lines are written when there is nothing better to do.
+    runtime.enable_io().enable_time().on_thread_park(request_log::flush);
+    if let Some(hooks) = app.wait_hooks() {
+        runtime.on_thread_unpark(hooks.after).on_thread_park(move || {
+            request_log::flush();
+            (hooks.before)();
+        });
+    }
+    let app: Rc<dyn App> = Rc::from(app);
+    let code = LocalSet::new().block_on(&runtime.build()?, serve(birth, Rc::clone(&app), channel, wake))?;
+    app.worker_stops();
+    Ok(code)
 }
 
 /// Ties the worker's life to the master's, whatever the application does.
@@ -150,8 +156,8 @@ fn stay_mortal(birth: &Birth) -> io::Result<OwnedFd> {
     Ok(out)
 }
 
-fn worker_info(birth: &Birth, channel: &Rc<MasterChannel>) -> WorkerInfo {
-    let channel = Rc::clone(channel);
+fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>) -> WorkerInfo {
+    let channel = Arc::clone(channel);
     let ask = move |command| {
         let message = match command {
             AppCommand::Reload => FromWorker::Reload,
@@ -167,18 +173,18 @@ fn worker_info(birth: &Birth, channel: &Rc<MasterChannel>) -> WorkerInfo {
         cell: birth.cell,
         generation: birth.generation,
         reloads: birth.reloads,
-        master: Rc::new(ask),
+        master: Arc::new(ask),
     }
 }
 
-async fn serve(birth: Birth, app: Box<dyn App>, channel: Rc<MasterChannel>, wake: OwnedFd) -> io::Result<u8> {
+async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake: OwnedFd) -> io::Result<u8> {
     let slots = Slots::new(birth.config.threads);
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
     let front = Front::new(
         HttpLimits::from(&*birth.config),
-        Rc::from(app),
+        app,
         Rc::clone(&slots),
         Rc::clone(&accounting),
     );

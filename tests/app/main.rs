@@ -9,6 +9,8 @@
 //! | `/spin?ms=N` | answers after N ms, computing: blocks the whole worker |
 //! | `/stream?chunks=N&ms=M&size=K` | N pieces of K bytes, one every M ms, then the line `end` |
 //! | `/echo` | the request body, streamed; with `?sum=1` its length and checksum as JSON |
+//! | `/file?PATH` | that file as the body; `/file-as-chunks?PATH` claims to be chunked |
+//! | `/memory` | [`file::MEMORY`] bytes from a file that sendfile(2) refuses |
 //! | `/exit?code=N`, `/abort`, `/kill9` | three ways for a worker to die |
 //! | `/openfd?n=K` | leaks a descriptor without close-on-exec, numbered from K up; answers the number |
 //! | `/reload`, `/stop` | asks the master |
@@ -29,6 +31,7 @@ use nix::unistd::Pid;
 
 mod body;
 mod checksum;
+mod file;
 mod gate;
 mod info;
 mod leak;
@@ -78,6 +81,9 @@ impl App for TestApp {
             }
             "/echo" if query.number("sum", 0) == 1 => Reply::Later(Box::pin(sum(request.body))),
             "/echo" => answer(200, ResponseBody::Stream(Box::pin(request.body))),
+            "/file" => Reply::Now(file::whole(query.0)),
+            "/file-as-chunks" => Reply::Now(file::as_chunks(query.0)),
+            "/memory" => Reply::Now(file::memory()),
             "/exit" => std::process::exit(i32::try_from(query.number("code", 0)).unwrap_or(1)),
             "/abort" => std::process::abort(),
             "/kill9" => {

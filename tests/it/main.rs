@@ -25,6 +25,7 @@ mod privileges;
 mod races;
 mod reload;
 mod reload_storm;
+mod sendfile;
 mod shipped_config;
 mod signals;
 mod slots;

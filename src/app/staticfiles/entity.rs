@@ -1,4 +1,5 @@
-//! An open file as http-serve wants it: length, validators, and its bytes in pieces.
+//! An open file as http-serve wants it: length, validators, and its bytes in pieces. Where a single
+//! range is wanted, http-serve says which, and the pieces are never made: the file itself is the body.
 
 use std::fs::{File, Metadata};
 use std::ops::Range;
@@ -100,7 +101,7 @@ impl http_serve::Entity for Entity {
     }
 }
 
-/// A range of a file, piece by piece.
+/// A range of a file, piece by piece: one of several in an answer.
 ///
 /// Reads on the worker's thread: from the page cache that is cheaper than handing the read to
 /// another thread and being woken again.

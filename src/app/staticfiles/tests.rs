@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 
 use super::*;
-use crate::app::test_request;
+use crate::app::{ResponseBody, test_request};
 
 /// A directory of its own for one test.
 struct Site(PathBuf);

@@ -206,6 +206,12 @@ impl Connection {
         Ok(rest)
     }
 
+    /// Everything until the connection ends, however it does.
+    pub fn receive_until_cut(&mut self) -> Vec<u8> {
+        while self.fill().is_ok_and(|count| count > 0) {}
+        std::mem::take(&mut self.unread)
+    }
+
     /// True when the server closes without sending anything more.
     pub fn ends(&mut self) -> bool {
         // A server that closes with unread input of ours resets the connection: closed, too.
@@ -227,7 +233,8 @@ impl Connection {
         parse_head(&head).ok_or(Failure::Malformed(head))
     }
 
-    fn receive_body(&mut self, response: &Response) -> Result<Vec<u8>, Failure> {
+    /// Reads the body that belongs to a head.
+    pub fn receive_body(&mut self, response: &Response) -> Result<Vec<u8>, Failure> {
         if response.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
             return self.receive_chunks();
         }
