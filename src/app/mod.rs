@@ -17,6 +17,7 @@ use http_body::Frame;
 use crate::config::Config;
 use crate::scoreboard::Scoreboard;
 
+pub mod python;
 pub mod slots;
 pub mod staticfiles;
 pub mod welcome;

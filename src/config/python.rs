@@ -171,6 +171,11 @@ impl PythonOptions {
     /// Drops what has no place, with a warning for each.
     pub(super) fn settle(&mut self, entries: &[&Entry]) -> Vec<ConfigError> {
         let mut warnings = self.warn_of_other_apps(entries);
+        if self.virtualenv.is_some()
+            && let Some(entry) = entries.iter().rfind(|entry| entry.name == "python")
+        {
+            warnings.push(ConfigError::new(entry, "is not used: virtualenv has an interpreter of its own"));
+        }
         let mut taken = HashSet::new();
         for entry in entries.iter().filter(|entry| entry.name == "mount") {
             let Some(mount) = entry.value.as_deref().and_then(|value| mount(value).ok()) else { continue };
@@ -436,6 +441,13 @@ mod tests {
         let config = build(&["wsgi-file=a.py"]);
         assert_eq!(config.python.default_app(), Some(AppSource::File(PathBuf::from("a.py"))));
         assert_eq!(warnings(&config), <[String; 0]>::default());
+    }
+
+    #[test]
+    fn a_virtual_environment_goes_before_an_executable_and_that_is_told() {
+        let problem = "is not used: virtualenv has an interpreter of its own";
+        let config = build(&["python=python3.12", "venv=/srv/venv"]);
+        assert_eq!(warnings(&config), [format!("a.ini:1: python = \"python3.12\" {problem}")]);
     }
 
     #[test]
