@@ -2,7 +2,7 @@
 //! operator chose, its shared library, and the plugin that drives it.
 //!
 //! The server neither links Python nor guesses where it is. The chosen executable is asked, once
-//! ([`query`]); a virtual environment, a version manager's shim and a relocated installation all
+//! (`query.rs`); a virtual environment, a version manager's shim and a relocated installation all
 //! know better than any rule about directories what they are.
 
 mod choice;
