@@ -216,17 +216,22 @@ pub enum ResponseBody {
     },
 }
 
-/// Builds the built-in application: the welcome page, behind the static files if there are any.
+/// Builds the application: the one that the configuration names, or else the welcome page; behind the
+/// static files if there are any.
 ///
 /// # Errors
-/// None today: a directory that does not exist may appear later.
+/// When the application cannot be loaded.
 pub fn build(config: &Config) -> Result<Box<dyn App>, Box<dyn Error>> {
-    let welcome = welcome::Welcome::new(config.release.as_deref());
+    let has_app = config.python.has_app();
+    let app: Box<dyn App> = match has_app {
+        true => Box::new(python::load(config)?),
+        false => Box::new(welcome::Welcome::new(config.release.as_deref())),
+    };
     if config.static_maps.is_empty() {
-        return Ok(Box::new(welcome));
+        return Ok(app);
     }
-    // Nothing but a page of our own is behind the files: what is missing there is missing.
-    Ok(Box::new(staticfiles::StaticFiles::new(config, Box::new(welcome), false)))
+    // Behind the files of no application is nothing but a page of our own: what is missing is missing.
+    Ok(Box::new(staticfiles::StaticFiles::new(config, app, has_app)))
 }
 
 /// A short answer for humans.

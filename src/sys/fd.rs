@@ -9,8 +9,10 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{cvt, cvt_long, retry};
@@ -42,6 +44,24 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 /// When no descriptor is left.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Waits until `fd` is readable or at its end, for no longer than `patience`; false when it is not by
+/// then. Interruptions are retried.
+///
+/// For a moment of waiting without a thread, outside the loops.
+///
+/// # Errors
+/// Those of `poll(2)`.
+pub fn await_readable(fd: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    retry(|| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up: with the rest of a millisecond it would spin.
+        let milliseconds = left.as_millis().saturating_add(u128::from(!left.is_zero()));
+        let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+        Ok(poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout)? > 0)
+    })
 }
 
 /// Marks every descriptor above standard error close-on-exec.
@@ -253,6 +273,20 @@ mod tests {
         assert_eq!(nix::unistd::read(&read, &mut byte), Err(nix::Error::EAGAIN));
         set_nonblocking(read.as_fd(), false).unwrap();
         assert_eq!(fcntl(&read, FcntlArg::F_GETFL).unwrap() & libc::O_NONBLOCK, 0);
+    }
+
+    #[test]
+    fn a_descriptor_is_waited_for_until_it_is_readable_or_time_is_up() {
+        let (read, write) = pipe().unwrap();
+        let begin = Instant::now();
+        assert!(!await_readable(read.as_fd(), Duration::from_millis(30)).unwrap());
+        assert!(begin.elapsed() >= Duration::from_millis(30));
+        assert!(!await_readable(read.as_fd(), Duration::ZERO).unwrap());
+        nix::unistd::write(&write, b"x").unwrap();
+        assert!(await_readable(read.as_fd(), Duration::ZERO).unwrap());
+        nix::unistd::read(&read, &mut [0]).unwrap();
+        drop(write);
+        assert!(await_readable(read.as_fd(), Duration::from_secs(60)).unwrap());
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //!
 //! # EINTR
 //! A call that may sleep (`waitpid`, `sendmsg`, `recvmsg`, `dup2`) is repeated when a signal
-//! interrupts it, so callers never see [`std::io::ErrorKind::Interrupted`]. The one exception
-//! would be `poll`, whose point is to be interrupted; it lives in mio, not here.
+//! interrupts it, so callers never see [`std::io::ErrorKind::Interrupted`]. The loops wait in mio,
+//! not here: their `poll` is meant to be interrupted.
 
 use std::io;
 

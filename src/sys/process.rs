@@ -169,6 +169,19 @@ pub fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
     Ok(nix::sys::signal::kill(pid, signal)?)
 }
 
+/// Sends a signal to every process of the group that `leader` leads.
+///
+/// # Errors
+/// `NotFound` when nobody is in it. A pid that is not positive is refused: to the kernel it would
+/// mean the group of this process, or everything.
+pub fn kill_group(leader: Pid, signal: Signal) -> io::Result<()> {
+    if leader.as_raw() <= 0 {
+        let text = format!("{leader} is not the id of a process group");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    nix::sys::signal::killpg(leader, signal).map_err(|errno| no_such_process(errno.into()))
+}
+
 /// Makes this process the parent of descendants whose own parent dies.
 ///
 /// Survives `execve`; a forked child does not have it.
@@ -379,6 +392,22 @@ mod tests {
         for raw in [0, -1, -5] {
             assert!(kill(Pid::from_raw(raw), Signal::SIGTERM).is_err());
         }
+    }
+
+    #[test]
+    fn a_group_is_signalled_as_a_whole() {
+        // The shell leads a group, and waits for a child in it that holds the pipe open.
+        let (read, write) = std::io::pipe().unwrap();
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "sleep 100; true"]).stdout(write).process_group(0);
+        let leader = Pid::from_raw(shell.spawn().unwrap().id().cast_signed());
+        drop(shell);
+        kill_group(leader, Signal::SIGKILL).unwrap();
+        assert_eq!(wait(leader).unwrap(), Exit::Signal { number: 9, core: false });
+        await_readable(read.as_fd());
+        let nobody = kill_group(Pid::from_raw(i32::MAX), Signal::SIGKILL).unwrap_err();
+        assert_eq!(nobody.kind(), io::ErrorKind::NotFound);
+        assert!(kill_group(Pid::from_raw(0), Signal::SIGTERM).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ import _appserver
 
 def start(settings):
     """Looks at the files of all loaded modules, every few seconds, in a thread of one worker."""
-    ignored = set(settings.get("autoreload_ignore", ()))
+    ignored = set(settings["autoreload_ignore"])
     interval = settings["autoreload"]
     seen = {}
 

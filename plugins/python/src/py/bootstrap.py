@@ -34,11 +34,11 @@ def prepare(text):
         # None when the descriptor is closed; a log that nobody sees before it is full is no log.
         if stream is not None:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
-    sys.argv = ["uwsgi", *settings.get("pyargv", "").split()]
-    if settings.get("py_executable"):
+    sys.argv = ["uwsgi", *settings["pyargv"]]
+    if settings["py_executable"]:
         sys.executable = settings["py_executable"]
     sys.path.insert(0, os.getcwd())
-    for pattern in settings.get("pythonpath", ()):
+    for pattern in settings["pythonpath"]:
         for directory in sorted(glob.glob(pattern)) or [pattern]:
             sys.path.insert(0, os.path.abspath(directory))
     sys.meta_path.insert(0, BuiltinSources())
@@ -68,26 +68,18 @@ class BuiltinSources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def load():
     """Loads what the settings name; a list of (mount point, callable), the default application first."""
-    for pair in settings.get("pymodule_alias", ()):
-        alias(pair)
-    for name in [*settings.get("shared_import", ()), *settings.get("import", ())]:
+    alias(settings["aliases"])
+    for name in settings["imports"]:
         try:
             import_anything(name)
         except Exception as error:
             log_exception(f"cannot import {name}", error)
     apps = []
-    if settings.get("module"):
-        apps += from_module(settings["module"])
-    if settings.get("wsgi_file"):
-        apps.append(("", from_file(settings["wsgi_file"])))
-    if settings.get("eval"):
-        apps.append(("", from_code(settings["eval"])))
-    for mount, what in settings.get("mounts", ()):
-        is_file = what.endswith((".py", ".wsgi"))
-        for _, app in [("", from_file(what))] if is_file else from_module(what):
-            apps.append(("" if mount == "/" else mount.rstrip("/"), app))
-    for pair in settings.get("post_pymodule_alias", ()):
-        alias(pair)
+    for mount in settings["mounts"]:
+        load = {"module": from_module, "file": from_file, "code": from_code}[mount["kind"]]
+        for prefix, app in load(mount["what"]).items():
+            apps.append((mount["prefix"] + prefix, app))
+    alias(settings["post_aliases"])
     report_threads()
     # What is loaded now stays: a collection would only make pages private that are shared with
     # the other workers.
@@ -96,9 +88,9 @@ def load():
     return apps
 
 
-def alias(pair):
-    virtual, _, real = pair.partition("=")
-    sys.modules[virtual] = importlib.import_module(real)
+def alias(pairs):
+    for virtual, real in pairs:
+        sys.modules[virtual] = import_anything(real)
 
 
 def import_anything(name):
@@ -111,24 +103,24 @@ def from_module(what):
     name, _, attribute = what.partition(":")
     module = importlib.import_module(name)
     if not attribute:
-        table = getattr(sys.modules["uwsgi"], "applications", None) or getattr(module, "applications", None)
+        table = sys.modules["uwsgi"].applications or getattr(module, "applications", None)
         if isinstance(table, dict):
-            return [
-                ("" if mount == "/" else mount.rstrip("/"), getattr(module, app) if isinstance(app, str) else app)
+            return {
+                mount.rstrip("/"): getattr(module, app) if isinstance(app, str) else app
                 for mount, app in table.items()
-            ]
-    return [("", callable_of(module, f"module {name}", attribute))]
+            }
+    return {"": callable_of(module, f"module {name}", attribute)}
 
 
 def from_file(path):
-    return callable_of(module_of_file(path), f"file {path}", "")
+    return {"": callable_of(module_of_file(path), f"file {path}", "")}
 
 
 def from_code(code):
     module = type(sys)("uwsgi_eval_config")
     sys.modules[module.__name__] = module
     exec(compile(code, "<eval>", "exec"), module.__dict__)
-    return callable_of(module, "eval", "")
+    return {"": callable_of(module, "eval", "")}
 
 
 def module_of_file(path):
@@ -149,8 +141,8 @@ def module_of_file(path):
 
 
 def callable_of(module, where, expression):
-    expression = expression or settings.get("callable") or "application"
-    name = expression.removesuffix("()") if hasattr(str, "removesuffix") else expression
+    expression = expression or settings["callable"]
+    name = expression.removesuffix("()")
     app = module
     for part in name.split("."):
         try:
@@ -176,7 +168,7 @@ def suggestion(module):
 def report_threads():
     """Threads do not live on in the workers, which are forked from this process."""
     python = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if python and not settings.get("lazy_apps"):
+    if python and not settings["lazy_apps"]:
         names = ", ".join(sorted(thread.name for thread in python))
         _appserver.log(
             "warning",
@@ -185,7 +177,7 @@ def report_threads():
         )
     native = native_threads()
     others = len(native) - len(python)
-    if others > 0 and not settings.get("lazy_apps"):
+    if others > 0 and not settings["lazy_apps"]:
         _appserver.log(
             "warning",
             f"a library started {others} threads of its own that will be missing in the workers "
@@ -210,9 +202,7 @@ def worker_started(text):
     worker = json.loads(text)
     uwsgi = sys.modules["uwsgi"]
     uwsgi._worker_started(worker)
-    if settings.get("reload_os_env"):
-        os.environ.data.update({key: value for key, value in os._createenviron()._data.items()})
-    if settings.get("autoreload", 0) > 0 and worker["id"] == 1:
+    if settings["autoreload"] > 0 and worker["id"] == 1:
         importlib.import_module("_appserver_autoreload").start(settings)
 
 
@@ -225,7 +215,7 @@ def stop():
             hook()
         except BaseException as error:
             log_exception("uwsgi.atexit", error)
-    if not settings.get("skip_atexit"):
+    if not settings["skip_atexit_teardown"]:
         threading._shutdown()
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -312,7 +302,7 @@ def environ_template(file_wrapper):
         "uwsgi.version": settings["version"].encode(),
         "uwsgi.node": settings["hostname"].encode(),
     }
-    if not settings.get("wsgi_disable_file_wrapper"):
+    if settings["file_wrapper"]:
         template["wsgi.file_wrapper"] = file_wrapper
     return template
 

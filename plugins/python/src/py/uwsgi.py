@@ -1,6 +1,7 @@
 """The module by which an application talks to the server that runs it."""
 
 import json as _json
+import time as _time
 
 import _appserver
 
@@ -22,13 +23,17 @@ def _prepare(settings):
     cores = settings["threads"]
     has_threads = int(cores > 1)
     hostname = settings["hostname"].encode()
-    is_a_reload = settings["is_a_reload"]
-    started_on = settings["started"]
-    opt.update(settings["opt"])
+    is_a_reload = False
+    started_on = int(_time.time())
+    # As in uWSGI: the last value of an option, as bytes; True where it was given without one.
+    for name, values in settings["opt"].items():
+        opt[name] = True if values[-1] is None else values[-1].encode()
 
 
 def _worker_started(worker):
+    global is_a_reload
     _worker.update(worker)
+    is_a_reload = worker["reloads"] > 0
     hook = globals().get("post_fork_hook")
     if hook is not None:
         hook()

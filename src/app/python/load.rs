@@ -1,0 +1,101 @@
+//! Loading the applications: the plugin, and what it has to know.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Choice, Interpreter, find, plugin_library};
+use crate::app::plugin::{PluginApp, Settings};
+use crate::config::python::{AppSource, Mount};
+use crate::config::{Config, PythonOptions};
+use crate::sys::process;
+
+/// Bytes of a request body that are kept in memory unless `post-buffering` says otherwise.
+const BODY_IN_MEMORY: u64 = 1024 * 1024;
+
+/// Loads the applications that `config` names, with the interpreter that it names.
+///
+/// # Errors
+/// When there is no such interpreter, no plugin for it, or an application cannot be loaded.
+pub fn load(config: &Config) -> Result<PluginApp, Box<dyn Error>> {
+    let interpreter = find(&Choice::of(&config.python))?;
+    let plugin = plugin_library(&config.plugin_dirs)?;
+    let body_in_memory = match config.post_buffering {
+        0 => BODY_IN_MEMORY,
+        bytes => bytes,
+    };
+    let settings = Settings {
+        threads: config.threads,
+        body_in_memory: usize::try_from(body_in_memory).unwrap_or(usize::MAX),
+        plugin: format!("{}\0{}", command_line(&interpreter, &config.python), settings(config)),
+        skip_atexit: config.python.skip_atexit,
+    };
+    PluginApp::load(&interpreter.library, &plugin, settings)
+}
+
+/// As the interpreter would be started by hand, one argument a line.
+fn command_line(interpreter: &Interpreter, options: &PythonOptions) -> String {
+    let mut line = interpreter.executable.to_string_lossy().into_owned();
+    match options.optimize {
+        0 => {}
+        1 => line.push_str("\n-O"),
+        _ => line.push_str("\n-OO"),
+    }
+    if options.no_site {
+        line.push_str("\n-S");
+    }
+    line
+}
+
+fn settings(config: &Config) -> Value {
+    let options = &config.python;
+    let mut mounts: Vec<Value> = options.default_app().iter().map(|source| mount("", source)).collect();
+    mounts.extend(options.mounts.iter().map(|Mount { prefix, source }| mount(prefix.trim_end_matches('/'), source)));
+    json!({
+        "mounts": mounts,
+        "callable": options.callable.to_string(),
+        "manage_script_name": options.manage_script_name || !options.mounts.is_empty(),
+        "no_default_app": options.no_default_app,
+        "py_executable": options.sys_executable.as_deref().map(Path::to_string_lossy),
+        "pythonpath": options.path.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
+        "pyargv": options.argv,
+        "imports": options.shared_imports.iter().chain(&options.imports).collect::<Vec<_>>(),
+        "aliases": options.module_aliases,
+        "post_aliases": options.post_module_aliases,
+        "file_wrapper": options.file_wrapper,
+        "accept_buffer": options.accept_buffer,
+        "strict": options.strict,
+        "catch_exceptions": options.catch_exceptions,
+        "reload_os_env": options.reload_os_env,
+        "autoreload": options.autoreload.as_secs_f64(),
+        "autoreload_ignore": options.autoreload_ignore,
+        "skip_atexit_teardown": options.skip_atexit_teardown,
+        "lazy_apps": config.lazy_apps,
+        "processes": config.processes,
+        "threads": config.threads,
+        "has_cores": config.threads > 1,
+        "hostname": process::hostname(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "opt": opt(config),
+    })
+}
+
+fn mount(prefix: &str, source: &AppSource) -> Value {
+    let (kind, what) = match source {
+        AppSource::Module(module) => ("module", module.to_string()),
+        AppSource::File(file) => ("file", file.to_string_lossy().into_owned()),
+        AppSource::Code(code) => ("code", code.clone()),
+    };
+    json!({ "prefix": prefix, "kind": kind, "what": what })
+}
+
+/// `uwsgi.opt`: every option as given, the values of repeated ones in a list.
+fn opt(config: &Config) -> Value {
+    let mut options: BTreeMap<&str, Vec<Option<&str>>> = BTreeMap::new();
+    for entry in config.entries.iter().filter(|entry| !entry.is_warning()) {
+        options.entry(&entry.name).or_default().push(entry.value.as_deref());
+    }
+    json!(options)
+}
