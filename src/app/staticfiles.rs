@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use self::entity::Entity;
-use super::{App, Reply, Request, Response, ResponseBody, Side, WaitHooks, WorkerInfo, text};
+use super::{App, Reply, Request, Response, Side, WaitHooks, WorkerInfo, text};
 use crate::config::{Config, StaticMap};
 use crate::sys::beneath;
 use crate::sys::process::ThreadsPrepared;

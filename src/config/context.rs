@@ -46,12 +46,11 @@ impl Context {
     pub fn capture(reading: Reading) -> Self {
         let cwd = std::env::current_dir().unwrap_or_default();
         let (uid, gid) = (cred::real_uid(), cred::real_gid());
-        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let binary = std::env::current_exe().unwrap_or_default();
         let fixed = Fixed {
             cwd: cwd.to_string_lossy().into_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            hostname: hostname.trim_end().to_owned(),
+            hostname: crate::sys::process::hostname(),
             started: reading.started,
             cpus: available_parallelism().map_or(1, usize::from),
             uid: uid.as_raw(),

@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn a_library_that_is_not_there_is_named() {
-        let error = Library::open(Path::new("/nowhere/libnothing.so"), Visibility::Local).expect_err("missing");
+        let error =
+            Library::open(Path::new("/nowhere/libnothing.so"), Visibility::Local).expect_err("missing");
         assert!(error.to_string().contains("/nowhere/libnothing.so"), "{error}");
     }
 

@@ -72,6 +72,12 @@ unsafe fn copy() -> io::Result<Fork> {
     }
 }
 
+/// The name of this machine (gethostname(2)); empty if it has none.
+pub fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim_end().to_owned()
+}
+
 /// Threads of this process: field 20 of `/proc/self/stat` (proc_pid_stat(5)).
 fn threads() -> io::Result<u64> {
     const NUM_THREADS: usize = 20;

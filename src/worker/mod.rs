@@ -182,12 +182,7 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
-    let front = Front::new(
-        HttpLimits::from(&*birth.config),
-        app,
-        Rc::clone(&slots),
-        Rc::clone(&accounting),
-    );
+    let front = Front::new(HttpLimits::from(&*birth.config), app, Rc::clone(&slots), Rc::clone(&accounting));
     let (take_from, give_to) = birth.handover;
     let connections = ConnectionSet::new(front, Giver::new(give_to));
     tokio::task::spawn_local(Rc::clone(&connections).run_sweeper());

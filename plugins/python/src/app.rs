@@ -80,8 +80,11 @@ fn module_of_source(name: &CStr, source: &str) -> Option<Owned> {
     let source = CString::new(source).expect("invariant: our own text, without NULs");
     // SAFETY: C strings; the results are new references.
     unsafe {
-        let code =
-            Owned::new(ffi::Py_CompileString(source.as_ptr(), c"<appserver>/bootstrap.py".as_ptr(), ffi::Py_file_input))?;
+        let code = Owned::new(ffi::Py_CompileString(
+            source.as_ptr(),
+            c"<appserver>/bootstrap.py".as_ptr(),
+            ffi::Py_file_input,
+        ))?;
         Owned::new(ffi::PyImport_ExecCodeModule(name.as_ptr(), code.as_ptr()))
     }
 }
@@ -121,9 +124,8 @@ fn table_of(list: &Owned) -> Option<Vec<Mounted>> {
 pub(crate) extern "C" fn worker_started(worker: Bytes, report: Report, context: *mut c_void) -> bool {
     // SAFETY: the server keeps the text alive for the call.
     let text = String::from_utf8_lossy(unsafe { worker.slice() });
-    let started = object::text(&text)
-        .and_then(|text| object::call(helper(Helper::WorkerStarted), &[&text]))
-        .is_some();
+    let started =
+        object::text(&text).and_then(|text| object::call(helper(Helper::WorkerStarted), &[&text])).is_some();
     if !started {
         Reporter { report, context }.say(&failure::take_summary());
     }

@@ -248,9 +248,7 @@ fn set_fields(names: &mut HashMap<Box<[u8]>, Name>, environ: &Owned, fields: &[F
         let mut unknown = None;
         let entry = match names.contains_key(name) {
             true => names.get_mut(name).expect("invariant: seen just now"),
-            false if names.len() < KNOWN_NAMES => {
-                names.entry(name.into()).or_insert(Name::new(name)?)
-            }
+            false if names.len() < KNOWN_NAMES => names.entry(name.into()).or_insert(Name::new(name)?),
             false => unknown.insert(Name::new(name)?),
         };
         let Name { key: Some(key), last, secret } = entry else { continue };
@@ -289,7 +287,8 @@ impl Name {
             // `X_User` would be taken for `X-User`, which a proxy in front may vouch for.
             _ if name.contains(&b'_') => None,
             _ => {
-                let upper = name.iter().map(|&byte| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() });
+                let upper =
+                    name.iter().map(|&byte| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() });
                 let key: Vec<u8> = b"HTTP_".iter().copied().chain(upper).collect();
                 Some(object::latin1(&key)?)
             }
@@ -349,4 +348,3 @@ fn input(bytes_io: &Owned, open: &Owned, request: &Request) -> Option<Owned> {
     let fd = unsafe { Owned::new(ffi::PyLong_FromLong(request.body_file.into()))? };
     object::call(open, &[&fd, &object::text("rb")?])
 }
-

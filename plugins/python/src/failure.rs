@@ -11,9 +11,8 @@ use crate::object::{self, Owned};
 /// was being done.
 pub(crate) fn log(place: &str) {
     let Some(exception) = take() else { return };
-    let arguments = object::text(place).and_then(|place| {
-        object::call(app::helper(app::Helper::LogException), &[&place, &exception])
-    });
+    let arguments = object::text(place)
+        .and_then(|place| object::call(app::helper(app::Helper::LogException), &[&place, &exception]));
     if arguments.is_none() {
         // The log itself fails: what is left is the interpreter's last resort.
         // SAFETY: an exception is set; the object is alive.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use appserver_plugin_abi::{Bytes, Exchange, Field, Taken};
 use pyo3_ffi::{self as ffi, PyObject, PyType_Slot, PyType_Spec};
 
-use crate::host;
 use crate::failure::{Kind, raise};
+use crate::host;
 use crate::object::{self, Owned};
 
 static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -188,7 +188,10 @@ unsafe fn start(
         return None;
     }
     if started && !has_exc_info {
-        return refuse(Kind::Assertion, "start_response was called before; exc_info is needed to do it again");
+        return refuse(
+            Kind::Assertion,
+            "start_response was called before; exc_info is needed to do it again",
+        );
     }
     // SAFETY: objects that the arguments keep alive.
     unsafe { announce(exchange, status, headers)? };

@@ -218,7 +218,8 @@ fn advance(pieces: &Pieces, exchange: Exchange) -> Option<Progress> {
             return close_after(&pieces.result, end);
         };
         // SAFETY: a live object.
-        let empty = unsafe { ffi::PyBytes_Check(item.as_ptr()) != 0 && ffi::PyBytes_Size(item.as_ptr()) == 0 };
+        let empty =
+            unsafe { ffi::PyBytes_Check(item.as_ptr()) != 0 && ffi::PyBytes_Size(item.as_ptr()) == 0 };
         if empty {
             continue;
         }

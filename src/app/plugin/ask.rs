@@ -32,7 +32,9 @@ type Refusal = String;
 
 fn answer(name: &str, _argument: &Value) -> Result<Value, Refusal> {
     let worker = || {
-        WORKER.get().ok_or_else(|| "only a worker can do that; the application is still being loaded".to_owned())
+        WORKER
+            .get()
+            .ok_or_else(|| "only a worker can do that; the application is still being loaded".to_owned())
     };
     match name {
         "reload" => {

@@ -153,7 +153,9 @@ impl Exchange {
     /// An outlet with the pieces so far.
     fn outlet(&mut self) -> Arc<Outlet> {
         let outlet = Arc::new(Outlet::default());
-        self.pieces().for_each(|piece| drop(outlet.push(piece)));
+        self.pieces().for_each(|piece| {
+            outlet.push(piece);
+        });
         outlet
     }
 
@@ -247,7 +249,8 @@ impl Head {
             _ if reason.is_empty() => None,
             _ => Some(hyper::ext::ReasonPhrase::try_from(reason).ok()?),
         };
-        let mut head = Head { status, reason, fields: HeaderMap::with_capacity(fields.len() + 2), length: None };
+        let mut head =
+            Head { status, reason, fields: HeaderMap::with_capacity(fields.len() + 2), length: None };
         for field in fields {
             // SAFETY: the plugin keeps the texts alive for the call.
             let (name, value) = unsafe { (field.name.slice(), field.value.slice()) };
@@ -270,7 +273,11 @@ impl Head {
             header::CONNECTION if value.as_bytes().eq_ignore_ascii_case(b"close") => {
                 self.fields.insert(name, value);
             }
-            header::CONNECTION | header::TRANSFER_ENCODING | header::TE | header::TRAILER | header::UPGRADE => {}
+            header::CONNECTION
+            | header::TRANSFER_ENCODING
+            | header::TE
+            | header::TRAILER
+            | header::UPGRADE => {}
             _ if name == "keep-alive" => {}
             _ => {
                 self.fields.append(name, value);
@@ -285,7 +292,9 @@ fn has_body(status: StatusCode) -> bool {
 }
 
 fn complain_of_excess(promised: u64) {
-    log::error!("the application gave more than the body of {promised} bytes it promised; the rest is dropped");
+    log::error!(
+        "the application gave more than the body of {promised} bytes it promised; the rest is dropped"
+    );
 }
 
 /// The exchange behind the pointer of a step.
@@ -312,11 +321,7 @@ pub(super) extern "C" fn head(
     abi::Taken::Yes
 }
 
-pub(super) extern "C" fn piece(
-    exchange: abi::Exchange,
-    bytes: abi::Bytes,
-    owner: *mut c_void,
-) -> abi::Taken {
+pub(super) extern "C" fn piece(exchange: abi::Exchange, bytes: abi::Bytes, owner: *mut c_void) -> abi::Taken {
     // SAFETY: the plugin calls this during a step; the bytes live until the owner is released.
     let (exchange, slice) = unsafe { (behind(exchange), bytes.slice()) };
     let piece = match owner.is_null() {
@@ -331,7 +336,8 @@ pub(super) extern "C" fn file(exchange: abi::Exchange, fd: i32, offset: u64, len
     let (exchange, fd) = unsafe { (behind(exchange), BorrowedFd::borrow_raw(fd)) };
     let Ok(file) = fd.try_clone_to_owned() else { return abi::Taken::Refused };
     // A declared length is the client's to rely on; the file may be longer.
-    let length = exchange.head.as_ref().and_then(|head| head.length).map_or(length, |promised| promised.min(length));
+    let length =
+        exchange.head.as_ref().and_then(|head| head.length).map_or(length, |promised| promised.min(length));
     exchange.file = Some(DraftBody::File { file: file.into(), offset, length });
     abi::Taken::Yes
 }

@@ -21,7 +21,6 @@ pub(super) struct Job {
     core: u32,
 }
 
-
 impl Job {
     /// A request and its body, if it has one.
     pub(super) fn new(request: Request, body: Option<Upload>) -> Self {
@@ -140,7 +139,13 @@ mod tests {
 
     #[test]
     fn the_port_is_that_of_the_listener() {
-        let cases = [("127.0.0.1:8080", "8080"), (":80", "80"), ("[::1]:443", "443"), ("/run/a.sock", ""), ("@x:y", "")];
+        let cases = [
+            ("127.0.0.1:8080", "8080"),
+            (":80", "80"),
+            ("[::1]:443", "443"),
+            ("/run/a.sock", ""),
+            ("@x:y", ""),
+        ];
         for (listener, expected) in cases {
             assert_eq!(port(listener), expected, "{listener}");
         }

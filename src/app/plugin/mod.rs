@@ -136,10 +136,7 @@ impl PluginApp {
         if !loaded {
             return Err(report.text.into());
         }
-        Ok(PluginApp {
-            inner: Rc::new(Inner { settings, pool: OnceCell::new() }),
-            holding: Cell::new(false),
-        })
+        Ok(PluginApp { inner: Rc::new(Inner { settings, pool: OnceCell::new() }), holding: Cell::new(false) })
     }
 }
 

@@ -153,7 +153,8 @@ impl State {
             self.in_memory -= piece.len();
             return Ok(Some(piece));
         }
-        let Some(overflow) = self.overflow.as_mut().filter(|overflow| overflow.read < overflow.written) else {
+        let Some(overflow) = self.overflow.as_mut().filter(|overflow| overflow.read < overflow.written)
+        else {
             return Ok(None);
         };
         let length = usize::try_from(overflow.written - overflow.read).unwrap_or(FILE_PIECE).min(FILE_PIECE);

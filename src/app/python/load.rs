@@ -52,7 +52,9 @@ fn command_line(interpreter: &Interpreter, options: &PythonOptions) -> String {
 fn settings(config: &Config) -> Value {
     let options = &config.python;
     let mut mounts: Vec<Value> = options.default_app().iter().map(|source| mount("", source)).collect();
-    mounts.extend(options.mounts.iter().map(|Mount { prefix, source }| mount(prefix.trim_end_matches('/'), source)));
+    mounts.extend(
+        options.mounts.iter().map(|Mount { prefix, source }| mount(prefix.trim_end_matches('/'), source)),
+    );
     json!({
         "mounts": mounts,
         "callable": options.callable.to_string(),
