@@ -170,7 +170,6 @@ fn quality(headers: &HeaderMap, (kind, subtype): &(&str, &str)) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::rc::Rc;
     use std::sync::Arc;
 
     use super::*;
@@ -190,7 +189,7 @@ mod tests {
             cell: 2,
             generation: 4,
             reloads: 9,
-            master: Rc::new(|_| {}),
+            master: Arc::new(|_| {}),
         });
         welcome
     }

@@ -225,7 +225,7 @@ impl App for PluginApp {
 
     fn wait_hooks(&self) -> Option<WaitHooks> {
         let inline = self.inner.pool.get().is_none();
-        inline.then(|| WaitHooks { before: || (table().release)(), after: || (table().acquire)() })
+        inline.then_some(WaitHooks { before: || (table().release)(), after: || (table().acquire)() })
     }
 
     fn worker_stops(&self) {

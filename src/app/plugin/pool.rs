@@ -27,6 +27,7 @@ pub(super) struct Delivered {
     pub(super) rest: oneshot::Receiver<()>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are requests")]
 enum Task {
     Request(Job, oneshot::Sender<Delivered>),
     GiveBack(Owner),
@@ -86,13 +87,13 @@ fn serve(job: Job, deliver: oneshot::Sender<Delivered>) {
     // Dropped when the application has finished, whatever way this function ends.
     let (_finished, rest) = oneshot::channel();
     let mut delivery = Some((deliver, rest));
-    let mut deliver = move |draft| {
+    let deliver = move |draft| {
         if let Some((deliver, rest)) = delivery.take() {
             // Nobody listens when the client has left: then the pieces find their outlet closed.
             drop(deliver.send(Delivered { draft, rest }));
         }
     };
-    let deliver = Rc::new(RefCell::new(move |draft| deliver(draft)));
+    let deliver = Rc::new(RefCell::new(deliver));
     let mut exchange = job.exchange();
     let early = Rc::clone(&deliver);
     exchange.set_early(Box::new(move |draft| early.borrow_mut()(draft)));

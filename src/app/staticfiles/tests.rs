@@ -71,7 +71,9 @@ fn ask(files: &StaticFiles, method: &str, path: &str, fields: &[(&str, &str)]) -
     let body = match body {
         ResponseBody::Empty => Bytes::new(),
         ResponseBody::Full(bytes) => bytes,
-        ResponseBody::Stream(stream) => runtime.block_on(stream.collect()).expect("body").to_bytes(),
+        ResponseBody::Stream(stream) | ResponseBody::Produced(stream) => {
+            runtime.block_on(stream.collect()).expect("body").to_bytes()
+        }
         ResponseBody::File { file, offset, length } => {
             let mut bytes = vec![0; length as usize];
             std::os::unix::fs::FileExt::read_exact_at(&*file, &mut bytes, offset).expect("file");
