@@ -51,7 +51,7 @@ impl fmt::Display for Peer {
 pub struct ConnectionInfo {
     /// The client.
     pub peer: Peer,
-    /// The listener's address as configured.
+    /// The listener's address as bound, with the real port.
     pub listener: Arc<str>,
 }
 

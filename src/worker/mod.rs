@@ -189,7 +189,7 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
 
     let door = Door::new(if birth.paused { Mode::Paused } else { Mode::Open });
     let names: Vec<Arc<str>> =
-        birth.listeners.iter().map(|listener| Arc::from(listener.name.as_str())).collect();
+        birth.listeners.iter().map(|listener| Arc::from(listener.local.as_str())).collect();
     let fds: Vec<OwnedFd> = birth.listeners.into_iter().map(|listener| listener.fd).collect();
     let acceptor =
         Acceptor::new(fds, slots, bounded, Rc::clone(&door), Arc::clone(&birth.scoreboard), birth.cell)?;

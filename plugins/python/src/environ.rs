@@ -164,7 +164,8 @@ pub(crate) fn build(request: &Request) -> Option<(Owned, Option<&'static Mounted
     if !query.is_empty() {
         set(&keys.query, &object::latin1(query)?)?;
     }
-    let path = decoded(path);
+    // `OPTIONS *` is about the server: no path of any application.
+    let path = if path == b"*" { Cow::Borrowed(&b""[..]) } else { decoded(path) };
     let (mounted, split) = choose(&path);
     if split > 0 && cache.manages_script_name {
         set(&keys.script, &object::latin1(&path[..split])?)?;
@@ -209,8 +210,10 @@ pub(crate) fn build(request: &Request) -> Option<(Owned, Option<&'static Mounted
     if request.has_body {
         set(&keys.content_length, &object::latin1(request.body_length.to_string().as_bytes())?)?;
         if request.body_length > 0 {
-            let input = input(&cache.bytes_io, &cache.open, request)?;
-            set(&keys.input, &input)?;
+            // From here on any code may run, and come here again for another request.
+            let (bytes_io, open, key) =
+                (cache.bytes_io.another(), cache.open.another(), keys.input.another());
+            set(&key, &input(&bytes_io, &open, request)?)?;
         }
     }
     Some((environ, mounted))

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use appserver_plugin_abi::{Bytes, Exchange, Field, Taken};
 use pyo3_ffi::{self as ffi, PyObject, PyType_Slot, PyType_Spec};
 
-use crate::failure::{Kind, raise};
-use crate::host;
+use crate::failure::{self, Kind, raise};
+use crate::{host, wsgi};
 use crate::object::{self, Owned};
 
 static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -195,8 +195,21 @@ unsafe fn start(
     }
     // SAFETY: objects that the arguments keep alive.
     unsafe { announce(exchange, status, headers)? };
+    let nodelay = wsgi::options().nodelay;
     // SAFETY: as above.
-    unsafe { (*layout).started = true };
+    unsafe {
+        (*layout).started = true;
+        (*layout).sent = nodelay;
+    }
+    if has_exc_info {
+        // The client sees what the application makes of the error; this is for the operator.
+        // SAFETY: as above.
+        unsafe { raise_again(exc_info) };
+        failure::log("start_response was given the error");
+    }
+    if nodelay {
+        (host().flush)(exchange);
+    }
     Some(Returned::Write)
 }
 
@@ -236,12 +249,13 @@ unsafe fn announce(exchange: Exchange, status: *mut PyObject, headers: *mut PyOb
     let mut kept = Vec::new();
     // SAFETY: the status is alive.
     let line = unsafe { octets(status, &mut kept)? };
-    let (code, reason) = line.split_at(line.len().min(3));
-    let number = std::str::from_utf8(code).ok().and_then(|code| code.parse::<u16>().ok());
-    let Some(number) = number.filter(|number| (100..1000).contains(number)) else {
-        return refuse(Kind::Value, "the status does not begin with a number of three digits");
+    let Some((number, reason)) = status_of(line) else {
+        let shown = String::from_utf8_lossy(line);
+        return refuse(
+            Kind::Value,
+            &format!("the status {shown:?} is not a number from 200 to 999, a blank and a reason"),
+        );
     };
-    let reason = reason.trim_ascii();
     // SAFETY: made by `prepare`, used by one call at a time: no Python code runs in this function.
     let fields = unsafe { &mut *FIELDS.load(Ordering::Relaxed) };
     fields.clear();
@@ -264,17 +278,48 @@ unsafe fn announce(exchange: Exchange, status: *mut PyObject, headers: *mut PyOb
     let taken = (host().head)(exchange, number, Bytes::of(reason), fields.as_ptr(), fields.len());
     match taken {
         Taken::Yes | Taken::Gone => Some(()),
-        Taken::Refused => {
-            let shown: Vec<String> = fields.iter().map(shown).collect();
-            refuse(Kind::Value, &format!("a header is not valid in HTTP: one of {}", shown.join(", ")))
-        }
+        Taken::Refused => refuse(Kind::Value, &what_is_wrong(line, fields)),
     }
 }
 
-fn shown(field: &Field) -> String {
-    // SAFETY: the texts are alive as long as the list of headers.
-    let (name, value) = unsafe { (field.name.slice(), field.value.slice()) };
-    format!("{:?}: {:?}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+/// Number and reason of a status line as PEP 3333 wants it, or of its number alone.
+fn status_of(line: &[u8]) -> Option<(u16, &[u8])> {
+    let (code, reason) = line.split_at_checked(3)?;
+    let digit = |index: usize| code[index].is_ascii_digit().then(|| u16::from(code[index] - b'0'));
+    let number = digit(0)? * 100 + digit(1)? * 10 + digit(2)?;
+    // Interim answers are the server's.
+    let is_final = number >= 200;
+    (is_final && matches!(reason.first(), None | Some(b' '))).then(|| (number, reason.trim_ascii()))
+}
+
+/// Why the server refuses a head.
+fn what_is_wrong(line: &[u8], fields: &[Field]) -> String {
+    // RFC 9110 §5.5; bytes above ASCII are allowed in values.
+    let is_control = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
+    if line.iter().any(is_control) {
+        return format!("the status {:?} has control characters", String::from_utf8_lossy(line));
+    }
+    // RFC 9110 §5.6.2
+    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    let mut lengths = Vec::new();
+    for field in fields {
+        // SAFETY: the texts are alive as long as the list of headers.
+        let (name, value) = unsafe { (field.name.slice(), field.value.slice()) };
+        let shown = format!("{:?}: {:?}", String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        if name.is_empty() || !name.iter().all(is_token) {
+            return format!("the name of the header {shown} is not valid in HTTP");
+        }
+        if value.iter().any(is_control) {
+            return format!("the value of the header {shown} has control characters");
+        }
+        if name.eq_ignore_ascii_case(b"content-length") {
+            lengths.push(shown);
+        }
+    }
+    match lengths.is_empty() {
+        true => format!("these {} headers are too many", fields.len()),
+        false => format!("this is no length, or not the only one: {}", lengths.join(", ")),
+    }
 }
 
 /// The text as one byte per character. `kept` holds what had to be made for it.
@@ -305,24 +350,30 @@ unsafe fn octets<'a>(text: *mut PyObject, kept: &mut Vec<Owned>) -> Option<&'a [
 unsafe fn write(layout: *mut Layout, data: *mut PyObject) -> Option<Returned> {
     // SAFETY: no Rust reference points into the object now.
     let (exchange, started) = unsafe { ((*layout).exchange, (*layout).started) };
-    if exchange.is_null() || !started {
-        return refuse(Kind::Runtime, "write() belongs to no request that is being answered");
+    if exchange.is_null() {
+        return refuse(Kind::Runtime, "write() of a request that is over");
     }
-    // SAFETY: a live object.
-    if unsafe { ffi::PyBytes_Check(data) } == 0 {
-        return refuse(Kind::Type, "write() takes bytes");
+    if !started {
+        return refuse(Kind::Type, "start_response takes a status, a list of headers, and exc_info");
     }
+    // SAFETY: a live object, of which this becomes a reference of its own.
+    let data = wsgi::octets(unsafe { Owned::borrowed(data)? }, "what write() is given")?;
     // SAFETY: a live bytes object.
-    let content = unsafe { object::content(data) };
-    if !content.is_empty() {
-        // SAFETY: as above.
-        unsafe { (*layout).sent = true };
-        let taken = (host().piece)(exchange, Bytes::of(content), ptr::null_mut());
-        if taken == Taken::Gone || (host().flush)(exchange) == Taken::Gone {
-            return refuse(Kind::Os, "write error: the client is gone");
-        }
+    let content = unsafe { object::content(data.as_ptr()) };
+    if content.is_empty() {
+        return Some(Returned::Nothing);
     }
-    Some(Returned::Nothing)
+    // SAFETY: as above.
+    unsafe { (*layout).sent = true };
+    let mut taken = (host().piece)(exchange, Bytes::of(content), ptr::null_mut());
+    if taken == Taken::Yes {
+        taken = (host().flush)(exchange);
+    }
+    match taken {
+        Taken::Yes => Some(Returned::Nothing),
+        Taken::Gone => refuse(Kind::Os, "write error: the client is gone"),
+        Taken::Refused => refuse(Kind::Assertion, "write() is given more than the Content-Length says"),
+    }
 }
 
 fn refuse<T>(kind: Kind, message: &str) -> Option<T> {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use appserver_plugin_abi as abi;
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, Version, header};
 
+use super::draft::Draft;
 use super::exchange::{Exchange, Passage};
 use super::upload::Upload;
 use super::{Started, table};
@@ -34,13 +36,14 @@ impl Job {
         Exchange::new(&self.head.method)
     }
 
-    /// Calls the application. The runtime must be held.
-    pub(super) fn call(self, mut exchange: Exchange) -> (Passage, Option<Started>) {
+    /// Calls the application: its response, unless that was passed on already, and what it has not finished.
+    /// The runtime must be held.
+    pub(super) fn call(self, mut exchange: Exchange) -> (Option<Draft>, Option<Started>) {
         let uri = &self.head.uri;
         let target = uri.path_and_query().map_or(uri.path(), |target| target.as_str());
         let mut address = Text::default();
         let (remote_address, remote_port) = address.of_peer(&self.peer);
-        let fields = fields_of(&self.head.headers);
+        let fields = fields_of(&self.head.headers, uri.authority().map(Authority::as_str));
         let has_body = self.body.is_some() || self.head.headers.contains_key(header::CONTENT_LENGTH);
         let (body, body_file, body_length) = match self.body {
             None => (bytes::Bytes::new(), -1, 0),
@@ -59,7 +62,7 @@ impl Job {
             scheme: text(scheme(&self.peer, &self.head.headers)),
             remote_address: text(remote_address),
             remote_port: text(remote_port),
-            server_port: text(port(&self.listener)),
+            server_port: text(port(&self.peer, &self.listener)),
             fields: fields.as_ptr(),
             field_count: fields.len(),
             body: abi::Bytes::of(&body),
@@ -70,8 +73,9 @@ impl Job {
         };
         let mut response = std::ptr::null_mut();
         let step = (table().call)(&raw const request, exchange.pointer(), &raw mut response);
-        let started = (step == abi::Step::More).then_some(Started(response));
-        (exchange.pass_on(step), started)
+        let Passage { draft, rest } = exchange.pass_on(step);
+        let has_more = matches!(step, abi::Step::More | abi::Step::Ended);
+        (draft, has_more.then_some(Started { response, rest }))
     }
 }
 
@@ -79,12 +83,20 @@ fn text(text: &str) -> abi::Bytes {
     abi::Bytes::of(text.as_bytes())
 }
 
-fn fields_of(headers: &HeaderMap) -> Vec<abi::Field> {
-    let mut fields = Vec::with_capacity(headers.len());
+/// The header fields. `authority` is that of a target in absolute form, which goes before `Host` (RFC
+/// 9112 §3.2.2).
+fn fields_of(headers: &HeaderMap, authority: Option<&str>) -> Vec<abi::Field> {
+    let mut fields = Vec::with_capacity(headers.len() + 1);
     fields.extend(headers.iter().map(|(name, value)| abi::Field {
         name: text(name.as_str()),
         value: abi::Bytes::of(value.as_bytes()),
     }));
+    if let Some(authority) = authority {
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        // SAFETY: the names are those of the map, which lives on.
+        fields.retain(|field| unsafe { field.name.slice() } != b"host");
+        fields.push(abi::Field { name: text("host"), value: text(host) });
+    }
     fields
 }
 
@@ -110,7 +122,10 @@ fn scheme(peer: &Peer, headers: &HeaderMap) -> &'static str {
 }
 
 /// What stands behind the last colon of a TCP address; nothing for a Unix socket.
-fn port(listener: &str) -> &str {
+fn port<'a>(peer: &Peer, listener: &'a str) -> &'a str {
+    if *peer == Peer::Unix {
+        return "";
+    }
     let port = listener.rsplit_once(':').map_or("", |(_, port)| port);
     if port.bytes().all(|byte| byte.is_ascii_digit()) { port } else { "" }
 }
@@ -139,15 +154,12 @@ mod tests {
 
     #[test]
     fn the_port_is_that_of_the_listener() {
-        let cases = [
-            ("127.0.0.1:8080", "8080"),
-            (":80", "80"),
-            ("[::1]:443", "443"),
-            ("/run/a.sock", ""),
-            ("@x:y", ""),
-        ];
-        for (listener, expected) in cases {
-            assert_eq!(port(listener), expected, "{listener}");
+        let tcp = Peer::Tcp("192.0.2.1:1".parse().expect("an address"));
+        for (listener, expected) in [("127.0.0.1:8080", "8080"), (":80", "80"), ("[::1]:443", "443")] {
+            assert_eq!(port(&tcp, listener), expected, "{listener}");
+        }
+        for listener in ["/run/a.sock", "@x:y", "/run/a:80"] {
+            assert_eq!(port(&Peer::Unix, listener), "", "{listener}");
         }
     }
 
