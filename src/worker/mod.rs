@@ -192,7 +192,7 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
         birth.listeners.iter().map(|listener| Arc::from(listener.local.as_str())).collect();
     let fds: Vec<OwnedFd> = birth.listeners.into_iter().map(|listener| listener.fd).collect();
     let acceptor =
-        Acceptor::new(fds, slots, bounded, Rc::clone(&door), Arc::clone(&birth.scoreboard), birth.cell)?;
+        Acceptor::new(fds, Rc::clone(&slots), bounded, Rc::clone(&door), Arc::clone(&birth.scoreboard), birth.cell)?;
     let take = {
         let connections = Rc::clone(&connections);
         move |accepted| admit(&connections, &names, accepted)
@@ -217,6 +217,7 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
         channel,
         door,
         connections: Rc::clone(&connections),
+        slots,
         accounting,
         birth_mercy: birth.config.worker_reload_mercy,
         taking,

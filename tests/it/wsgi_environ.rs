@@ -285,7 +285,7 @@ fn a_proxy_on_this_machine_may_say_that_it_was_https() {
 #[test]
 fn clients_on_a_unix_socket_have_no_address() {
     let server =
-        app(ENVIRON).on_unix_socket("app:81.sock").args(["--master", "--processes=1"]).start();
+        app(ENVIRON).on_unix_socket("app.sock").args(["--master", "--processes=1"]).start();
     let environ = get(&server, "/x", &[]);
     assert_str(&environ, "PATH_INFO", "/x");
     assert_str(&environ, "REMOTE_ADDR", "");

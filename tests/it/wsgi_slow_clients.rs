@@ -146,13 +146,20 @@ fn a_reload_loses_nothing_of_what_is_on_its_way() {
         let slow: Vec<_> = paths.iter().map(|path| begin(&server, path)).collect();
         let mut upload = server.connect();
         upload.send(b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc").unwrap();
-        server.wait_begun("/pieces");
-        server.signal(Signal::SIGHUP);
-        server.wait_for_log("generation 2");
-        eventually("the new generation serves", LIMIT, || {
-            assert_eq!(server.get("/").text(), "meanwhile");
-            server.log().lines().iter().any(|line| line.contains("generation 2 accept")).then_some(())
+        eventually("all are begun", LIMIT, || {
+            let mark = server.log().mark();
+            server.signal(Signal::SIGUSR2);
+            server.wait_for_log_after(mark, "worker 2 (");
+            let lines = server.log().lines();
+            let figures = lines.iter().rev().take(2).filter_map(|line| {
+                line.split(", ").find_map(|part| part.strip_suffix(" in flight")?.parse::<usize>().ok())
+            });
+            (figures.sum::<usize>() == 6).then_some(())
         });
+        server.signal(Signal::SIGHUP);
+        while !server.log().lines().iter().any(|line| line.contains("generation 2 serves")) {
+            assert_eq!(server.get("/").text(), "meanwhile");
+        }
         upload.send(b"defghij").unwrap();
         assert_eq!(upload.receive(false).unwrap().text(), "10");
         for ((mut connection, head), path) in slow.into_iter().zip(paths) {
@@ -180,33 +187,23 @@ def application(environ, start_response):
 #[test]
 fn a_worker_leaves_when_its_application_has_finished() {
     with_and_without_threads(LASTING, |server| {
-        for path in ["/stream", "/lasting"] {
-            let mark = server.log().mark();
-            let gate = match path {
-                "/stream" => server.gate(),
-                _ => {
-                    std::fs::remove_file(server.path("gate")).unwrap();
-                    server.gate()
-                }
-            };
-            let (mut connection, head) = begin(server, path);
-            if path == "/stream" {
-                let visitor = gate.wait();
-                server.signal(Signal::SIGHUP);
-                server.wait_for_log_after(mark, " begins");
-                drop(visitor);
-                assert_eq!(connection.receive_rest(head).unwrap().text(), "onetwo");
-                drop(gate.wait());
-            } else {
-                assert_eq!(connection.receive_rest(head).unwrap().text(), "onetwo");
-                drop(connection);
-                let visitor = gate.wait();
-                server.signal(Signal::SIGHUP);
-                server.wait_for_log_after(mark, " begins");
-                drop(visitor);
-            }
-            server.wait_for_log_after(mark, "note: finished");
-            server.wait_for_log_after(mark, " complete: generation ");
-        }
+        let gate = server.gate();
+        // In the middle of a response.
+        let (mut connection, head) = begin(server, "/stream");
+        let visitor = gate.wait();
+        server.reload();
+        drop(visitor);
+        assert_eq!(connection.receive_rest(head).unwrap().text(), "onetwo");
+        drop(gate.wait());
+        server.wait_for_log("note: finished");
+        // Nobody waits for anything but the end of the work.
+        let mark = server.log().mark();
+        let (mut connection, head) = begin(server, "/lasting");
+        assert_eq!(connection.receive_rest(head).unwrap().text(), "onetwo");
+        drop(connection);
+        let visitor = gate.wait();
+        server.reload();
+        drop(visitor);
+        server.wait_for_log_after(mark, "note: finished");
     });
 }

@@ -201,7 +201,8 @@ fn failed(environ: &Owned, exchange: Exchange) -> Step {
     if sent { Step::Done } else { Step::Failed }
 }
 
-/// For the log: which request it was. The application may have changed what `environ` says.
+/// For the log: which request it was. The application may have changed what `environ` says. No exception
+/// may be set.
 fn place(environ: &Owned) -> String {
     let item = |name: &std::ffi::CStr| {
         // SAFETY: a live dictionary and a C string; the item is borrowed and alive until the return.
@@ -362,9 +363,11 @@ pub(crate) extern "C" fn next(response: Response, exchange: Exchange) -> Step {
         Some(Progress::End) => Step::Ended,
         Some(Progress::Closed) => Step::Done,
         None => {
-            // SAFETY: as above.
-            let place = place(unsafe { &(*pieces).environ });
-            failure::log(&format!("{place} (in the middle of the response)"));
+            if let Some(exception) = failure::take() {
+                // SAFETY: as above.
+                let place = place(unsafe { &(*pieces).environ });
+                failure::log_of(&format!("{place} (in the middle of the response)"), &exception);
+            }
             Step::Failed
         }
     };
