@@ -191,8 +191,14 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
     let names: Vec<Arc<str>> =
         birth.listeners.iter().map(|listener| Arc::from(listener.local.as_str())).collect();
     let fds: Vec<OwnedFd> = birth.listeners.into_iter().map(|listener| listener.fd).collect();
-    let acceptor =
-        Acceptor::new(fds, Rc::clone(&slots), bounded, Rc::clone(&door), Arc::clone(&birth.scoreboard), birth.cell)?;
+    let acceptor = Acceptor::new(
+        fds,
+        Rc::clone(&slots),
+        bounded,
+        Rc::clone(&door),
+        Arc::clone(&birth.scoreboard),
+        birth.cell,
+    )?;
     let take = {
         let connections = Rc::clone(&connections);
         move |accepted| admit(&connections, &names, accepted)

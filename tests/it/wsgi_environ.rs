@@ -91,13 +91,16 @@ application = validator(plain)
         assert_eq!(client.call("HEAD", "/", &[], b"").unwrap().status, 200);
         assert_eq!(client.call("GET", "/nothing", &[], b"").unwrap().status, 304);
         let mut connection = server.connect();
-        for lines in ["GET / HTTP/1.0\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"] {
+        for lines in ["GET / HTTP/1.0\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"]
+        {
             connection.send(lines.as_bytes()).unwrap();
             assert_eq!(connection.receive(false).unwrap().text(), "got -");
             connection = server.connect();
         }
         connection
-            .send(b"POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+            .send(
+                b"POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            )
             .unwrap();
         assert_eq!(connection.receive(false).unwrap().text(), "got abc");
         server.wait_for_log("to the log");
@@ -239,7 +242,8 @@ fn the_length_of_the_body_is_told_however_it_came() {
     assert_str(&told(&server, &request("POST", "/", &[], b"12345")), "CONTENT_LENGTH", "5");
     let zero = told(&server, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
     assert_str(&zero, "CONTENT_LENGTH", "0");
-    let chunked = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n";
+    let chunked =
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n";
     let environ = told(&server, chunked);
     assert_str(&environ, "CONTENT_LENGTH", "7");
     assert_eq!(environ.get("HTTP_TRANSFER_ENCODING"), None, "the application sees no framing");
@@ -284,8 +288,7 @@ fn a_proxy_on_this_machine_may_say_that_it_was_https() {
 
 #[test]
 fn clients_on_a_unix_socket_have_no_address() {
-    let server =
-        app(ENVIRON).on_unix_socket("app.sock").args(["--master", "--processes=1"]).start();
+    let server = app(ENVIRON).on_unix_socket("app.sock").args(["--master", "--processes=1"]).start();
     let environ = get(&server, "/x", &[]);
     assert_str(&environ, "PATH_INFO", "/x");
     assert_str(&environ, "REMOTE_ADDR", "");

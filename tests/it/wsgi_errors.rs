@@ -259,19 +259,16 @@ fn exceptions_are_shown_to_the_client_where_the_operator_says_so() {
     for threads in [1, 4] {
         let server = app_with_threads(FAILING, threads).arg("--catch-exceptions").start();
         let mut client = server.client();
-        for (kind, error) in
-            [("before", "KeyError: 'before'"), ("texts", "TypeError: a piece"), ("first", "KeyError: 'in the")]
-        {
+        for (kind, error) in [
+            ("before", "KeyError: 'before'"),
+            ("texts", "TypeError: a piece"),
+            ("first", "KeyError: 'in the"),
+        ] {
             let answer = client.call("GET", &format!("/{kind}?a=b"), &[("X-Shown", "yes")], b"").unwrap();
             assert_eq!(answer.status, 500);
             assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
             let text = answer.text();
-            for part in [
-                &format!("GET /{kind}?a=b"),
-                error,
-                "HTTP_X_SHOWN = 'yes'",
-                "QUERY_STRING = 'a=b'",
-            ] {
+            for part in [&format!("GET /{kind}?a=b"), error, "HTTP_X_SHOWN = 'yes'", "QUERY_STRING = 'a=b'"] {
                 assert!(text.contains(part), "{part:?} is missing: {text}");
             }
             // An error of the server's own check has no line of the application.

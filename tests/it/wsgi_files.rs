@@ -173,7 +173,9 @@ fn a_file_is_closed_once_it_is_with_the_server() {
         let mut client = server.client();
         client.get(&target("io.BytesIO(b'x')")).unwrap();
         let before = processes::descriptor_kinds(pid);
-        for code in ["open('data', 'rb')", "zipped()", "pipe()", "open('data', 'rb');[('Content-Length', '5')]"] {
+        for code in
+            ["open('data', 'rb')", "zipped()", "pipe()", "open('data', 'rb');[('Content-Length', '5')]"]
+        {
             client.get(&target(code)).unwrap();
             let answer = run(&server, "io.BytesIO(str(sys.last.closed).encode())");
             assert_eq!(answer.text(), "True", "{code}");

@@ -133,7 +133,12 @@ fn bodies_at_the_border_of_memory_and_file_arrive_whole() {
         for size in [1, 65_535, 65_536, MIB - 1, MIB, MIB + 1, 2 * MIB, 5 * MIB + 3] {
             let body = content(size);
             assert_reads(server, "small", &body, &[&body]);
-            assert_reads(server, "seek", &body, &[&body[..size.min(3)], size.min(3).to_string().as_bytes(), &body]);
+            assert_reads(
+                server,
+                "seek",
+                &body,
+                &[&body[..size.min(3)], size.min(3).to_string().as_bytes(), &body],
+            );
         }
     });
 }

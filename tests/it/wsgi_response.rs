@@ -108,8 +108,12 @@ fn every_shape_of_a_body_arrives() {
             ("write-iterator", "written iterated"),
             ("lazily", "lazy"),
         ] {
-            let answer = client.get(&format!("/{name}")).unwrap_or_else(|failure| panic!("{name}: {failure:?}"));
-            assert_eq!((answer.text(), answer.header("content-type")), (expected.to_owned(), Some("text/plain")));
+            let answer =
+                client.get(&format!("/{name}")).unwrap_or_else(|failure| panic!("{name}: {failure:?}"));
+            assert_eq!(
+                (answer.text(), answer.header("content-type")),
+                (expected.to_owned(), Some("text/plain"))
+            );
             assert_eq!(answer.status, if name == "lazily" { 201 } else { 200 }, "{name}");
             assert!(!client.is_closed(), "{name}");
             // HTTP/1.0 knows no chunks.
@@ -122,7 +126,11 @@ fn every_shape_of_a_body_arrives() {
         // Complete bodies say their length.
         for name in ["list", "many", "large", "empty-list", "bytes"] {
             let answer = client.get(&format!("/{name}")).unwrap();
-            assert_eq!(answer.header("content-length"), Some(answer.body.len().to_string().as_str()), "{name}");
+            assert_eq!(
+                answer.header("content-length"),
+                Some(answer.body.len().to_string().as_str()),
+                "{name}"
+            );
         }
         eventually("each close is called, twice for two requests", LIMIT, || {
             let mut notes = notes(server);
@@ -262,7 +270,8 @@ fn fields_of_the_connection_are_the_servers() {
         }
     }
     assert!(!client.is_closed());
-    let answer = client.get(&target("start_response('200 OK', [('Connection', 'Close')]); body = [b'x']")).unwrap();
+    let answer =
+        client.get(&target("start_response('200 OK', [('Connection', 'Close')]); body = [b'x']")).unwrap();
     assert!(answer.closes());
 }
 
@@ -375,9 +384,13 @@ fn a_body_is_as_long_as_its_content_length() {
             assert!(line.contains("gave 5") || line.contains("gave 0"), "{line}");
         }
         // Too long: the client gets what was promised, and the connection can be used further.
-        for body in
-            ["[b'1234567890', b'x']", "[b'1234567890x']", "iter([b'12345', b'67890x', b'y'])", "iter([b'1234567890', b'x'])", "b'1234567890xyz'"]
-        {
+        for body in [
+            "[b'1234567890', b'x']",
+            "[b'1234567890x']",
+            "iter([b'12345', b'67890x', b'y'])",
+            "iter([b'1234567890', b'x'])",
+            "b'1234567890xyz'",
+        ] {
             let mark = server.log().mark();
             let mut connection = cut(body);
             let code = "start_response('200 OK', []); body = [b'next']";
@@ -500,11 +513,14 @@ fn http_10_connections_are_kept_when_the_length_is_known() {
         let mut connection = server.connect();
         for body in ["[b'12345']", "b'12345'", "[b'123', b'45']"] {
             let path = target(&format!("start_response('200 OK', []); body = {body}"));
-            connection.send(format!("GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").as_bytes()).unwrap();
+            connection
+                .send(format!("GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").as_bytes())
+                .unwrap();
             let answer = connection.receive(false).unwrap();
             assert_eq!((answer.text().as_str(), answer.header("connection")), ("12345", Some("keep-alive")));
         }
-        let path = target("start_response('200 OK', [('Content-Length', '5')]); body = iter([b'123', b'45'])");
+        let path =
+            target("start_response('200 OK', [('Content-Length', '5')]); body = iter([b'123', b'45'])");
         connection.send(format!("GET {path} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").as_bytes()).unwrap();
         assert_eq!(connection.receive(false).unwrap().text(), "12345");
         // Without a length, its end is the end of the connection.

@@ -140,8 +140,7 @@ fn slow_uploads_and_idle_clients_occupy_nothing() {
 fn a_reload_loses_nothing_of_what_is_on_its_way() {
     let expected = expected();
     for threads in [1, 4] {
-        let server =
-            app(APP).args(["--master", "--processes=2"]).arg(format!("--threads={threads}")).start();
+        let server = app(APP).args(["--master", "--processes=2"]).arg(format!("--threads={threads}")).start();
         let paths = ["/one", "/list", "/file", "/pieces", "/length-pieces"];
         let slow: Vec<_> = paths.iter().map(|path| begin(&server, path)).collect();
         let mut upload = server.connect();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::support::http::request;
 use crate::support::python::{app_with_threads, notes};
-use crate::support::{Connection, LIMIT, Server, eventually};
+use crate::support::{Client, Connection, LIMIT, Server, eventually};
 
 const GATED: &str = r#"
 def application(environ, start_response):
@@ -34,8 +34,7 @@ fn send(server: &Server, path: &str) -> Connection {
 /// Requests that the application has begun.
 fn wait_notes(server: &Server, word: &str, count: usize) -> Vec<String> {
     eventually(&format!("{count} times {word}"), LIMIT, || {
-        let notes: Vec<String> =
-            notes(server).into_iter().filter(|note| note.starts_with(word)).collect();
+        let notes: Vec<String> = notes(server).into_iter().filter(|note| note.starts_with(word)).collect();
         (notes.len() == count).then_some(notes)
     })
 }
@@ -49,13 +48,17 @@ fn as_many_requests_run_at_a_time_as_there_are_threads() {
     let begun = wait_notes(&server, "core", 4);
     let cores: BTreeSet<&str> = begun.iter().map(|note| note.split(' ').nth(1).unwrap()).collect();
     assert_eq!(cores, BTreeSet::from(["0", "1", "2", "3"]), "each has a slot of its own: {begun:?}");
+    for note in &begun {
+        let (core, name) = note[5..].split_once(' ').unwrap();
+        assert!(name.ends_with(&format!("Core{core}")), "{note}");
+    }
     let names: BTreeSet<&str> = begun.iter().map(|note| note.split(' ').nth(2).unwrap()).collect();
     let expected = [0, 1, 2, 3].map(|core| format!("uWSGIWorker1Core{core}"));
     assert_eq!(names, expected.iter().map(String::as_str).collect());
     // The other two get their turn with the first that are done.
     drop(visitors);
     let last: Vec<_> = (0..2).map(|_| gate.wait()).collect();
-    assert_eq!(notes(&server).iter().filter(|note| note.starts_with("done")).count(), 4);
+    wait_notes(&server, "done", 4);
     drop(last);
     for connection in &mut connections {
         assert_eq!(connection.receive(false).unwrap().status, 200);
@@ -83,6 +86,7 @@ fn a_client_that_leaves_does_not_free_the_slot_of_its_request() {
     // Were one of them free, it would have begun before this one is done.
     visitors.pop();
     let third_visit = gate.wait();
+    wait_notes(&server, "core", 3);
     let notes = notes(&server);
     let position = |word: &str, nth: usize| {
         notes.iter().enumerate().filter(|(_, note)| note.starts_with(word)).nth(nth).map(|(at, _)| at)
@@ -149,19 +153,19 @@ def application(environ, start_response):
     return list(pieces())
 "#;
     let server = app_with_threads(source, 4).start();
-    let expected = |client: &mut crate::support::Client, number: usize| {
+    let answer = |client: &mut Client, number: usize| {
         let body = vec![b'x'; number % 50];
         client.call("POST", &format!("/?{number}"), &[], &body).unwrap()
     };
-    let first: Vec<Vec<u8>> = (0..50).map(|number| expected(&mut server.client(), number).body).collect();
+    let first: Vec<Vec<u8>> = (0..50).map(|number| answer(&mut server.client(), number).body).collect();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 let mut client = server.client();
-                for number in 0..50 {
-                    let answer = expected(&mut client, number);
+                for (number, first) in first.iter().enumerate() {
+                    let answer = answer(&mut client, number);
                     assert_eq!(answer.header("x-seed"), Some(number.to_string().as_str()));
-                    assert!(answer.body == first[number], "{number}");
+                    assert!(answer.body == *first, "{number}");
                 }
             });
         }

@@ -144,12 +144,13 @@ fn import(name: &std::ffi::CStr) -> Option<Owned> {
 /// A fresh `environ` for `request` and the application it is for; `None` with an exception set.
 /// Without an application the request is for none of the mount points.
 pub(crate) fn build(request: &Request) -> Option<(Owned, Option<&'static Mounted>)> {
-    // SAFETY: made by `prepare`; the GIL is held, and nothing called below runs code that could
-    // come here again: no garbage is collected while strings are made and dictionaries filled.
-    let cache = unsafe { CACHE.load(Ordering::Relaxed).as_mut() }.expect("invariant: prepared first");
-    // SAFETY: a live dictionary; the result is new. This may collect garbage, and with it run any
-    // code, but nothing of the cache is held meanwhile.
-    let environ = unsafe { Owned::new(ffi::PyDict_Copy(cache.template.as_ptr()))? };
+    let cache = CACHE.load(Ordering::Relaxed);
+    // SAFETY: made by `prepare`; a live dictionary; the result is new. This may collect garbage, and with
+    // it run any code, but nothing of the cache is borrowed meanwhile.
+    let environ = unsafe { Owned::new(ffi::PyDict_Copy((*cache).template.as_ptr()))? };
+    // SAFETY: as above; the GIL is held, and nothing called below runs code that could come here again:
+    // no garbage is collected while strings are made and dictionaries filled.
+    let cache = unsafe { &mut *cache };
     let set = |key: &Owned, value: &Owned| set(&environ, key, value);
     // SAFETY: the server keeps the request's bytes alive for the call.
     let (method, target, path, query) = unsafe {

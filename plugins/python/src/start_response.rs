@@ -2,6 +2,7 @@
 //! argument it is `write`. That saves an object for each request.
 
 use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -9,13 +10,13 @@ use appserver_plugin_abi::{Bytes, Exchange, Field, Taken};
 use pyo3_ffi::{self as ffi, PyObject, PyType_Slot, PyType_Spec};
 
 use crate::failure::{self, Kind, raise};
-use crate::{host, wsgi};
 use crate::object::{self, Owned};
+use crate::{host, wsgi};
 
 static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 /// An object that no application has kept, for the next request.
 static SPARE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
-/// Room for the fields of a response; used with the GIL held, by one call at a time.
+/// Room for the fields of a response, while no call uses it.
 static FIELDS: AtomicPtr<Vec<Field>> = AtomicPtr::new(ptr::null_mut());
 
 /// The memory of the object.
@@ -49,7 +50,6 @@ pub(crate) fn prepare() -> Option<()> {
     // SAFETY: the specification is read during the call; its name is static.
     let class = unsafe { Owned::new(ffi::PyType_FromSpec(&raw mut spec))? };
     TYPE.store(class.into_ptr().cast(), Ordering::Relaxed);
-    FIELDS.store(Box::into_raw(Box::new(Vec::with_capacity(64))), Ordering::Relaxed);
     Some(())
 }
 
@@ -256,9 +256,8 @@ unsafe fn announce(exchange: Exchange, status: *mut PyObject, headers: *mut PyOb
             &format!("the status {shown:?} is not a number from 200 to 999, a blank and a reason"),
         );
     };
-    // SAFETY: made by `prepare`, used by one call at a time: no Python code runs in this function.
-    let fields = unsafe { &mut *FIELDS.load(Ordering::Relaxed) };
-    fields.clear();
+    let mut room = Room::take();
+    let fields = &mut room.0;
     // SAFETY: live objects.
     for index in 0..unsafe { ffi::PyList_Size(headers) } {
         // SAFETY: within the list and the tuple; both keep their items alive.
@@ -279,6 +278,34 @@ unsafe fn announce(exchange: Exchange, status: *mut PyObject, headers: *mut PyOb
     match taken {
         Taken::Yes | Taken::Gone => Some(()),
         Taken::Refused => refuse(Kind::Value, &what_is_wrong(line, fields)),
+    }
+}
+
+/// The room for fields. It is taken away from others: an error may collect garbage, which may run another
+/// thread.
+struct Room(ManuallyDrop<Box<Vec<Field>>>);
+
+impl Room {
+    fn take() -> Self {
+        let room = FIELDS.swap(ptr::null_mut(), Ordering::Relaxed);
+        Room(ManuallyDrop::new(match room.is_null() {
+            true => Box::new(Vec::with_capacity(64)),
+            // SAFETY: left there by `drop`, and taken by one.
+            false => unsafe { Box::from_raw(room) },
+        }))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.clear();
+        // SAFETY: it is not used again.
+        let room = Box::into_raw(unsafe { ManuallyDrop::take(&mut self.0) });
+        let other = FIELDS.swap(room, Ordering::Relaxed);
+        if !other.is_null() {
+            // SAFETY: left there by another drop.
+            drop(unsafe { Box::from_raw(other) });
+        }
     }
 }
 

@@ -143,12 +143,7 @@ fn answer(environ: &Owned, mounted: &Mounted, exchange: Exchange) -> Option<Outc
     }
 }
 
-fn pieces(
-    result: Owned,
-    iterator: Option<Owned>,
-    start_response: StartResponse,
-    environ: &Owned,
-) -> Pieces {
+fn pieces(result: Owned, iterator: Option<Owned>, start_response: StartResponse, environ: &Owned) -> Pieces {
     Pieces { result, iterator, start_response, environ: environ.another() }
 }
 
@@ -178,8 +173,7 @@ fn not_found(exchange: Exchange) {
 
 /// An answer of the plugin's own; false when the application's is out already.
 fn plain(exchange: Exchange, status: u16, body: &[u8]) -> bool {
-    let field =
-        Field { name: Bytes::of(b"content-type"), value: Bytes::of(b"text/plain; charset=utf-8") };
+    let field = Field { name: Bytes::of(b"content-type"), value: Bytes::of(b"text/plain; charset=utf-8") };
     let taken = (host().head)(exchange, status, Bytes::EMPTY, &raw const field, 1);
     taken == Taken::Yes && (host().piece)(exchange, Bytes::of(body), ptr::null_mut()) == Taken::Yes
 }

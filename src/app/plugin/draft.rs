@@ -220,8 +220,10 @@ mod tests {
 
     fn head(status: u16, reason: &str, fields: &[(&str, &str)]) -> Option<Head> {
         let bytes = |text: &&str| abi::Bytes::of(text.as_bytes());
-        let fields: Vec<abi::Field> =
-            fields.iter().map(|(name, value)| abi::Field { name: bytes(name), value: bytes(value) }).collect();
+        let fields: Vec<abi::Field> = fields
+            .iter()
+            .map(|(name, value)| abi::Field { name: bytes(name), value: bytes(value) })
+            .collect();
         Head::new(status, reason.as_bytes(), &fields)
     }
 

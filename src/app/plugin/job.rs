@@ -31,6 +31,11 @@ impl Job {
         Job { head: request.head, body, peer, listener: Arc::clone(&request.connection.listener), core }
     }
 
+    /// The same, with another number to show to the application.
+    pub(super) fn in_core(self, core: u32) -> Self {
+        Job { core, ..self }
+    }
+
     /// An exchange for its response.
     pub(super) fn exchange(&self) -> Exchange {
         Exchange::new(&self.head.method)

@@ -50,7 +50,7 @@ impl Pool {
             let receiver = receiver.clone();
             std::thread::Builder::new().name(format!("app-{core}")).spawn(move || {
                 (table().thread_started)(core);
-                work(&receiver);
+                work(&receiver, core);
             })?;
         }
         Ok(Pool { tasks })
@@ -71,10 +71,11 @@ impl Pool {
     }
 }
 
-fn work(tasks: &Receiver<Task>) {
+fn work(tasks: &Receiver<Task>, core: u32) {
     while let Ok(task) = tasks.recv() {
         match task {
-            Task::Request(job, deliver) => serve(job, deliver),
+            // Whichever slot the request has: the application sees the number of its thread.
+            Task::Request(job, deliver) => serve(job.in_core(core), deliver),
             Task::GiveBack(owner) => {
                 (table().acquire)();
                 (table().release_bytes)(owner.into_pointer());
