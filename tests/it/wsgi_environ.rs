@@ -156,7 +156,8 @@ fn threads_show_in_environ() {
     let environ = get(&server, "/", &[]);
     assert_eq!(environ["wsgi.multithread"], json!(["bool", true]));
     assert_eq!(environ["wsgi.multiprocess"], json!(["bool", false]));
-    assert_eq!(environ["uwsgi.core"], json!(["int", 0]));
+    assert_eq!(environ["uwsgi.core"][0], "int");
+    assert!(environ["uwsgi.core"][1].as_u64().unwrap() < 3);
 }
 
 #[test]

@@ -2,7 +2,6 @@
 //! argument it is `write`. That saves an object for each request.
 
 use std::ffi::c_void;
-use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -50,6 +49,7 @@ pub(crate) fn prepare() -> Option<()> {
     // SAFETY: the specification is read during the call; its name is static.
     let class = unsafe { Owned::new(ffi::PyType_FromSpec(&raw mut spec))? };
     TYPE.store(class.into_ptr().cast(), Ordering::Relaxed);
+    FIELDS.store(Box::into_raw(Box::default()), Ordering::Relaxed);
     Some(())
 }
 
@@ -281,31 +281,22 @@ unsafe fn announce(exchange: Exchange, status: *mut PyObject, headers: *mut PyOb
     }
 }
 
-/// The room for fields. It is taken away from others: an error may collect garbage, which may run another
-/// thread.
-struct Room(ManuallyDrop<Box<Vec<Field>>>);
+/// The room for fields, taken away from others: an error may collect garbage, which may let another thread
+/// run.
+struct Room(Vec<Field>);
 
 impl Room {
     fn take() -> Self {
-        let room = FIELDS.swap(ptr::null_mut(), Ordering::Relaxed);
-        Room(ManuallyDrop::new(match room.is_null() {
-            true => Box::new(Vec::with_capacity(64)),
-            // SAFETY: left there by `drop`, and taken by one.
-            false => unsafe { Box::from_raw(room) },
-        }))
+        // SAFETY: made by `prepare`; the GIL is held, and nothing else has a reference into it.
+        Room(std::mem::take(unsafe { &mut *FIELDS.load(Ordering::Relaxed) }))
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         self.0.clear();
-        // SAFETY: it is not used again.
-        let room = Box::into_raw(unsafe { ManuallyDrop::take(&mut self.0) });
-        let other = FIELDS.swap(room, Ordering::Relaxed);
-        if !other.is_null() {
-            // SAFETY: left there by another drop.
-            drop(unsafe { Box::from_raw(other) });
-        }
+        // SAFETY: as above. What another thread has left there is freed.
+        unsafe { *FIELDS.load(Ordering::Relaxed) = std::mem::take(&mut self.0) }
     }
 }
 
