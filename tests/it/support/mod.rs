@@ -7,6 +7,7 @@
 //! - [`exchange`]: requests that last exactly as long as the test wants.
 //! - [`gate`]: where the test application waits until the test lets it go on.
 //! - [`daemon`]: a server that left its shell.
+//! - [`nginx`]: the web server in front of one.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -23,6 +24,7 @@ pub mod gate;
 pub mod http;
 pub mod load;
 pub mod log;
+pub mod nginx;
 pub mod processes;
 pub mod server;
 
