@@ -26,7 +26,9 @@ fn shipped(file: &str) -> String {
 /// Lets a server run a shipped ini, with other paths and addresses in it. `/run/appserver` is the
 /// directory of the server.
 pub fn with_ini(builder: Builder, file: &str, replaced: &[(&str, &str)]) -> Builder {
-    let mut text = shipped(file).replace(RUNTIME_DIRECTORY, "");
+    // Absolute: an ini may enter another directory.
+    let here = builder.path("").to_str().expect("a plain name").to_owned();
+    let mut text = shipped(file).replace(RUNTIME_DIRECTORY, &here);
     for (from, to) in replaced {
         assert!(text.contains(from), "{file} has no {from}");
         text = text.replace(from, to);

@@ -3,11 +3,15 @@
 import os
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 # Everything that is written: the database and what nginx or static-map serve.
 DATA = Path(os.environ.get("SHOP_DATA", BASE_DIR / "data"))
 
 SECRET_KEY = os.environ.get("SHOP_SECRET", "for tests only")
+if not SECRET_KEY:
+    raise ImproperlyConfigured("SHOP_SECRET is empty")
 DEBUG = False
 ALLOWED_HOSTS = ["test", "localhost", "127.0.0.1"]
 
