@@ -3,6 +3,7 @@
 
 use nix::sys::signal::Signal;
 
+use crate::shipped_config::{self, find_address};
 use crate::support::browser::{Browser, noise};
 use crate::support::http::request;
 use crate::support::python::Project;
@@ -15,7 +16,8 @@ fn project() -> Project {
     let project = Project::new("django");
     project.run(&["manage.py", "migrate", "-v0"], &[]);
     project.run(&["manage.py", "collectstatic", "-v0", "--noinput"], &[]);
-    let user = ["manage.py", "createsuperuser", "-v0", "--noinput", "--username=ada", "--email=a@b.c"];
+    let user =
+        ["manage.py", "createsuperuser", "-v0", "--noinput", "--username=ada", "--email=ada@example.org"];
     project.run(&user, &[("DJANGO_SUPERUSER_PASSWORD", PASSWORD)]);
     project
 }
@@ -152,4 +154,51 @@ fn a_project_that_does_not_load_is_no_service() {
     let mut server = project.builder().env("SHOP_SECRET", "").spawn();
     assert_eq!(server.wait_exit(LIMIT).code(), Some(22));
     server.wait_for_log("ImproperlyConfigured: SHOP_SECRET is empty");
+}
+
+/// Starts the project by a command line, which the environment has to complete.
+fn as_commanded(script: &str) {
+    let project = project();
+    let server = Server::builtin();
+    let text = |path: std::path::PathBuf| path.to_str().expect("a plain name").to_owned();
+    let mut script = script.replace("/usr/local/bin/appserver", "\"$PROGRAM\"");
+    for (from, to) in [
+        ("/run/shop", text(server.path(""))),
+        ("/etc/default/shop", text(server.path("environment"))),
+        ("/srv/shop/venv", text(project.environment())),
+        ("/srv/shop", text(project.root())),
+        ("--http=127.0.0.1:8000", "--http=127.0.0.1:0".to_owned()),
+        ("--uid=www-data --gid=www-data", String::new()),
+    ] {
+        script = script.replace(from, &to);
+    }
+    let environment = format!("WEB_CONCURRENCY=3\nSHOP_DATA={}\n", project.data("").display());
+    let server = server.file("environment", environment).env("PYTHONDONTWRITEBYTECODE", "1");
+    let mut server = server.without_listener().wrapped_by(&script).start();
+    find_address(&mut server);
+    server.wait_workers("three workers", |workers| workers.len() == 3);
+    assert_eq!(server.get("/products.json").json()["count"], 100);
+    server.reload();
+    assert_eq!(server.get("/products.json").json()["count"], 100);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
+}
+
+#[test]
+#[ignore = "needs the Python plugin"]
+fn the_systemd_unit_for_projects_works() {
+    let setting = |key| shipped_config::setting("systemd/shop.service", key);
+    // What systemd does with these lines.
+    as_commanded(&format!(
+        "#!/bin/sh\nset -a; . {}; set +a\ncd {}\nexec {}\n",
+        setting("EnvironmentFile"),
+        setting("WorkingDirectory"),
+        setting("ExecStart")
+    ));
+}
+
+#[test]
+#[ignore = "needs the Python plugin"]
+fn the_run_script_for_projects_works() {
+    as_commanded(&shipped_config::shipped("runit/run"));
 }

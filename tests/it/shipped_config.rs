@@ -18,7 +18,7 @@ use crate::support::{Client, LIMIT, Load, LoadSpec, Server, Target, get};
 const RUNTIME_DIRECTORY: &str = "/run/appserver/";
 
 /// A file in `config/`.
-fn shipped(file: &str) -> String {
+pub fn shipped(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -43,7 +43,7 @@ pub fn find_address(server: &mut Server) {
 }
 
 /// The value of `key` in a file of `key=value` lines.
-fn setting(file: &str, key: &str) -> String {
+pub fn setting(file: &str, key: &str) -> String {
     let text = shipped(file);
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     value.unwrap_or_else(|| panic!("{file} has no {key}")).to_owned()

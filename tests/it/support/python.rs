@@ -26,11 +26,13 @@ impl Project {
         project
     }
 
-    fn root(&self) -> PathBuf {
+    /// Its directory in the source tree.
+    pub fn root(&self) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps").join(self.name)
     }
 
-    fn environment(&self) -> PathBuf {
+    /// Its virtual environment.
+    pub fn environment(&self) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("target/apps").join(self.name)
     }
 
