@@ -11,6 +11,7 @@ mod daemonize;
 mod descriptors;
 mod differential;
 mod django;
+mod doc_examples;
 mod environment;
 mod fifo;
 mod fifo_accidents;

@@ -6,6 +6,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::str::FromStr;
 
 use nix::sys::signal::Signal;
@@ -154,7 +155,7 @@ fn the_ini_for_containers_follows_the_platform_and_stops_with_sigterm() {
 fn without_a_platform_the_ini_for_containers_has_defaults() {
     let directory = tempfile::tempdir().expect("a directory");
     fs::write(directory.path().join("container.ini"), shipped("container.ini")).expect("a directory of ours");
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_appserver"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_appserver"));
     command.args(["--show-config", "container.ini"]).current_dir(directory.path()).env_clear();
     let output = command.output().expect("it runs");
     let shown = String::from_utf8(output.stdout).expect("text");
