@@ -218,7 +218,8 @@ fn unknown(name: &str, strict: bool) -> String {
         None => "is not an option; check the spelling against appserver --help".to_owned(),
     };
     // Without strict it would not be told if it were one.
-    if strict { format!("{hint} With strict, a placeholder is given by set-placeholder") } else { hint }
+    let stop = if hint.ends_with('?') { "" } else { "." };
+    if strict { format!("{hint}{stop} With strict, a placeholder is given by set-placeholder") } else { hint }
 }
 
 #[cfg(test)]
