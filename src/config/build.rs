@@ -76,7 +76,6 @@ impl Config {
     /// What is in force when nothing is configured.
     pub fn defaults() -> Self {
         Config {
-            master: false,
             processes: 1,
             threads: 1,
             lazy_apps: false,
@@ -88,6 +87,7 @@ impl Config {
             worker_reload_mercy: Duration::from_secs(60),
             boot_timeout: Duration::from_secs(60),
             binary_path: None,
+            fallback_config: None,
             release: None,
             titles: ProcessTitles::default(),
             listeners: vec![ListenSpec {
@@ -180,8 +180,6 @@ impl Config {
         if self.static_index.is_empty() {
             self.static_index = defaults.static_index;
         }
-        // As in uWSGI, naming such an option is enough, and `master = false` does not undo it.
-        self.master |= uses.iter().any(|(row, _)| row.is_some_and(|row| row.implies_master));
 
         let fifos = uses.iter().filter(|(_, entry)| entry.name == "master-fifo");
         for (_, entry) in fifos.skip(MAX_FIFOS) {
@@ -336,7 +334,7 @@ mod tests {
     fn the_last_scalar_wins() {
         assert_eq!(build(&["processes=2", "workers=5"]).processes, 5);
         assert_eq!(build(&["http-timeout=10", "socket-timeout=4"]).io_timeout, Duration::from_secs(4));
-        assert!(!build(&["master", "master=no"]).master);
+        assert!(!build(&["vacuum", "vacuum=no"]).vacuum);
         assert_eq!(build(&["procname-prefix=a", "procname-prefix-spaced=b"]).titles.prefix, "b ");
     }
 
@@ -397,21 +395,13 @@ mod tests {
     }
 
     #[test]
-    fn options_that_need_a_master_turn_it_on() {
-        for text in ["touch-reload=/a", "master-fifo=/a"] {
-            assert!(build(&[text]).master, "{text}");
-            assert!(build(&[text, "master=false"]).master, "{text}");
-        }
-    }
-
-    #[test]
     fn every_problem_is_reported_with_its_remedy() {
         let cases = [
             ("processes=0", r#"processes = "0" is too small; the least is 1"#),
             ("processes=1025", r#"processes = "1025" is too large; the most is 1024"#),
             ("workers=many", r#"processes = "many" is not a whole number"#),
             ("threads=0", r#"threads = "0" is too small; the least is 1"#),
-            ("master=perhaps", r#"master = "perhaps" is neither on nor off; use true or false"#),
+            ("vacuum=perhaps", r#"vacuum = "perhaps" is neither on nor off; use true or false"#),
             ("pidfile", "pidfile needs a value: PATH"),
             ("uid=", r#"uid = "" needs a value: NAME|NUMBER"#),
             ("buffer-size=1023", r#"buffer-size = "1023" is too small; the least is 1024"#),

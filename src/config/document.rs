@@ -123,17 +123,17 @@ impl Format {
         matches!(self, Format::Json | Format::Toml | Format::Xml)
     }
 
-    /// Reads the lines of a section.
+    /// Reads the lines of a section; in XML those without a mode of their own, or of this `mode`.
     ///
     /// # Errors
     /// When the text is not well-formed. An ini file always is.
-    pub fn read(self, text: &str, section: Section<'_>) -> Result<Document, SyntaxError> {
+    pub fn read(self, text: &str, section: Section<'_>, mode: Option<&str>) -> Result<Document, SyntaxError> {
         match self {
             Format::Ini => Ok(ini::read(text, section)),
             Format::Yaml => yaml::read(text, section),
             Format::Json => json::read(text, section),
             Format::Toml => toml::read(text, section),
-            Format::Xml => xml::read(text, section),
+            Format::Xml => xml::read(text, section, mode),
         }
     }
 }

@@ -124,8 +124,6 @@ pub struct StaticMap {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     // Processes.
-    /// `master`; implied by options that need one. Without it the server still supervises.
-    pub master: bool,
     /// `processes`, `workers`, `-p`: worker processes, at least 1.
     pub processes: u32,
     /// `threads`: requests that one worker runs at a time, at least 1.
@@ -148,6 +146,8 @@ pub struct Config {
     pub boot_timeout: Duration,
     /// `binary-path`: what a reload executes; default is the path of the running binary's `argv[0]`.
     pub binary_path: Option<PathBuf>,
+    /// `fallback-config`: what to start with when the start fails.
+    pub fallback_config: Option<PathBuf>,
     /// `release`: a label shown in titles, status and the built-in page.
     pub release: Option<String>,
     /// Process titles.

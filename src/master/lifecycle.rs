@@ -8,8 +8,9 @@ use log::{error, info, warn};
 
 use crate::boot::{Envelope, StartContext};
 use crate::channel::{Channel, WorkerChannel, ZygoteChannel};
-use crate::cli::{self, Invocation};
+use crate::cli;
 use crate::config::Config;
+use crate::config::context::Reading;
 use crate::control::{MASTER_SIGNALS, fifo::MasterFifo, pidfile::Pidfile};
 use crate::error::EXIT_ERROR;
 use crate::logging::logfile::LogFile;
@@ -186,13 +187,7 @@ fn start_over(
 ) -> Result<u8, Box<dyn std::error::Error>> {
     let listeners = adopt_listeners(listeners)?;
     let strangers = fd::claim_left_open()?;
-    let entries = match cli::parse(start.argv.iter().cloned()).map_err(|error| error.text)? {
-        Invocation::Serve(entries) => entries,
-        Invocation::Command(_) | Invocation::Inspect(..) | Invocation::Print(_) => {
-            return Err("the arguments start no server".into());
-        }
-    };
-    let config = Config::build(entries)?;
+    let config = cli::configuration(Reading::first(), start.argv.iter().cloned())?;
     let log = startup::early_log(&config, &start.cwd);
     process::set_child_subreaper()?;
     let mut holdings = startup::prepare(start, config, Sockets::Kept(listeners))?;

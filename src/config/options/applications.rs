@@ -83,14 +83,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .aliases(&["python-autoreload", "py-auto-reload"])
     .bare("1")
-    .default("0")
-    .implies_master(),
+    .default("0"),
     not_yet(Applications, "py-auto-reload-ignore", Shape::Name, "Module not to look at.", "use touch-reload")
         .aliases(&["py-autoreload-ignore", "python-auto-reload-ignore"])
         .repeatable(),
     not_yet(Applications, "py-tracebacker", Shape::Path, "Sockets that print Python stacks.", "use py-spy")
-        .aliases(&["python-tracebacker"])
-        .implies_master(),
+        .aliases(&["python-tracebacker"]),
     accepted(
         Applications,
         "py-call-osafterfork",

@@ -52,8 +52,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Kind::Path(|c, path| c.master_fifos.push(path)),
         "Take one-letter commands from this FIFO, made when missing; of up to ten, 0 to 9 choose one.",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     row(FilesAndDirectories, "env", Kind::Parsed(set_variable), "Set an environment variable.")
         .metavar("NAME=VALUE")
         .repeatable(),
@@ -95,8 +94,13 @@ pub(super) const ROWS: &[OptionSpec] = &[
         WAIT,
     )
     .repeatable(),
-    not_yet(FilesAndDirectories, "wait-for-fs-timeout", Shape::Seconds, "How long to wait.", WAIT)
-        .and(&["wait-for-interface-timeout", "wait-for-socket-timeout"]),
+    not_yet(FilesAndDirectories, "wait-for-fs-timeout", Shape::Seconds, "How long to wait.", WAIT).and(&[
+        "wait-for-interface-timeout",
+        "wait-for-socket-timeout",
+        "wait-for-file-timeout",
+        "wait-for-dir-timeout",
+        "wait-for-mountpoint-timeout",
+    ]),
     not_yet(
         FilesAndDirectories,
         "flock",

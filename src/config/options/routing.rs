@@ -33,6 +33,13 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "there is one application; start a server for each host",
     )
     .and(&["vhost-host"]),
+    not_yet(
+        Routing,
+        "dynamic-apps",
+        Shape::Flag,
+        "Load the application that a request names.",
+        "there is one application, the configured one",
+    ),
     accepted(Routing, "max-apps", Shape::Int, "Most applications of a worker.", "there is one application"),
     not_yet(Routing, "route", Shape::Name, "Rule for requests whose path matches.", ROUTES).repeatable().and(
         &[
@@ -42,6 +49,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
             "route-remote-addr",
             "route-remote-user",
             "route-user-agent",
+            "route-cookie",
             "route-referer",
         ],
     ),
