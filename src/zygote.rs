@@ -263,8 +263,12 @@ fn proven(
     title: &mut Title,
 ) -> Result<Proven, Unfit> {
     signal::shrug_off(FAMILY_SIGNALS).map_err(Unfit::new)?;
-    let started = if boot.started > 0 { boot.started } else { Reading::first().started };
-    let reading = Reading { started, is_reload: boot.generation > 1 };
+    let first = Reading::first();
+    let reading = Reading {
+        started: if boot.started > 0 { boot.started } else { first.started },
+        started_by: boot.started_by.unwrap_or(first.started_by),
+        is_reload: boot.generation > 1,
+    };
     let config = cli::configuration(reading, start.argv.iter().cloned()).map_err(Unfit::new)?;
     if reading.is_reload {
         // The first time it was the master who printed.

@@ -113,6 +113,8 @@ pub struct Holdings {
     pub reloads: u64,
     /// CLOCK_REALTIME seconds of the first start.
     pub started_at: u64,
+    /// Real user and group that started the service.
+    pub started_by: (u32, u32),
 }
 
 impl Holdings {

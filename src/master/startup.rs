@@ -129,6 +129,7 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
         title: Title::prepare(),
         reloads: 0,
         started_at: Reading::first().started,
+        started_by: Reading::first().started_by,
         config,
     })
 }

@@ -9,8 +9,11 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::{cvt, cvt_long, retry};
@@ -42,6 +45,24 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 /// When no descriptor is left.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
+}
+
+/// Waits until something can be read from `fd`, or its other end is closed; false when that took longer
+/// than `limit`. Interruptions are retried.
+///
+/// # Errors
+/// Those of `poll(2)`.
+pub fn readable_within(fd: BorrowedFd<'_>, limit: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], left) {
+            Ok(count) => return Ok(count == 1),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Marks every descriptor above standard error close-on-exec.
@@ -97,15 +118,16 @@ pub fn open_fds() -> io::Result<Vec<RawFd>> {
 }
 
 /// Takes ownership of everything that was left open across an exec and is not claimed yet: what is
-/// not close-on-exec and above the standard streams.
+/// not close-on-exec and above the standard streams. Memory files called `but` are left alone.
 ///
 /// # Errors
 /// When `/proc` is not mounted.
-pub fn claim_left_open() -> io::Result<Vec<OwnedFd>> {
+pub fn claim_left_open(but: &str) -> io::Result<Vec<OwnedFd>> {
     let left_open = |raw: &RawFd| {
         // SAFETY: F_GETFD takes no argument and fails for a number that is not open.
         let flags = unsafe { libc::fcntl(*raw, libc::F_GETFD) };
-        *raw > libc::STDERR_FILENO && flags != -1 && flags & libc::FD_CLOEXEC == 0
+        let is_left = *raw > libc::STDERR_FILENO && flags != -1 && flags & libc::FD_CLOEXEC == 0;
+        is_left && memfd_name(*raw).as_deref() != Some(but)
     };
     open_fds()?.into_iter().filter(left_open).map(claim).collect()
 }
