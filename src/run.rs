@@ -81,10 +81,10 @@ fn first_start(
             print(&report.text);
             return done(report.code);
         }
-        Ok(Invocation::End(Ending { code, origin, lines })) => {
+        Ok(Invocation::End(Ending { code, origin, lines, fallback })) => {
             print(&whole_lines(&lines));
             eprintln!("{origin}: exit ends the start with status {code}");
-            return done(code);
+            return Outcome { code, fallback: fallback.map(PathBuf::from) };
         }
         Err(error) => {
             // A usage error is for the person at the terminal, not for the log.
@@ -108,7 +108,7 @@ fn fall_back(start: &StartContext, config: &Path) -> u8 {
     let program = start.argv.first().cloned().unwrap_or_default();
     let argv = [program, config.as_os_str().to_owned()];
     if start.argv[..] == argv {
-        error!("the fallback configuration {} has failed as well", config.display());
+        error!("the configuration that failed names itself as fallback-config");
         return EXIT_ERROR;
     }
     error!("the start has failed; trying the fallback configuration {}", config.display());

@@ -28,6 +28,8 @@ pub enum Directive {
     Declare,
     /// Puts a text before or behind each file that is read from here on.
     Inject(Place),
+    /// Sets a variable of the environment at once, for the lines that follow to refer to.
+    Variable,
     /// Chooses the elements of XML files that have a `mode`.
     Mode,
     /// Ends the start with this status.
@@ -64,7 +66,7 @@ impl Directive {
     pub const fn metavar(self) -> &'static str {
         match self {
             Directive::Read(_) | Directive::Include | Directive::Inherit => "FILE[:SECTION]",
-            Directive::Set | Directive::Placeholder => "NAME=VALUE",
+            Directive::Set | Directive::Placeholder | Directive::Variable => "NAME=VALUE",
             Directive::Resolve => "NAME=HOST",
             Directive::Declare => "NAME=TEMPLATE",
             Directive::Inject(_) => "FILE",

@@ -37,7 +37,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget { steps: 256 << 20, bytes: 16 << 20 }
+        Budget { steps: 64 << 20, bytes: 16 << 20 }
     }
 }
 

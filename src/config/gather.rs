@@ -58,6 +58,8 @@ pub struct Ending {
     pub origin: String,
     /// What `iprint` has asked for until then.
     pub lines: Vec<String>,
+    /// `fallback-config`, if it was given until then.
+    pub fallback: Option<String>,
 }
 
 /// Gathers everything: `options` as typed, `files` as named without an option.
@@ -304,6 +306,12 @@ impl Gatherer<'_> {
             Directive::End => {}
             Directive::Declare => self.declare(&entry, &value),
             Directive::Inject(place) => self.injections.add(place, entry),
+            Directive::Variable => {
+                if let Some((name, value)) = value.split_once('=') {
+                    self.items.set_variable(name, value);
+                }
+                self.put(renamed(&entry, "env", &value));
+            }
             Directive::Mode => self.mode = Some(value),
             Directive::Exit => self.exit(&entry),
             Directive::Deny(on) => self.denied = on.then(|| value.split(' ').map(str::to_owned).collect()),
@@ -324,12 +332,14 @@ impl Gatherer<'_> {
         // As in uWSGI only these are printed at once; `print` waits for the passes.
         let printed = self.items.iter().filter(|item| item.name == "iprint");
         let lines = printed.map(|item| item.value.clone().unwrap_or_default()).collect();
-        self.ending = Some(Ending { code, origin: entry.origin.clone(), lines });
+        let fallback = self.items.value_of("fallback-config").map(str::to_owned);
+        self.ending = Some(Ending { code, origin: entry.origin.clone(), lines, fallback });
         self.stopped = true;
     }
 
     fn close_block(&mut self) {
-        if let Some(block) = self.block.take() {
+        // Behind `exit` nothing is looked at, the end of the block neither.
+        if let Some(block) = self.block.take().filter(|_| self.ending.is_none()) {
             let Entry { name, origin, .. } = &block.opened;
             let end = if name.starts_with("for") { "endfor" } else { "endif" };
             self.note(&origin.clone(), format!("{name} is never closed; it applies to the end. Write {end}"));

@@ -46,6 +46,8 @@ pub struct Items {
     first: HashMap<String, usize>,
     used: HashSet<String>,
     budget: Budget,
+    /// Variables set by the configuration itself.
+    variables: HashMap<String, String>,
 }
 
 impl Items {
@@ -98,6 +100,16 @@ impl Items {
         Some(self.list[*index].value.as_deref().unwrap_or_default())
     }
 
+    /// Sets a variable for `$(…)` and `if-env`.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// A variable: one that was set here, or else one of the environment.
+    pub fn variable(&self, name: &str, context: &Context) -> Option<String> {
+        self.variables.get(name).cloned().or_else(|| context.variable(name))
+    }
+
     /// Expands the values from `start` on: all `$(…)`, then all `@(…)`, then all `%(…)`, so that one
     /// may yield a later one but not the other way round. Returns what went wrong, by index.
     pub fn expand(&mut self, start: usize, context: &Context) -> Vec<(usize, ExpandError)> {
@@ -135,7 +147,7 @@ impl Items {
         let mut budget = std::mem::take(&mut self.budget);
         let mut asked = Vec::new();
         let result = expand::expand(value, symbol, &mut budget, &mut |name| match symbol {
-            b'$' => Ok(expand::variable(name, &mut |name| context.variable(name))),
+            b'$' => Ok(expand::variable(name, &mut |name| self.variable(name, context))),
             b'@' => file_content(name, &context.cwd).map(Some),
             _ => Ok(expand::calculate(name, &mut |name| {
                 let value = self.value_of(name)?.to_owned();

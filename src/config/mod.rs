@@ -194,6 +194,8 @@ pub struct Config {
     pub static_safe: Vec<PathBuf>,
     /// `static-follow-symlinks`: allow symlinks that leave the directory.
     pub static_follow_symlinks: bool,
+    /// `mimefile`: files of media types, read when the application is loaded.
+    pub mime_files: Vec<PathBuf>,
 
     // Files, directories, environment.
     /// `chdir`, before the app is loaded.
@@ -224,6 +226,8 @@ pub struct Config {
     pub logto: Option<PathBuf>,
     /// `logto2`, opened afterwards.
     pub logto2: Option<PathBuf>,
+    /// `log-reopen`: open the log anew at each reload.
+    pub log_reopen: bool,
     /// Request log.
     pub request_log: RequestLog,
     /// `uid`, `gid`, `add-gid`

@@ -14,7 +14,7 @@ impl Facts for Gatherer<'_> {
     }
 
     fn env(&self, name: &str) -> Option<String> {
-        self.context.variable(name)
+        self.items.variable(name, self.context)
     }
 
     fn path_is(&self, test: Test, path: &str) -> bool {

@@ -1,6 +1,7 @@
 //! Pidfiles, directories, environment.
 
 use crate::config::Config;
+use crate::config::directive::Directive;
 use crate::config::schema::Group::FilesAndDirectories;
 use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
 use crate::config::value::{self, ValueError};
@@ -56,6 +57,13 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(FilesAndDirectories, "env", Kind::Parsed(set_variable), "Set an environment variable.")
         .metavar("NAME=VALUE")
         .repeatable(),
+    row(
+        FilesAndDirectories,
+        "ienv",
+        Kind::Directive(Directive::Variable),
+        "The same, at once: $(NAME) and if-env in the lines that follow see it.",
+    )
+    .repeatable(),
     row(FilesAndDirectories, "unenv", Kind::Parsed(unset_variable), "Remove an environment variable.")
         .metavar("NAME")
         .repeatable(),

@@ -99,12 +99,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Longest line of the log.",
         "lines may have any length",
     ),
-    not_yet(
+    row(
         Logging,
         "log-reopen",
-        Shape::Flag,
-        "Open the log anew at a reload.",
-        "send l through master-fifo",
+        Kind::Flag(|c, on| c.log_reopen = on),
+        "Open the log anew at each reload, as l through master-fifo does at any time.",
     ),
     not_yet(
         Logging,
