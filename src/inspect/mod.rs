@@ -41,7 +41,7 @@ pub fn run(inspection: Inspection, gathered: Gathered, start: &StartContext, fac
         errors.extend(wrong);
         config
     };
-    match inspection {
+    let report = match inspection {
         Inspection::Get(names) => first_values(&names, &entries, &errors),
         Inspection::Show { json } => {
             let config = examine(entries);
@@ -49,8 +49,16 @@ pub fn run(inspection: Inspection, gathered: Gathered, start: &StartContext, fac
         }
         Inspection::Check { json } => {
             let config = examine(entries);
-            check(json, &config, errors, ending, start, factory)
+            return check(json, &config, errors, ending.as_ref(), start, factory);
         }
+    };
+    match ending {
+        Some(Ending { code, origin, .. }) if report.code == EXIT_OK => Report {
+            complaints: vec![format!("{origin}: exit ends the start with status {code}")],
+            code,
+            ..report
+        },
+        _ => report,
     }
 }
 
@@ -67,7 +75,7 @@ fn check(
     json: bool,
     config: &Config,
     errors: Vec<ConfigError>,
-    ending: Option<Ending>,
+    ending: Option<&Ending>,
     start: &StartContext,
     factory: AppFactory,
 ) -> Report {
@@ -76,7 +84,7 @@ fn check(
     problems.extend(config.warnings.iter().map(told(Severity::Warning)));
     match ending {
         // What comes behind it is not known, so the rest would be guesswork.
-        Some(ending) => problems.push(Problem::of_ending(&ending)),
+        Some(ending) => problems.push(Problem::of_ending(ending)),
         None => {
             problems.extend(checks::run(config, start));
             problems.extend(trial::run(config, start, factory));
