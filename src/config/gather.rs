@@ -8,7 +8,7 @@
 //! Here is the list and what is done with each line. `environment` finds options there, `reading` reads
 //! files in place, `facts` answers what conditions ask, `declare` knows options that are templates.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::context::Context;
 use super::directive::Directive;
@@ -95,8 +95,8 @@ struct Gatherer<'a> {
     /// `mode`: which elements of XML files count.
     mode: Option<String>,
     declared: HashMap<String, Template>,
-    denied: Option<Vec<String>>,
-    allowed: Option<Vec<String>>,
+    denied: Option<HashSet<String>>,
+    allowed: Option<HashSet<String>>,
     depth: usize,
     bytes: usize,
     rounds: usize,
@@ -136,13 +136,15 @@ impl Gatherer<'_> {
     }
 
     fn problem(&mut self, entry: &Entry, problem: impl Into<String>) {
-        if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(ConfigError {
-                option: entry.name.clone(),
-                value: entry.value.clone(),
-                origin: entry.origin.clone(),
-                problem: problem.into(),
-            });
+        let problem = ConfigError {
+            option: entry.name.clone(),
+            value: entry.value.clone(),
+            origin: entry.origin.clone(),
+            problem: problem.into(),
+        };
+        // A line in a loop has the same to say in each round.
+        if self.problems.len() < MAX_PROBLEMS && self.problems.last() != Some(&problem) {
+            self.problems.push(problem);
         }
     }
 
@@ -170,54 +172,50 @@ impl Gatherer<'_> {
             return;
         }
         let directive = directive_of(&entry.name);
-        let Some(block) = &mut self.block else { return self.put(entry) };
+        let Some(mut block) = self.block.take() else { return self.put(entry) };
         match directive {
-            Some(Directive::End) => self.block = None,
+            Some(Directive::End) => {}
             Some(Directive::Else) => {
                 if !block.invert() {
                     self.problem(&entry, "stands in a loop; it belongs to an `if-…`");
                 }
+                self.block = Some(block);
             }
-            _ => {
-                let block = block.clone();
-                self.apply_block(&block, entry);
-            }
+            _ => self.apply_block(block, entry),
         }
     }
 
-    fn apply_block(&mut self, block: &Block, entry: Entry) {
+    fn apply_block(&mut self, mut block: Block, entry: Entry) {
         if let Some(name) = block.option_asked_for() {
             self.items.mark_used(name);
         }
         let rounds = match block.rounds(self) {
             Ok(rounds) => rounds,
             Err(reason) => {
-                // Once is enough, not for each of its lines.
-                self.block = None;
+                // The block is dropped: once is enough, not for each of its lines.
                 return self.problem(&block.opened, reason);
             }
         };
+        let opened = block.opened.clone();
+        self.block = Some(block);
         self.in_block = true;
-        for round in rounds {
+        for round in rounds.iter() {
             self.rounds += 1;
             if self.rounds > MAX_ROUNDS {
-                self.stop(
-                    &block.opened,
-                    format!("is too much: more than {MAX_ROUNDS} lines, loops unrolled"),
-                );
+                self.stop(&opened, format!("is too much: more than {MAX_ROUNDS} lines, loops unrolled"));
             }
             if self.stopped {
                 break;
             }
             let mut entry = entry.clone();
-            if let (Some(value), Some(round)) = (&mut entry.value, &round)
+            if let (Some(value), Some(round)) = (&mut entry.value, round)
                 && value.contains("%(_)")
             {
                 *value = value.replace("%(_)", round);
                 self.bytes += value.len();
             }
             if self.bytes > MAX_TOTAL {
-                self.stop(&block.opened, "produces too much text");
+                self.stop(&opened, "produces too much text");
             }
             self.put(entry);
         }
@@ -226,9 +224,8 @@ impl Gatherer<'_> {
 
     fn is_allowed(&mut self, entry: &Entry) -> bool {
         let name = &entry.name;
-        let lists = |list: &Option<Vec<String>>| {
-            list.as_ref().map(|it| it.iter().any(|it| it.eq_ignore_ascii_case(name)))
-        };
+        let lists =
+            |list: &Option<HashSet<String>>| list.as_ref().map(|it| it.contains(&name.to_ascii_lowercase()));
         let ends = matches!(directive_of(name), Some(Directive::Deny(false) | Directive::AllowOnly(false)));
         let by = match (lists(&self.denied), lists(&self.allowed)) {
             _ if ends => None,
@@ -314,10 +311,8 @@ impl Gatherer<'_> {
             }
             Directive::Mode => self.mode = Some(value),
             Directive::Exit => self.exit(&entry),
-            Directive::Deny(on) => self.denied = on.then(|| value.split(' ').map(str::to_owned).collect()),
-            Directive::AllowOnly(on) => {
-                self.allowed = on.then(|| value.split(' ').map(str::to_owned).collect())
-            }
+            Directive::Deny(on) => self.denied = on.then(|| names_in(&value)),
+            Directive::AllowOnly(on) => self.allowed = on.then(|| names_in(&value)),
         }
     }
 
@@ -398,6 +393,11 @@ fn directive_of(name: &str) -> Option<Directive> {
         Kind::Directive(directive) => Some(directive),
         _ => None,
     }
+}
+
+/// The names in a blacklist, whose case does not count.
+fn names_in(value: &str) -> HashSet<String> {
+    value.split(' ').map(str::to_ascii_lowercase).collect()
 }
 
 fn renamed(entry: &Entry, name: &str, value: &str) -> Entry {

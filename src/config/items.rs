@@ -45,6 +45,7 @@ pub struct Items {
     list: Vec<Item>,
     first: HashMap<String, usize>,
     used: HashSet<String>,
+    plugins: HashSet<String>,
     budget: Budget,
     /// Variables set by the configuration itself.
     variables: HashMap<String, String>,
@@ -56,11 +57,20 @@ impl Items {
         if self.list.len() >= MAX_ITEMS {
             return false;
         }
+        if matches!(&*item.name, "plugin" | "plugins" | "need-plugin" | "need-plugins") {
+            let names = item.value.iter().flat_map(|value| value.split(','));
+            self.plugins.extend(names.map(|name| name.trim().to_owned()));
+        }
         if matches!(item.kind, ItemKind::Option | ItemKind::Placeholder) {
             self.first.entry(item.name.clone()).or_insert(self.list.len());
         }
         self.list.push(item);
         true
+    }
+
+    /// Whether a plugin of this name was asked for so far.
+    pub fn asks_for_plugin(&self, name: &str) -> bool {
+        self.plugins.contains(name)
     }
 
     /// How many there are.

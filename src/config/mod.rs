@@ -18,6 +18,7 @@ mod build;
 pub mod context;
 pub mod directive;
 pub mod document;
+mod error;
 pub mod expand;
 pub mod gather;
 pub mod ini;
@@ -37,7 +38,8 @@ pub mod value;
 mod xml;
 mod yaml;
 
-pub use build::{ConfigError, ConfigErrors, Examined};
+pub use build::Examined;
+pub use error::{ConfigError, ConfigErrors};
 
 /// One option as the user gave it: the canonical name from the option table, its value, its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 
 use roxmltree::{Document as Tree, Node, ParsingOptions};
 
-use super::document::{Document, Line, Section, SyntaxError};
+use super::document::{Document, Line, LineEnds, Section, SyntaxError};
 
 /// Most nodes of a file; the rest of the limits are those of all files.
 const MAX_NODES: u32 = 200_000;
@@ -17,6 +17,7 @@ pub fn read(text: &str, section: Section<'_>, mode: Option<&str>) -> Result<Docu
     let options = ParsingOptions { nodes_limit: MAX_NODES, ..ParsingOptions::default() };
     let tree = Tree::parse_with_options(text, options)
         .map_err(|error| SyntaxError::new(error.pos().row as usize, error.to_string()))?;
+    let ends = LineEnds::of(text);
     let root = tree.root_element();
     let is_stanza = |node: &Node<'_, '_>| {
         node.is_element()
@@ -33,8 +34,7 @@ pub fn read(text: &str, section: Section<'_>, mode: Option<&str>) -> Result<Docu
         element.is_element() && element.attribute("mode").is_none_or(wanted)
     };
     for element in stanza.iter().flat_map(|stanza| stanza.children()).filter(counts) {
-        let number = tree.text_pos_at(element.range().start).row as usize;
-        add(&mut document, element, number);
+        add(&mut document, element, ends.line_at(element.range().start));
     }
     Ok(document)
 }

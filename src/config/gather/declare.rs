@@ -3,6 +3,9 @@
 use super::{Gatherer, MAX_TOTAL, renamed};
 use crate::config::{Entry, options};
 
+/// Most words of a value that a template can refer to.
+const MAX_WORDS: usize = 99;
+
 /// What a declared option stands for: `name=value` pairs separated by semicolons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(String);
@@ -31,7 +34,8 @@ impl Gatherer<'_> {
     /// Puts what a declared option stands for, with the words of its value for `$1`, `$2`, and so on.
     pub(super) fn use_declared(&mut self, template: &Template, entry: &Entry) {
         let value = entry.value.clone().unwrap_or_default();
-        let words: Vec<&str> = value.split(' ').filter(|word| !word.is_empty()).collect();
+        let words: Vec<&str> = value.split(' ').filter(|word| !word.is_empty()).take(MAX_WORDS).collect();
+        self.bytes += template.0.len();
         let fill = |text: &str| {
             // From the last, so that $1 does not take the beginning of $10.
             (1..=words.len())

@@ -4,7 +4,6 @@ use std::net::ToSocketAddrs;
 use std::path::Path;
 
 use super::Gatherer;
-use crate::config::items::Item;
 use crate::config::logic::{self, Facts, Test};
 use crate::config::source;
 
@@ -31,11 +30,7 @@ impl Facts for Gatherer<'_> {
     }
 
     fn plugin(&self, name: &str) -> bool {
-        let loads =
-            |item: &Item| matches!(item.name.as_str(), "plugin" | "plugins" | "need-plugin" | "need-plugins");
-        let names =
-            |item: &Item| item.value.iter().any(|value| value.split(',').any(|word| word.trim() == name));
-        self.items.iter().any(|item| loads(item) && names(item))
+        self.items.asks_for_plugin(name)
     }
 
     fn hostname(&self) -> String {

@@ -119,12 +119,9 @@ pub(super) const ROWS: &[OptionSpec] = &[
     .and(&["flock2", "flock-wait", "flock-wait2"]),
 ];
 
-/// The last word on a variable wins, whether it sets or removes it.
+/// Which word on a variable is the last is settled when all are known.
 fn set_variable(config: &mut Config, text: &str) -> Result<(), ValueError> {
-    let (name, value) = value::variable(text)?;
-    config.unenv.retain(|other| *other != name);
-    config.env.retain(|(other, _)| *other != name);
-    config.env.push((name, value));
+    config.env.push(value::variable(text)?);
     Ok(())
 }
 
@@ -132,8 +129,6 @@ fn unset_variable(config: &mut Config, name: &str) -> Result<(), ValueError> {
     if name.contains('=') {
         return Err(ValueError::refused("contains `=`; give the name of the variable only"));
     }
-    config.env.retain(|(other, _)| other != name);
-    config.unenv.retain(|other| other != name);
     config.unenv.push(name.to_owned());
     Ok(())
 }
