@@ -246,6 +246,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// ` (app.ini:3)` for the last use of an option, to end a message with; empty where it was not given.
+    pub fn place(&self, option: &str) -> String {
+        let last = self.entries.iter().rev().find(|entry| entry.name == option);
+        last.map_or(String::new(), |entry| format!(" ({})", entry.origin))
+    }
+
     /// The directory that relative paths of sockets, FIFOs, touch files and applications start from:
     /// `chdir`, itself relative to where the user started the server.
     pub fn base_directory(&self, cwd: &std::path::Path) -> PathBuf {

@@ -74,6 +74,12 @@ fn files(config: &Config, start: &StartContext) -> Vec<Problem> {
             problems.push(Problem::about(Severity::Error, config, option, message));
         }
     }
+    if let Some(path) = &config.fallback_config
+        && let Err(error) = may(&start.cwd.join(path), &[Right::Read])
+    {
+        let message = format!("cannot read {}: {error}", path.display());
+        problems.push(Problem::about(Severity::Error, config, "fallback-config", message));
+    }
     if let Some(path) = &config.binary_path
         && let Err(error) = may(&start.cwd.join(path), &[Right::Execute])
     {

@@ -274,3 +274,23 @@ fn a_command_that_fails_is_named_with_its_line() {
     assert_eq!(server.wait_exit(LIMIT).code(), Some(1));
     server.wait_for_log("a.ini:3: include = \"exec://cat part.ini; exit 3\"");
 }
+
+#[test]
+fn what_the_machine_refuses_is_told_with_its_line() {
+    for (line, text) in [
+        ("uid = no-such-user", "uid: there is no user named \"no-such-user\" (a.ini:2)"),
+        ("gid = no-such-group", "gid: there is no group named \"no-such-group\" (a.ini:2)"),
+        ("chown-socket = no-such-user", "chown-socket: there is no user named \"no-such-user\" (a.ini:2)"),
+        (
+            "chdir = /no/such",
+            "chdir: cannot enter /no/such: No such file or directory (os error 2) (a.ini:2)",
+        ),
+        ("pidfile = /no/such/pid", "No such file or directory (os error 2) (a.ini:2)"),
+        ("http = /no/such/app.sock", "(a.ini:2)"),
+    ] {
+        let server = Server::app().file("a.ini", format!("[uwsgi]\n{line}\n")).arg("a.ini");
+        let mut server = server.on_unix_socket("app.sock").spawn();
+        assert_eq!(server.wait_exit(LIMIT).code(), Some(1), "{line}");
+        server.wait_for_log(text);
+    }
+}
