@@ -32,7 +32,6 @@ fn the_project_passes_its_own_tests() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn pages_come_from_templates_and_the_database_and_files_from_the_server() {
     let project = project();
     let mut server = project.start();
@@ -40,7 +39,7 @@ fn pages_come_from_templates_and_the_database_and_files_from_the_server() {
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     assert!(page.text().contains("<li>Product 1: 1</li>") && page.text().contains("/static/shop/site.css"));
     let css = server.get("/static/shop/site.css");
-    assert_eq!((css.status, css.header("content-type")), (200, Some("text/css")));
+    assert_eq!((css.status, css.header("content-type")), (200, Some("text/css; charset=utf-8")));
     assert_eq!(server.get("/static/admin/css/base.css").status, 200);
     let found = server.get("/products.json?q=product+1").json();
     assert_eq!((&found["count"], &found["names"][0]), (&12.into(), &"Product 1".into()));
@@ -50,7 +49,6 @@ fn pages_come_from_templates_and_the_database_and_files_from_the_server() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn a_user_logs_in_and_the_session_holds_in_all_workers_and_across_a_reload() {
     let project = project();
     let server = project.start();
@@ -83,7 +81,6 @@ fn a_user_logs_in_and_the_session_holds_in_all_workers_and_across_a_reload() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn uploads_arrive_whole_and_come_back_through_the_file_wrapper() {
     let project = project();
     let server = project.start();
@@ -104,7 +101,6 @@ fn uploads_arrive_whole_and_come_back_through_the_file_wrapper() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn a_stream_comes_as_it_is_made_and_is_closed_when_the_client_leaves() {
     let project = project();
     let server = project.start();
@@ -122,7 +118,6 @@ fn a_stream_comes_as_it_is_made_and_is_closed_when_the_client_leaves() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn an_exception_is_a_500_with_its_traceback_in_the_log() {
     let project = project();
     let server = project.start();
@@ -133,7 +128,6 @@ fn an_exception_is_a_500_with_its_traceback_in_the_log() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn reloads_under_load_lose_nothing() {
     let project = project();
     let server = project.start();
@@ -148,7 +142,6 @@ fn reloads_under_load_lose_nothing() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn a_project_that_does_not_load_is_no_service() {
     let project = Project::new("django");
     let mut server = project.builder().env("SHOP_SECRET", "").spawn();
@@ -185,7 +178,6 @@ fn as_commanded(script: &str) {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn the_systemd_unit_for_projects_works() {
     let setting = |key| shipped_config::setting("systemd/shop.service", key);
     // What systemd does with these lines.
@@ -198,7 +190,6 @@ fn the_systemd_unit_for_projects_works() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn the_run_script_for_projects_works() {
     as_commanded(&shipped_config::shipped("runit/run"));
 }

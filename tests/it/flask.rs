@@ -15,7 +15,6 @@ fn the_application_passes_its_own_tests() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn pages_come_from_templates_and_files_from_the_server() {
     let project = Project::new("flask");
     let mut server = project.start();
@@ -23,7 +22,7 @@ fn pages_come_from_templates_and_files_from_the_server() {
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     assert!(page.text().contains("/static/site.css"));
     let css = server.get("/static/site.css");
-    assert_eq!((css.status, css.header("content-type")), (200, Some("text/css")));
+    assert_eq!((css.status, css.header("content-type")), (200, Some("text/css; charset=utf-8")));
     let mut browser = Browser::new(server.target());
     let head = browser.call("HEAD", "/", &[], b"");
     assert_eq!((head.status, head.body.len()), (200, 0));
@@ -32,7 +31,6 @@ fn pages_come_from_templates_and_files_from_the_server() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn the_session_is_in_the_cookie_whichever_worker_answers() {
     let project = Project::new("flask");
     let server = project.start();
@@ -48,7 +46,6 @@ fn the_session_is_in_the_cookie_whichever_worker_answers() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn uploads_arrive_whole_and_come_back_in_parts() {
     let project = Project::new("flask");
     let server = project.start();
@@ -73,7 +70,6 @@ fn uploads_arrive_whole_and_come_back_in_parts() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn a_body_without_a_length_reaches_the_application() {
     let project = Project::new("flask");
     let server = project.start();
@@ -88,7 +84,6 @@ fn a_body_without_a_length_reaches_the_application() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn a_stream_still_sees_its_request_and_is_closed_when_the_client_leaves() {
     let project = Project::new("flask");
     let server = project.start();
@@ -105,7 +100,6 @@ fn a_stream_still_sees_its_request_and_is_closed_when_the_client_leaves() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn errors_are_answered_by_their_handlers_and_the_rest_is_a_500_with_a_traceback() {
     let project = Project::new("flask");
     let server = project.start();
@@ -118,7 +112,6 @@ fn errors_are_answered_by_their_handlers_and_the_rest_is_a_500_with_a_traceback(
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn an_exception_within_a_body_cuts_it_off() {
     let project = Project::new("flask");
     let server = project.start();
@@ -130,7 +123,6 @@ fn an_exception_within_a_body_cuts_it_off() {
 }
 
 #[test]
-#[ignore = "needs the Python plugin"]
 fn reloads_under_load_lose_nothing() {
     let project = Project::new("flask");
     let server = project.start();
