@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use serde_json::{Value, json};
 
 use crate::support::http::request;
-use crate::support::python::{app, app_with_threads, with_and_without_threads};
+use crate::support::wsgi::{app, app_with_threads, with_and_without_threads};
 use crate::support::{Server, Target};
 
 /// Answers with its environ, each value with its type.

@@ -1,7 +1,7 @@
 //! Applications that fail: the client gets an answer or a cut, never a hang; the log gets a traceback.
 
 use crate::support::http::request;
-use crate::support::python::{app, app_with_threads, with_and_without_threads};
+use crate::support::wsgi::{app, app_with_threads, with_and_without_threads};
 use crate::support::{Connection, LIMIT, Server, eventually};
 
 const FAILING: &str = r#"

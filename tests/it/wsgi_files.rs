@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::support::http::{Response, request};
-use crate::support::python::{app_with_threads, with_and_without_threads};
 use crate::support::server::Builder;
+use crate::support::wsgi::{app_with_threads, with_and_without_threads};
 use crate::support::{LIMIT, Server, eventually, processes};
 
 const MIB: usize = 1024 * 1024;

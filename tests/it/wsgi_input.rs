@@ -3,8 +3,8 @@
 use std::fs;
 
 use crate::support::http::request;
-use crate::support::python::{app_with_threads, with_and_without_threads};
 use crate::support::server::Builder;
+use crate::support::wsgi::{app_with_threads, with_and_without_threads};
 use crate::support::{LIMIT, Server, eventually};
 
 const MIB: usize = 1024 * 1024;

@@ -1,7 +1,7 @@
 //! Which application a request is for, and how applications are found.
 
-use crate::support::python::app;
 use crate::support::server::Builder;
+use crate::support::wsgi::app;
 use crate::support::{LIMIT, Server};
 
 /// An application that tells its name and the two parts of the path.

@@ -1,8 +1,8 @@
 //! `start_response`, `write()` and what an application returns (PEP 3333), as the client sees it.
 
 use crate::support::http::{Response, request};
-use crate::support::python::{app_with_threads, notes, with_and_without_threads};
 use crate::support::server::Builder;
+use crate::support::wsgi::{app_with_threads, notes, with_and_without_threads};
 use crate::support::{Connection, LIMIT, Server, eventually};
 
 /// Applications by path.

@@ -4,7 +4,7 @@
 use nix::sys::signal::Signal;
 
 use crate::support::http::{Response, request};
-use crate::support::python::{app, with_and_without_threads};
+use crate::support::wsgi::{app, with_and_without_threads};
 use crate::support::{Connection, LIMIT, Server, eventually};
 
 const MIB: usize = 1024 * 1024;

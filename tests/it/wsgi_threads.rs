@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::support::http::request;
-use crate::support::python::{app_with_threads, notes};
+use crate::support::wsgi::{app_with_threads, notes};
 use crate::support::{Client, Connection, LIMIT, Server, eventually};
 
 const GATED: &str = r#"

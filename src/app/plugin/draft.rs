@@ -12,6 +12,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
+use super::familiar;
 use super::outlet::{Outlet, OutletBody, PIECE};
 use crate::app::{BodyError, Response, ResponseBody};
 
@@ -115,10 +116,11 @@ impl Head {
         // Two more are the server's, such as Date.
         let map = HeaderMap::try_with_capacity(fields.len() + 2).ok()?;
         let mut head = Head { status, reason, fields: map, length: None };
-        for field in fields {
+        for (index, field) in fields.iter().enumerate() {
             // SAFETY: the plugin keeps the texts alive for the call.
             let (name, value) = unsafe { (field.name.slice(), field.value.slice()) };
-            head.add(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?)?;
+            let (name, value) = familiar::field(index, name, value)?;
+            head.add(name, value)?;
         }
         if status == StatusCode::NO_CONTENT {
             // RFC 9110 §8.6 forbids it there.

@@ -104,7 +104,7 @@ impl Exchange {
     }
 
     /// What to do with the response after the first step.
-    pub(super) fn pass_on(mut self, step: abi::Step) -> Passage {
+    pub(super) fn pass_on(&mut self, step: abi::Step) -> Passage {
         let (draft, rest) = match std::mem::take(&mut self.destination) {
             Destination::Outlet(outlet) => self.pass_on_begun(step, outlet),
             Destination::Nowhere | Destination::Full(_) => (None, Rest::Closing),
@@ -116,7 +116,7 @@ impl Exchange {
         Passage { draft, rest }
     }
 
-    fn pass_on_collected(mut self, step: abi::Step) -> (Draft, Rest) {
+    fn pass_on_collected(&mut self, step: abi::Step) -> (Draft, Rest) {
         match step {
             // Nothing of it is out: the client gets an answer that says so.
             abi::Step::Failed => return (Draft::failure(), Rest::Closing),
@@ -135,14 +135,14 @@ impl Exchange {
         }
     }
 
-    fn pass_on_begun(self, step: abi::Step, outlet: Arc<Outlet>) -> (Option<Draft>, Rest) {
+    fn pass_on_begun(&mut self, step: abi::Step, outlet: Arc<Outlet>) -> (Option<Draft>, Rest) {
         match step {
-            abi::Step::More => return (self.begun, Rest::Outlet(outlet)),
+            abi::Step::More => return (self.begun.take(), Rest::Outlet(outlet)),
             abi::Step::Done | abi::Step::Ended => outlet.end(End::Complete),
             abi::Step::Failed => outlet.end(End::Broken),
         }
         let failed = self.begun.is_some() && step == abi::Step::Failed;
-        (if failed { Some(Draft::failure()) } else { self.begun }, Rest::Closing)
+        (if failed { Some(Draft::failure()) } else { self.begun.take() }, Rest::Closing)
     }
 
     /// The length that the head promises.
@@ -156,7 +156,7 @@ impl Exchange {
     }
 
     /// The response with a body that is complete.
-    fn whole(mut self) -> Draft {
+    fn whole(&mut self) -> Draft {
         let wants_body = self.wants_body();
         let Some(head) = self.head.take() else { return Draft::failure() };
         if let Some(file) = self.file.take() {

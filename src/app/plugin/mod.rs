@@ -25,6 +25,7 @@ use crate::sys::process::ThreadsPrepared;
 mod ask;
 mod draft;
 mod exchange;
+mod familiar;
 mod job;
 mod lent;
 mod outlet;
@@ -282,10 +283,10 @@ impl Inner {
                 Reply::Later(Box::pin(pool::Awaited::new(delivered, pinned)))
             }
             None => {
-                let claim = Rc::clone(&request.claim);
-                let job = Job::new(request, body);
-                let exchange = job.exchange();
-                let (draft, started) = job.call(exchange);
+                let Request { head, connection, claim, .. } = &request;
+                let mut exchange = Exchange::new(&head.method);
+                let (draft, started) =
+                    job::call(head, body, connection.origin(), claim.core(), &mut exchange);
                 let draft = draft.expect("invariant: only threads pass on early");
                 if let Some(started) = started {
                     tokio::task::spawn_local(go_on(started, claim.pin()));

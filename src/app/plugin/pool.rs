@@ -101,7 +101,7 @@ fn serve(job: Job, deliver: oneshot::Sender<Delivered>) {
     let early = Rc::clone(&deliver);
     exchange.set_early(Box::new(move |draft| early.borrow_mut()(draft)));
     (table().acquire)();
-    let (draft, mut left) = job.call(exchange);
+    let (draft, mut left) = job.call(&mut exchange);
     if left.is_none() {
         // Before the response: then nothing has to wait for this thread once more.
         finished = None;

@@ -7,7 +7,10 @@
 //! - [`exchange`]: requests that last exactly as long as the test wants.
 //! - [`gate`]: where the test application waits until the test lets it go on.
 //! - [`daemon`]: a server that left its shell.
-//! - [`python`]: Python applications.
+//! - [`nginx`]: the web server in front of one.
+//! - [`browser`]: a client with cookies that sends forms.
+//! - [`python`]: the applications of `tests/apps`, with their virtual environments.
+//! - [`wsgi`]: applications that are written in the test.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -16,6 +19,7 @@
 
 use std::time::{Duration, Instant};
 
+pub mod browser;
 #[path = "../../app/checksum.rs"]
 pub mod checksum;
 pub mod daemon;
@@ -24,9 +28,11 @@ pub mod gate;
 pub mod http;
 pub mod load;
 pub mod log;
+pub mod nginx;
 pub mod processes;
 pub mod python;
 pub mod server;
+pub mod wsgi;
 
 pub use exchange::Exchange;
 pub use http::{Client, Connection, Failure, Target, get};
