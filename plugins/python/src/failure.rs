@@ -83,3 +83,9 @@ pub(crate) fn raise(kind: Kind, message: &str) {
         ffi::PyErr_SetString(class, message.as_ptr());
     }
 }
+
+/// Sets a Python exception where a value is expected.
+pub(crate) fn refuse<T>(kind: Kind, message: &str) -> Option<T> {
+    raise(kind, message);
+    None
+}
