@@ -188,8 +188,11 @@ def application(environ, start_response):
         drop(visitor);
         // It is endless: only the missing client ends it.
         server.wait_for_log("note: closed");
-        server.signal(nix::sys::signal::Signal::SIGUSR2);
-        server.wait_for_log(" 0 in flight");
+        eventually("its request has ended", LIMIT, || {
+            let mark = server.log().mark();
+            server.signal(nix::sys::signal::Signal::SIGUSR2);
+            server.wait_for_log_after(mark, "worker 1 (").contains(" 0 in flight").then_some(())
+        });
         let lines = server.log().lines();
         assert_eq!(lines.iter().filter(|line| *line == "note: closed").count(), 1);
     });

@@ -98,6 +98,18 @@ fn applications_are_found_by_every_name() {
 }
 
 #[test]
+fn a_module_may_bring_its_own_mount_points() {
+    let module = named("one")
+        + "one = application\n"
+        + &named("two")
+        + "applications = {'': one, '/two/': 'application', '/two/one': one}\n";
+    let server = Server::builtin().file("site_of_two.py", module).arg("--module=site_of_two").start();
+    assert_tells(&server, "/x", b"one  /x");
+    assert_tells(&server, "/two/x", b"two /two /x");
+    assert_tells(&server, "/two/one/x", b"one /two/one /x");
+}
+
+#[test]
 fn an_application_that_is_not_there_is_explained() {
     for (source, arguments, explained) in [
         ("app = print\n", &["--wsgi-file=app.py"][..], "has no \"application\"; it has \"app\""),

@@ -39,6 +39,7 @@ fn a_wrong_head_is_an_error_where_the_application_makes_it() {
             ("'200 OK', [('a', '\\u20ac')]", "UnicodeEncodeError: "),
             ("'200 OK', [('Content-Length', '-1')]", "ValueError: this is no length"),
             ("'200 OK', [('Content-Length', '1'), ('content-length', '2')]", "ValueError: this is no length"),
+            ("'200 OK', [('a', 'b')] * 40000", "ValueError: these 40000 headers are too many"),
             ("'200 OK'", "TypeError: start_response takes"),
             ("", "TypeError: start_response takes"),
             ("'200 OK', [], None, 1", "TypeError: start_response takes"),

@@ -30,7 +30,6 @@ struct Cache {
     open: Owned,
     /// `threads` is more than one.
     has_cores: bool,
-    manages_script_name: bool,
 }
 
 /// Keys of what every request sets.
@@ -130,7 +129,6 @@ pub(crate) fn prepare(settings: &Owned) -> Option<()> {
         bytes_io: object::attribute(&io, c"BytesIO")?,
         open: object::attribute(&io, c"open")?,
         has_cores: object::is_true_item(settings, c"has_cores"),
-        manages_script_name: object::is_true_item(settings, c"manage_script_name"),
     };
     CACHE.store(Box::into_raw(Box::new(cache)), Ordering::Relaxed);
     Some(())
@@ -168,7 +166,7 @@ pub(crate) fn build(request: &Request) -> Option<(Owned, Option<&'static Mounted
     // `OPTIONS *` is about the server: no path of any application.
     let path = if path == b"*" { Cow::Borrowed(&b""[..]) } else { decoded(path) };
     let (mounted, split) = choose(&path);
-    if split > 0 && cache.manages_script_name {
+    if split > 0 {
         set(&keys.script, &object::latin1(&path[..split])?)?;
         set(&keys.path, &object::latin1(&path[split..])?)?;
     } else {

@@ -56,7 +56,6 @@ fn settings(config: &Config) -> Value {
     json!({
         "mounts": mounts,
         "callable": options.callable.to_string(),
-        "manage_script_name": options.manage_script_name || !options.mounts.is_empty(),
         "no_default_app": options.no_default_app,
         "py_executable": options.sys_executable.as_deref().map(Path::to_string_lossy),
         "pythonpath": options.path.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
