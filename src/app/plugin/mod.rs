@@ -231,18 +231,19 @@ impl App for PluginApp {
         if !(table().worker_started)(abi::Bytes::of(about.as_bytes()), Report::take, report.context()) {
             log::error!("a hook of the application for new workers failed: {}", report.text);
         }
-        if self.inner.settings.threads <= 1 {
-            lent::set_return(|owner| (table().release_bytes)(owner.into_pointer()));
-            return;
-        }
-        self.let_go();
-        match Pool::start(self.inner.settings.threads) {
-            Ok(pool) => {
-                lent::set_return(pool.give_back());
-                let _ = self.inner.pool.set(pool);
+        if self.inner.settings.threads > 1 {
+            self.let_go();
+            match Pool::start(self.inner.settings.threads) {
+                Ok(pool) => {
+                    lent::set_return(pool.give_back());
+                    let _ = self.inner.pool.set(pool);
+                    return;
+                }
+                Err(error) => log::error!("threads: {error}; requests are served one at a time"),
             }
-            Err(error) => log::error!("threads: {error}; requests are served one at a time"),
+            self.hold();
         }
+        lent::set_return(|owner| (table().release_bytes)(owner.into_pointer()));
     }
 
     fn wait_hooks(&self) -> Option<WaitHooks> {
