@@ -213,10 +213,16 @@ async fn serve(
 
     let door = Door::new(if birth.paused { Mode::Paused } else { Mode::Open });
     let names: Vec<Arc<str>> =
-        birth.listeners.iter().map(|listener| Arc::from(listener.name.as_str())).collect();
+        birth.listeners.iter().map(|listener| Arc::from(listener.local.as_str())).collect();
     let fds: Vec<OwnedFd> = birth.listeners.into_iter().map(|listener| listener.fd).collect();
-    let acceptor =
-        Acceptor::new(fds, slots, bounded, Rc::clone(&door), Arc::clone(&birth.scoreboard), birth.cell)?;
+    let acceptor = Acceptor::new(
+        fds,
+        Rc::clone(&slots),
+        bounded,
+        Rc::clone(&door),
+        Arc::clone(&birth.scoreboard),
+        birth.cell,
+    )?;
     let take = {
         let connections = Rc::clone(&connections);
         move |accepted| admit(&connections, &names, accepted)
@@ -247,6 +253,7 @@ async fn serve(
         channel,
         door,
         connections: Rc::clone(&connections),
+        slots,
         accounting,
         birth_mercy: birth.config.worker_reload_mercy,
         taking,
