@@ -64,6 +64,43 @@ pub fn ignore(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
+extern "C" fn nothing(_: libc::c_int) {}
+
+/// The action of a signal: `SIG_DFL`, `SIG_IGN`, or the address of its handler.
+fn action(number: libc::c_int) -> libc::sighandler_t {
+    // SAFETY: all zeroes is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: `action` is valid for the call; a null new action changes nothing.
+    unsafe { libc::sigaction(number, ptr::null(), &raw mut action) };
+    action.sa_sigaction
+}
+
+/// Those of `signals` that have their default action, which application code may have given back to
+/// them.
+pub fn defaulted(signals: &[Signal]) -> Vec<Signal> {
+    signals.iter().copied().filter(|signal| action(*signal as libc::c_int) == libc::SIG_DFL).collect()
+}
+
+/// Signals that [`remember_own_handler`] was told, and their handlers.
+static OWN: [AtomicUsize; 65] = [const { AtomicUsize::new(0) }; 65];
+
+/// The handler that `signal` has now is ours.
+pub fn remember_own_handler(signal: Signal) {
+    OWN[signal as usize].store(action(signal as libc::c_int), Ordering::Relaxed);
+}
+
+/// Gives the signals whose handlers are ours their default actions. Async-signal-safe.
+pub(super) fn forget_own_handlers() {
+    for (number, own) in OWN.iter().enumerate().skip(1) {
+        let number = number as libc::c_int;
+        let now = action(number);
+        if now == nothing as *const () as usize || (now > libc::SIG_IGN && now == own.load(Ordering::Relaxed)) {
+            // SAFETY: SIG_DFL installs no code.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+    }
+}
+
 /// Catches signals and does nothing about them.
 ///
 /// Unlike [`ignore`] this does not reach programs that the process executes: they start with the
@@ -72,7 +109,6 @@ pub fn ignore(signal: Signal) -> io::Result<()> {
 /// # Errors
 /// For signals nobody may catch.
 pub fn shrug_off(signals: &[Signal]) -> io::Result<()> {
-    extern "C" fn nothing(_: libc::c_int) {}
     let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
     for signal in signals {
         // SAFETY: the handler runs no code that could interfere with what it interrupts.

@@ -10,6 +10,7 @@ use http::{HeaderMap, Version, header};
 use super::exchange::{Exchange, Passage};
 use super::upload::Upload;
 use super::{Started, table};
+use crate::app::stray::turn_away;
 use crate::app::{Peer, Request};
 
 /// Everything about a request; may go to another thread.
@@ -70,6 +71,7 @@ impl Job {
         };
         let mut response = std::ptr::null_mut();
         let step = (table().call)(&raw const request, exchange.pointer(), &raw mut response);
+        turn_away("in a request");
         let started = (step == abi::Step::More).then_some(Started(response));
         (exchange.pass_on(step), started)
     }

@@ -18,6 +18,7 @@ use appserver_plugin_abi as abi;
 use http_body::Body;
 
 use super::slots::Pinned;
+use super::stray::turn_away;
 use super::{App, Reply, Request, Side, WaitHooks, WorkerInfo, text};
 use crate::sys::dl::{Library, Visibility};
 use crate::sys::process::ThreadsPrepared;
@@ -93,7 +94,9 @@ impl Started {
             return None;
         }
         let mut exchange = Exchange::continued(outlet.cloned());
-        let end = match (table().next)(self.0, exchange.pointer()) {
+        let step = (table().next)(self.0, exchange.pointer());
+        turn_away("in a response");
+        let end = match step {
             abi::Step::More => return Some(self),
             abi::Step::Done => End::Complete,
             abi::Step::Failed => End::Broken,

@@ -4,6 +4,7 @@ Everything here runs at start-up or at exit; nothing of it is on the path of a r
 """
 
 import atexit
+import faulthandler
 import gc
 import glob
 import importlib
@@ -30,10 +31,17 @@ class LoadError(Exception):
 def prepare(text):
     """Before any code of the application: streams, paths, the modules that the server provides."""
     settings.update(json.loads(text))
+    if settings["lc_ctype"] is None:
+        # In a C locale the interpreter sets it, for itself (PEP 538); programs that the application
+        # starts get the environment that the server was given.
+        os.environ.pop("LC_CTYPE", None)
     for stream in (sys.stdout, sys.stderr):
         # None when the descriptor is closed; a log that nobody sees before it is full is no log.
         if stream is not None:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    if sys.stderr is not None and not faulthandler.is_enabled():
+        # A crash tells where the application was.
+        faulthandler.enable()
     sys.argv = ["uwsgi", *settings["pyargv"]]
     if settings["py_executable"]:
         sys.executable = settings["py_executable"]
@@ -227,13 +235,20 @@ def stop():
 
 def log_exception(place, error):
     """The traceback in one write, so that those of several workers do not mingle."""
-    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    lines = traceback.format_exception(type(error), error, from_application(error.__traceback__))
     text = "".join(lines)
     if place:
         text = f"{place}:\n{text}"
     if sys.stderr is not None:
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def from_application(frames):
+    """The traceback without what is ours and the import system's, above the application."""
+    while frames and frames.tb_frame.f_code.co_filename.startswith(("<appserver>", "<frozen importlib")):
+        frames = frames.tb_next
+    return frames
 
 
 def summary(error):
