@@ -106,9 +106,11 @@ pub fn init(role: Role) {
     }
     if builder.try_init().is_ok() {
         std::panic::set_hook(Box::new(|panic| match panic.payload_as_str() {
-            // The reactor's epoll descriptor is closed, or is something else by now.
-            Some(text) if text.contains("polling the I/O driver") => {
+            // Descriptors of the reactor are closed, or are something else by now: whatever thread
+            // finds out, none can serve.
+            Some(text) if text.contains("I/O driver") => {
                 log::error!("{text}: the application has closed descriptors of the server; this process ends");
+                crate::sys::process::exit_now(i32::from(crate::error::EXIT_ERROR));
             }
             _ => log::error!("{panic}"),
         }));

@@ -6,17 +6,15 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Mutex;
 
-use crate::sys::fd;
+use crate::sys::{fd, stray};
 
 static SPARE: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-/// Keeps the log that descriptor 2 leads to now.
+/// Keeps the log that descriptor 2 leads to now, in place of one that was kept before.
 pub fn keep() {
-    let copy = fd::duplicate(std::io::stderr().as_fd()).map(fd::shelter).ok();
-    let mut spare = SPARE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if copy.is_some() {
-        *spare = copy;
-    }
+    let Ok(copy) = fd::duplicate(std::io::stderr().as_fd()).map(fd::shelter) else { return };
+    stray::withhold(copy.as_fd());
+    *SPARE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(copy);
 }
 
 /// Opens those of descriptors 0 to 2 again that are closed, and says so.

@@ -9,7 +9,7 @@
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 
 use super::signal;
 
@@ -17,8 +17,16 @@ use super::signal;
 const ROOM: usize = 256;
 const NONE: i32 = -1;
 
-static WITHHELD: [AtomicI32; ROOM] = [const { AtomicI32::new(NONE) }; ROOM];
+/// A descriptor that strays shall not have, and the file it is: the number may become another's.
+struct Withheld {
+    raw: AtomicI32,
+    inode: AtomicU64,
+}
+
+static WITHHELD: [Withheld; ROOM] =
+    [const { Withheld { raw: AtomicI32::new(NONE), inode: AtomicU64::new(0) } }; ROOM];
 static STRAY: AtomicBool = AtomicBool::new(false);
+static MADE: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// This thread is forking on our behalf.
@@ -31,7 +39,7 @@ pub fn watch() {
     ONCE.call_once(|| {
         // SAFETY: the function is async-signal-safe, as a child of a process with threads demands.
         // Should the C library have no memory for it, strays keep what they inherit.
-        unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        unsafe { libc::pthread_atfork(None, Some(in_parent), Some(in_child)) };
     });
 }
 
@@ -43,18 +51,39 @@ pub(super) fn known<T>(fork: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Strays begin with this descriptor closed. It must stay open as long as this process lives.
+/// Strays begin with this descriptor closed, unless its number is by then that of another file.
 pub fn withhold(fd: BorrowedFd<'_>) {
     let raw = fd.as_raw_fd();
-    let free = WITHHELD.iter().find(|slot| [NONE, raw].contains(&slot.load(Relaxed)));
+    let free = WITHHELD.iter().find(|slot| [NONE, raw].contains(&slot.raw.load(Relaxed)));
     if let Some(slot) = free {
-        slot.store(raw, Relaxed);
+        slot.inode.store(inode(raw), Relaxed);
+        slot.raw.store(raw, Relaxed);
     }
+}
+
+/// Async-signal-safe; 0 for a number that is not open.
+fn inode(raw: i32) -> u64 {
+    // SAFETY: all zeroes is a valid stat.
+    let mut status: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `status` is valid for the call; a number that is not open is an error.
+    if unsafe { libc::fstat(raw, &raw mut status) } == 0 { status.st_ino } else { 0 }
 }
 
 /// This process was forked by the application, and not meant to run code of ours.
 pub fn is_stray() -> bool {
     STRAY.load(Relaxed)
+}
+
+/// Strays were made: descriptors of this process may have a second owner, so that closing them here
+/// ends no connection.
+pub fn made() -> bool {
+    MADE.load(Relaxed)
+}
+
+extern "C" fn in_parent() {
+    if !KNOWN.get() {
+        MADE.store(true, Relaxed);
+    }
 }
 
 extern "C" fn in_child() {
@@ -64,8 +93,8 @@ extern "C" fn in_child() {
     STRAY.store(true, Relaxed);
     signal::forget_own_handlers();
     for slot in &WITHHELD {
-        let raw = slot.load(Relaxed);
-        if raw != NONE {
+        let raw = slot.raw.load(Relaxed);
+        if raw != NONE && inode(raw) == slot.inode.load(Relaxed) {
             // SAFETY: whoever withheld it owns it; in this process nobody uses it any more.
             unsafe { libc::close(raw) };
         }

@@ -22,6 +22,8 @@ mod main_job;
 mod options;
 mod pidfile;
 mod privileges;
+mod python_faults;
+mod python_loading;
 mod races;
 mod reload;
 mod reload_storm;

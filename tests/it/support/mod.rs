@@ -7,6 +7,7 @@
 //! - [`exchange`]: requests that last exactly as long as the test wants.
 //! - [`gate`]: where the test application waits until the test lets it go on.
 //! - [`daemon`]: a server that left its shell.
+//! - [`python_app`]: Python applications, and the interpreter to run them with.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -24,6 +25,7 @@ pub mod http;
 pub mod load;
 pub mod log;
 pub mod processes;
+pub mod python_app;
 pub mod server;
 
 pub use exchange::Exchange;

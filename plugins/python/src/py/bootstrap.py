@@ -239,9 +239,12 @@ def log_exception(place, error):
     text = "".join(lines)
     if place:
         text = f"{place}:\n{text}"
-    if sys.stderr is not None:
+    try:
         sys.stderr.write(text)
         sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        # The application has closed or replaced it.
+        _appserver.log("error", text)
 
 
 def from_application(frames):
