@@ -109,7 +109,9 @@ pub fn init(role: Role) {
             // Descriptors of the reactor are closed, or are something else by now: whatever thread
             // finds out, none can serve.
             Some(text) if text.contains("I/O driver") => {
-                log::error!("{text}: the application has closed descriptors of the server; this process ends");
+                log::error!(
+                    "{text}: the application has closed descriptors of the server; this process ends"
+                );
                 crate::sys::process::exit_now(i32::from(crate::error::EXIT_ERROR));
             }
             _ => log::error!("{panic}"),

@@ -31,6 +31,26 @@ pub fn unblock_all() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
+/// Blocks all signals in the calling thread; the mask it had. Async-signal-safe.
+pub(super) fn block_all() -> libc::sigset_t {
+    // SAFETY: all zeroes is a valid set.
+    let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = unsafe { (mem::zeroed(), mem::zeroed()) };
+    // SAFETY: both sets are valid for the calls, which cannot fail with these arguments.
+    unsafe {
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old);
+    }
+    old
+}
+
+/// Gives the calling thread the mask that [`block_all`] has returned. Async-signal-safe.
+pub(super) fn restore_mask(mask: Option<libc::sigset_t>) {
+    if let Some(mask) = mask {
+        // SAFETY: a set that the kernel has filled; this cannot fail.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, ptr::null_mut()) };
+    }
+}
+
 /// Gives every signal its default action, also the real-time ones and those that were ignored,
 /// which `execve` would pass on.
 ///
@@ -94,7 +114,8 @@ pub(super) fn forget_own_handlers() {
     for (number, own) in OWN.iter().enumerate().skip(1) {
         let number = number as libc::c_int;
         let now = action(number);
-        if now == nothing as *const () as usize || (now > libc::SIG_IGN && now == own.load(Ordering::Relaxed)) {
+        if now == nothing as *const () as usize || (now > libc::SIG_IGN && now == own.load(Ordering::Relaxed))
+        {
             // SAFETY: SIG_DFL installs no code.
             unsafe { libc::signal(number, libc::SIG_DFL) };
         }

@@ -31,15 +31,17 @@ static MADE: AtomicBool = AtomicBool::new(false);
 thread_local! {
     /// This thread is forking on our behalf.
     static KNOWN: Cell<bool> = const { Cell::new(false) };
+    /// The signal mask of the thread that forks.
+    static MASK: Cell<Option<libc::sigset_t>> = const { Cell::new(None) };
 }
 
 /// From now on forks that are not [`known`] make strays.
 pub fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the function is async-signal-safe, as a child of a process with threads demands.
+        // SAFETY: the functions are async-signal-safe, as a child of a process with threads demands.
         // Should the C library have no memory for it, strays keep what they inherit.
-        unsafe { libc::pthread_atfork(None, Some(in_parent), Some(in_child)) };
+        unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
     });
 }
 
@@ -80,9 +82,17 @@ pub fn made() -> bool {
     MADE.load(Relaxed)
 }
 
+/// A signal that reached the child while it still has our handlers would be lost: it waits.
+extern "C" fn before() {
+    if !KNOWN.get() {
+        MASK.set(Some(signal::block_all()));
+    }
+}
+
 extern "C" fn in_parent() {
     if !KNOWN.get() {
         MADE.store(true, Relaxed);
+        signal::restore_mask(MASK.get());
     }
 }
 
@@ -92,6 +102,7 @@ extern "C" fn in_child() {
     }
     STRAY.store(true, Relaxed);
     signal::forget_own_handlers();
+    signal::restore_mask(MASK.get());
     for slot in &WITHHELD {
         let raw = slot.raw.load(Relaxed);
         if raw != NONE && inode(raw) == slot.inode.load(Relaxed) {

@@ -21,10 +21,10 @@ use log::{error, warn};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use crate::scoreboard::Scoreboard;
-use crate::sys::accept::{self, Client};
 use crate::error::EXIT_ERROR;
 use crate::logging::spare;
+use crate::scoreboard::Scoreboard;
+use crate::sys::accept::{self, Client};
 use crate::sys::{fd, process, watch};
 
 use super::handover::{self, Parcel};

@@ -136,7 +136,8 @@ fn live(mut birth: Birth) -> io::Result<u8> {
         });
     }
     let app: Rc<dyn App> = Rc::from(app);
-    let code = LocalSet::new().block_on(&runtime.build()?, serve(birth, Rc::clone(&app), channel, wake, low))?;
+    let code =
+        LocalSet::new().block_on(&runtime.build()?, serve(birth, Rc::clone(&app), channel, wake, low))?;
     app.worker_stops();
     turn_away("at the exit of a worker");
     Ok(code)

@@ -23,6 +23,7 @@ mod options;
 mod pidfile;
 mod privileges;
 mod python_faults;
+mod python_fork;
 mod python_loading;
 mod races;
 mod reload;

@@ -86,7 +86,8 @@ def stop(): raise Stop('everything')
 
 #[test]
 fn others_do_not_notice_when_workers_die_under_load() {
-    let server = python_app::server("def leave(): os._exit(1)").args(["--processes=3", "--threads=1"]).start();
+    let server =
+        python_app::server("def leave(): os._exit(1)").args(["--processes=3", "--threads=1"]).start();
     // The load never meets a dying worker in the same slot of time: each has one slot, and a request
     // that waits in the queue is taken by another.
     let load = Load::start(server.target(), &LoadSpec { keep_alive: 0, ..LoadSpec::gets() });
@@ -144,7 +145,10 @@ def exits():
         for path in ["/fork", "/exits", "/fork"] {
             let mark = server.log().mark();
             assert_eq!(client.get(path).expect("an answer").text(), "parent");
-            server.wait_for_log_after(mark, "a process that the application forked in a request came back from it");
+            server.wait_for_log_after(
+                mark,
+                "a process that the application forked in a request came back from it",
+            );
             assert_eq!(client.get("/hello").expect("an answer").text(), "hello");
         }
         all_is_well(&server);

@@ -207,8 +207,14 @@ fn modules_are_found_in_the_directory_and_the_path() {
     let bare = python_app::bare;
     serves(bare().file("site.d/one/project/wsgi.py", &app).args(["--pp=site.d/*", "--module=project.wsgi"]));
     serves(bare().file("wsgi.py", &app).arg("--module=wsgi:application"));
-    serves(bare().file("wsgi.py", format!("{app}\ndef make(): return application")).arg("--module=wsgi:make()"));
-    serves(bare().file("wsgi.py", format!("{app}\nmain = application; del application")).args(["--module=wsgi", "--callable=main"]));
+    serves(
+        bare().file("wsgi.py", format!("{app}\ndef make(): return application")).arg("--module=wsgi:make()"),
+    );
+    serves(
+        bare()
+            .file("wsgi.py", format!("{app}\nmain = application; del application"))
+            .args(["--module=wsgi", "--callable=main"]),
+    );
     serves(bare().args(["--eval", &app]));
     let elsewhere = tempfile::tempdir().expect("a directory");
     let file = elsewhere.path().join("outside.wsgi");
@@ -220,10 +226,11 @@ fn modules_are_found_in_the_directory_and_the_path() {
 #[test]
 fn later_paths_come_first() {
     let which = |name: &str| format!("{}\ndef which(): return '{name}'", source(""));
-    let server = python_app::bare()
-        .file("a/app.py", which("a"))
-        .file("b/app.py", which("b"))
-        .args(["--pythonpath=a", "--pythonpath=b", "--module=app"]);
+    let server = python_app::bare().file("a/app.py", which("a")).file("b/app.py", which("b")).args([
+        "--pythonpath=a",
+        "--pythonpath=b",
+        "--module=app",
+    ]);
     assert_eq!(server.start().get("/which").text(), "b");
 }
 
@@ -236,22 +243,25 @@ def facts(): return [sys.argv, sys.flags.optimize, sys.flags.no_site, __debug__,
     let server = python_app::server(code)
         .args(["--pyargv=--name value", "--optimize=1", "--no-site", "--py-executable=/opt/python"])
         .start();
-    assert_eq!(
-        server.get("/facts").text(),
-        "[['uwsgi', '--name', 'value'], 1, 1, False, '/opt/python']"
-    );
+    assert_eq!(server.get("/facts").text(), "[['uwsgi', '--name', 'value'], 1, 1, False, '/opt/python']");
 }
 
 #[test]
 fn imports_and_aliases_come_before_the_application() {
-    let server = python_app::server("import record, virtual\ndef order(): return record.order + [virtual.name]")
-        .file("record.py", "order = []")
-        .file("first.py", "import record; record.order.append('shared')")
-        .file("second.py", "import record; record.order.append('import')")
-        .file("broken.py", "import nothing_of_the_kind")
-        .file("real.py", "name = 'real'")
-        .args(["--import=second", "--import=broken", "--shared-import=first.py", "--pymodule-alias=virtual=real"])
-        .start();
+    let server =
+        python_app::server("import record, virtual\ndef order(): return record.order + [virtual.name]")
+            .file("record.py", "order = []")
+            .file("first.py", "import record; record.order.append('shared')")
+            .file("second.py", "import record; record.order.append('import')")
+            .file("broken.py", "import nothing_of_the_kind")
+            .file("real.py", "name = 'real'")
+            .args([
+                "--import=second",
+                "--import=broken",
+                "--shared-import=first.py",
+                "--pymodule-alias=virtual=real",
+            ])
+            .start();
     assert_eq!(server.get("/order").text(), "['shared', 'import', 'real']");
     server.wait_for_log("cannot import broken");
 }
@@ -269,7 +279,12 @@ fn several_applications_may_have_files_of_one_name() {
         .file("two/app.py", which("two"))
         .file("three.py", which("three"))
         .file("app.py", which("root"))
-        .args(["--wsgi-file=app.py", "--mount=/one=one/app.py", "--mount=/two=two/app.py", "--mount=/three=three:application"])
+        .args([
+            "--wsgi-file=app.py",
+            "--mount=/one=one/app.py",
+            "--mount=/two=two/app.py",
+            "--mount=/three=three:application",
+        ])
         .arg("--manage-script-name")
         .start();
     for (path, expected) in [
