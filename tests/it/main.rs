@@ -25,6 +25,7 @@ mod privileges;
 mod python_faults;
 mod python_fork;
 mod python_loading;
+mod python_versions;
 mod races;
 mod reload;
 mod reload_storm;
