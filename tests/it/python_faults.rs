@@ -85,19 +85,22 @@ def stop(): raise Stop('everything')
 }
 
 #[test]
-fn others_do_not_notice_when_workers_die_under_load() {
-    let server =
-        python_app::server("def leave(): os._exit(1)").args(["--processes=3", "--threads=1"]).start();
-    // The load never meets a dying worker in the same slot of time: each has one slot, and a request
-    // that waits in the queue is taken by another.
-    let load = Load::start(server.target(), &LoadSpec { keep_alive: 0, ..LoadSpec::gets() });
-    for _ in 0..5 {
-        load.wait_for(20);
+fn a_worker_that_dies_under_load_takes_at_most_its_own_connections_along() {
+    const DEATHS: u64 = 5;
+    let server = python_app::server("def leave(): os._exit(1)").arg("--processes=3").start();
+    let spec = LoadSpec { keep_alive: 0, fresh: 2, ..LoadSpec::gets() };
+    let load = Load::start(server.target(), &spec);
+    for _ in 0..DEATHS {
+        load.wait_for(50);
         let mark = server.log().mark();
         assert_eq!(provoke(&server, "/leave"), None);
         server.wait_for_log_after(mark, "Respawned appserver worker ");
     }
-    load.stop().assert_nothing_lost();
+    load.wait_for(50);
+    let report = load.stop();
+    // Each of the two clients has one connection at a time, which the dying worker may have taken.
+    let lost: u64 = report.failed.values().sum();
+    assert!(lost <= 2 * DEATHS && report.ok > 50 * DEATHS, "{report:#?}");
 }
 
 #[test]

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
-use super::lent;
 use super::outlet::{End, Outlet, OutletBody};
+use super::{familiar, lent};
 use crate::app::{Response, ResponseBody};
 
 /// The response so far.
@@ -89,7 +89,7 @@ impl Exchange {
     }
 
     /// What to do with the response after the first step.
-    pub(super) fn pass_on(mut self, step: abi::Step) -> Passage {
+    pub(super) fn pass_on(&mut self, step: abi::Step) -> Passage {
         if let Some(outlet) = self.passed_on.take().flatten() {
             match step {
                 abi::Step::Done => outlet.end(End::Complete),
@@ -116,7 +116,7 @@ impl Exchange {
     }
 
     /// The response with a body that is complete.
-    fn whole(mut self) -> Draft {
+    fn whole(&mut self) -> Draft {
         let Some(head) = self.head.take() else { return Draft::failure() };
         if let Some(body) = self.file.take() {
             return Draft { head, body };
@@ -251,10 +251,11 @@ impl Head {
         };
         let mut head =
             Head { status, reason, fields: HeaderMap::with_capacity(fields.len() + 2), length: None };
-        for field in fields {
+        for (index, field) in fields.iter().enumerate() {
             // SAFETY: the plugin keeps the texts alive for the call.
             let (name, value) = unsafe { (field.name.slice(), field.value.slice()) };
-            head.add(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?)?;
+            let (name, value) = familiar::field(index, name, value)?;
+            head.add(name, value)?;
         }
         Some(head)
     }

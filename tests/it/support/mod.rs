@@ -7,6 +7,9 @@
 //! - [`exchange`]: requests that last exactly as long as the test wants.
 //! - [`gate`]: where the test application waits until the test lets it go on.
 //! - [`daemon`]: a server that left its shell.
+//! - [`nginx`]: the web server in front of one.
+//! - [`browser`]: a client with cookies that sends forms.
+//! - [`python`]: the applications of `tests/apps`, with their virtual environments.
 //! - [`python_app`]: Python applications, and the interpreter to run them with.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
@@ -16,6 +19,7 @@
 
 use std::time::{Duration, Instant};
 
+pub mod browser;
 #[path = "../../app/checksum.rs"]
 pub mod checksum;
 pub mod daemon;
@@ -24,7 +28,9 @@ pub mod gate;
 pub mod http;
 pub mod load;
 pub mod log;
+pub mod nginx;
 pub mod processes;
+pub mod python;
 pub mod python_app;
 pub mod server;
 
