@@ -28,6 +28,7 @@ mod privileges;
 mod python_faults;
 mod python_fork;
 mod python_loading;
+mod python_reload;
 mod python_versions;
 mod races;
 mod reload;

@@ -76,6 +76,8 @@ class BuiltinSources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def load():
     """Loads what the settings name; a list of (mount point, callable), the default application first."""
+    if settings["autoreload"] > 0:
+        importlib.import_module("_appserver_autoreload").watch_imports()
     alias(settings["aliases"])
     for name in settings["imports"]:
         try:
@@ -88,6 +90,8 @@ def load():
         for prefix, app in load(mount["what"]).items():
             apps.append((mount["prefix"] + prefix, app))
     alias(settings["post_aliases"])
+    if settings["autoreload"] > 0:
+        importlib.import_module("_appserver_autoreload").remember(settings)
     report_threads()
     # What is loaded now stays: a collection would only make pages private that are shared with
     # the other workers.
@@ -131,12 +135,22 @@ def from_code(code):
     return {"": callable_of(module, "eval", "")}
 
 
+class FileLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the file each time, as uWSGI does: a cached .pyc cannot tell two edits of one second apart."""
+
+    def get_code(self, fullname):
+        path = self.get_filename(fullname)
+        # For autoreload, which looks at the file before it is read.
+        self.path_stats(path)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def module_of_file(path):
     if not os.path.exists(path):
         raise LoadError(f"there is no file {os.path.abspath(path)}")
     stem = path[:-3] if path.endswith(".py") else path
     name = "uwsgi_file_" + stem.replace(".", "_").replace("/", "_")
-    loader = importlib.machinery.SourceFileLoader(name, os.path.abspath(path))
+    loader = FileLoader(name, os.path.abspath(path))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
     # Before it runs, as import does: pickle and dataclasses look a class's module up by name.
     sys.modules[name] = module
