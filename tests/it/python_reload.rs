@@ -13,8 +13,13 @@ fn answering(text: &str) -> String {
     python_app::source(&format!("def hello(): return '{text}'"))
 }
 
-fn wait_for_answer(server: &Server, text: &str) {
-    eventually(&format!("the answer is {text}"), LIMIT, || (server.get("/").text() == text).then_some(()));
+/// Edits the application and waits until the reload by that is complete.
+fn edit(server: &Server, text: &str) {
+    let mark = server.log().mark();
+    server.file("app.py", answering(text));
+    server.wait_for_log_after(mark, "app.py has changed: asking for a reload");
+    server.wait_for_log_after(mark, " complete: generation ");
+    assert_eq!(server.get("/").text(), text);
 }
 
 /// Waits for a reload that was refused, and checks that the code before serves on.
@@ -28,15 +33,12 @@ fn refused(server: &Server, mark: Mark, reason: &str, text: &str) {
 fn an_edit_reloads_and_a_broken_one_waits_for_the_next() {
     for lazy in ["--lazy-apps=false", "--lazy-apps"] {
         let server = python_app::server("").args([WATCH, lazy]).start();
-        server.file("app.py", answering("one"));
-        wait_for_answer(&server, "one");
-        server.wait_for_log("app.py has changed: asking for a reload");
+        edit(&server, "one");
 
         let mark = server.log().mark();
         server.file("app.py", "def application(:");
         refused(&server, mark, "SyntaxError: ", "one");
-        server.file("app.py", answering("two"));
-        wait_for_answer(&server, "two");
+        edit(&server, "two");
 
         // The new code imports a file that is broken: only mending that one helps.
         let mark = server.log().mark();
@@ -53,7 +55,7 @@ fn an_edit_reloads_and_a_broken_one_waits_for_the_next() {
         server.file("helper/__init__.py", "changed = True");
         server.wait_for_log_after(mark, "helper/__init__.py has changed: asking for a reload");
         server.wait_for_log_after(mark, " complete: generation ");
-        wait_for_answer(&server, "three");
+        assert_eq!(server.get("/").text(), "three");
     }
 }
 
@@ -105,8 +107,7 @@ fn a_worker_that_is_replaced_keeps_watching() {
         let before = server.workers();
         crate::support::processes::kill(before[0].pid, Signal::SIGKILL);
         // While there is none that could look.
-        server.file("app.py", answering(&format!("round {round}")));
-        wait_for_answer(&server, &format!("round {round}"));
+        edit(&server, &format!("round {round}"));
     }
 }
 
