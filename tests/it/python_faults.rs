@@ -106,22 +106,30 @@ fn a_worker_that_dies_under_load_takes_at_most_its_own_connections_along() {
 #[test]
 fn a_request_that_never_ends_is_cut_when_patience_ends_at_a_reload() {
     let code = "
+import ctypes
 lock = threading.Lock()
 lock.acquire()
 def deadlock(): lock.acquire()
+# Nobody else gets to run Python code meanwhile.
+def greedy(): ctypes.PyDLL(None).sleep(1000)
 ";
-    for threads in ["1", "2"] {
+    for (threads, path) in [("1", "/deadlock"), ("2", "/deadlock"), ("1", "/greedy"), ("2", "/greedy")] {
         let arguments = [format!("--threads={threads}"), "--worker-reload-mercy=1".to_owned()];
         let server = python_app::server(code).args(arguments).start();
         let old = server.workers();
         let mut stuck = server.connect();
-        stuck.send(&request("GET", "/deadlock", &[], b"")).expect("a connection");
-        server.wait_begun("/deadlock");
+        stuck.send(&request("GET", path, &[], b"")).expect("a connection");
+        server.wait_begun(path);
+        let mark = server.log().mark();
         server.reload();
         assert!(stuck.receive(false).is_err(), "threads: {threads}");
         eventually("the old workers are gone", LIMIT, || {
             old.iter().all(|worker| !processes::is_alive(worker.pid)).then_some(())
         });
+        // The worker tells it where it still can, the master where it has to use force.
+        let words = if threads == "2" { "requests in flight, which are cut" } else { "NO MERCY !!!" };
+        let line = server.wait_for_log_after(mark, words);
+        assert!(line.contains(&format!("GET {path}")), "{line}");
         all_is_well(&server);
     }
 }
