@@ -352,7 +352,6 @@ fn load(config: &Config, factory: AppFactory, held: &[BorrowedFd<'_>]) -> Result
     let app = app.map_err(|error| Unfit { reason: format!("no application: {error}"), code })?;
     // Code that gives signals their default actions means its own process, not the zygote's part.
     signal::shrug_off(&signal::defaulted(FAMILY_SIGNALS)).map_err(Unfit::new)?;
-    signal::unblock_all().map_err(Unfit::new)?;
     Ok(app)
 }
 

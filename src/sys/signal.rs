@@ -22,6 +22,14 @@ pub fn block(signals: &[Signal]) -> io::Result<()> {
     Ok(signals.iter().copied().collect::<SigSet>().thread_block()?)
 }
 
+/// Unblocks the given signals in the calling thread.
+///
+/// # Errors
+/// None that the kernel documents.
+pub fn unblock(signals: &[Signal]) -> io::Result<()> {
+    Ok(signals.iter().copied().collect::<SigSet>().thread_unblock()?)
+}
+
 /// Unblocks every signal in the calling thread. The mask survives `execve` and fork, so a new
 /// image and a new child cannot know what they were given.
 ///

@@ -99,7 +99,7 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     let cell = birth.scoreboard.cell(birth.cell);
     cell.set_pid(process::this().as_raw() as u64);
     birth.title.set(&logging::title::worker(&birth.config, birth.slot, birth.generation));
-    stand_on_own_feet(&birth)?;
+    keep_strays_out(&birth);
     let wake = stay_mortal(&birth)?;
     let channel: Arc<MasterChannel> = Arc::new(Channel::new(fd::shelter(birth.control.try_clone()?)));
     stray::withhold(channel.as_fd());
@@ -124,6 +124,7 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     };
     app.worker_started(&worker_info(&birth, &channel));
     turn_away("at the start of a worker");
+    take_back()?;
     // What the reactor opens stays out of the application's way, too.
     let low = fd::occupy_low();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
@@ -143,20 +144,25 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     Ok(code)
 }
 
-/// Takes back what the application may have changed while it was loaded, and keeps from processes that
-/// it forks what would let them meddle.
-fn stand_on_own_feet(birth: &Birth) -> io::Result<()> {
-    signal::unblock_all()?;
-    if signal::defaulted(&[Signal::SIGPIPE]).contains(&Signal::SIGPIPE) {
-        // A client that goes away must not end the worker.
-        signal::ignore(Signal::SIGPIPE)?;
-    }
+/// Keeps from processes that the application forks what would let them meddle.
+fn keep_strays_out(birth: &Birth) {
     spare::keep();
     stray::watch();
     birth.listeners.iter().for_each(|listener| stray::withhold(listener.fd.as_fd()));
     for fd in [&birth.control, &birth.handover.0, &birth.handover.1] {
         stray::withhold(fd.as_fd());
     }
+}
+
+/// Takes back what the application may have changed while it was loaded, here or in the zygote.
+fn take_back() -> io::Result<()> {
+    KillTimer::retake(Signal::SIGTERM)?;
+    signal::unblock(&[Signal::SIGTERM, Signal::SIGHUP])?;
+    if !signal::defaulted(&[Signal::SIGPIPE]).is_empty() {
+        // A client that goes away must not end the worker.
+        signal::ignore(Signal::SIGPIPE)?;
+    }
+    spare::mend();
     Ok(())
 }
 
@@ -297,5 +303,5 @@ fn wake_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (out, into) = fd::pipe()?;
     fd::set_nonblocking(out.as_fd(), true)?;
     fd::set_nonblocking(into.as_fd(), true)?;
-    Ok((out, into))
+    Ok((fd::shelter(out), fd::shelter(into)))
 }

@@ -1,5 +1,7 @@
 //! Loading Python applications: how they are named, and what the operator reads when it fails.
 
+use nix::sys::signal::Signal;
+
 use crate::support::python_app::{self, source};
 use crate::support::server::Builder;
 use crate::support::{LIMIT, Server};
@@ -60,7 +62,7 @@ fn a_reload_that_fails_leaves_the_old_code_serving_and_says_why() {
     for (code, reason) in BROKEN {
         let mark = server.log().mark();
         server.file("app.py", code);
-        server.signal(nix::sys::signal::Signal::SIGHUP);
+        server.signal(Signal::SIGHUP);
         server.wait_for_log_after(mark, reason);
         server.wait_for_log_after(mark, "generation 1 serves on");
         hello(&server);
@@ -98,7 +100,7 @@ fn an_import_that_hangs_is_given_up() {
 
     let server = python_app::server("").arg("--boot-timeout=5").start();
     server.file("app.py", "import threading; threading.Event().wait()\n");
-    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.signal(Signal::SIGHUP);
     server.wait_for_log("the application was not loaded within 5 s (boot-timeout)");
     server.wait_for_log("generation 1 serves on");
     hello(&server);
@@ -119,13 +121,17 @@ for stream in (sys.stdout, sys.stderr):
 
 #[test]
 fn an_import_that_closes_low_descriptors_does_no_harm() {
-    let server = python_app::server("os.closerange(0, 21)").start();
-    server.wait_for_log("the application has closed standard streams; they lead to the log again");
-    for _ in 0..8 {
+    for lazy in ["--lazy-apps=false", "--lazy-apps"] {
+        let mut server = python_app::server("os.closerange(0, 21)").arg(lazy).start();
+        server.wait_for_log("the application has closed standard streams; they lead to the log again");
+        for _ in 0..8 {
+            hello(&server);
+        }
+        server.reload();
         hello(&server);
+        server.signal(Signal::SIGINT);
+        assert!(server.wait_exit(LIMIT).success());
     }
-    server.reload();
-    hello(&server);
 }
 
 #[test]
@@ -137,20 +143,21 @@ fn an_import_that_changes_every_signal_does_no_harm() {
              signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))"
         )
     };
-    for action in ["signal.SIG_DFL", "signal.SIG_IGN", "lambda number, frame: print('caught', number)"] {
-        let mut server = python_app::server(&change(action)).start();
+    let actions = ["signal.SIG_DFL", "signal.SIG_IGN", "lambda number, frame: print('caught', number)"];
+    for (action, lazy) in actions.iter().flat_map(|action| [(action, false), (action, true)]) {
+        let mut server = python_app::server(&change(action)).arg(format!("--lazy-apps={lazy}")).start();
         hello(&server);
         let zygote = server.zygote();
-        for signal in [nix::sys::signal::Signal::SIGHUP, nix::sys::signal::Signal::SIGUSR1] {
+        for signal in [Signal::SIGHUP, Signal::SIGUSR1] {
             crate::support::processes::kill(zygote, signal);
         }
         // The zygote has survived it: it forks the successor.
         let before = server.workers();
-        crate::support::processes::kill(before[0].pid, nix::sys::signal::Signal::SIGKILL);
+        crate::support::processes::kill(before[0].pid, Signal::SIGKILL);
         server.wait_workers("the worker is replaced", |now| now.len() == 2 && !now.contains(&before[0]));
         server.reload();
         hello(&server);
-        server.signal(nix::sys::signal::Signal::SIGINT);
+        server.signal(Signal::SIGINT);
         assert_eq!(server.wait_exit(LIMIT).code(), Some(0), "{action}");
     }
 }
@@ -196,7 +203,7 @@ if not os.path.exists('asked'):
     hello(&server);
     std::fs::remove_file(server.path("asked")).expect("the first load made it");
     let mark = server.log().mark();
-    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.signal(Signal::SIGHUP);
     server.wait_for_log_after(mark, " complete: generation ");
     hello(&server);
 }
@@ -308,8 +315,10 @@ fn check_config_loads_the_application_and_says_what_is_wrong() {
         let output = command.current_dir(builder.path("")).output().expect("it runs");
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let (code, text) = check(&source(""));
-    assert_eq!(code, Some(0), "{text}");
+    for odd in ["", "os.closerange(0, 21)", "os.fork()"] {
+        let (code, text) = check(&source(odd));
+        assert_eq!(code, Some(0), "{odd}: {text}");
+    }
     for (code, reason) in &BROKEN[..5] {
         let (exit, text) = check(code);
         assert_eq!(exit, Some(1), "{text}");
