@@ -46,6 +46,52 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
 }
 
+/// Reads what is there (read(2)); zero at the end. Interruptions are retried.
+///
+/// # Errors
+/// `WouldBlock` when nothing is there and `fd` is in non-blocking mode.
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    retry(|| Ok(nix::unistd::read(fd, buffer)?))
+}
+
+/// Writes what there is room for (write(2)). Interruptions are retried.
+///
+/// # Errors
+/// `WouldBlock` when there is no room and `fd` is in non-blocking mode.
+pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    retry(|| Ok(nix::unistd::write(fd, bytes)?))
+}
+
+/// Waits until one of `fds` is readable, at its end or broken, for no longer than `patience`; the positions
+/// of those that are. Numbers that are no open descriptor count as readable.
+///
+/// # Errors
+/// Those of `poll(2)`.
+pub fn readable_among(fds: impl Iterator<Item = RawFd>, patience: Duration) -> io::Result<Vec<usize>> {
+    let mut fds: Vec<libc::pollfd> =
+        fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+    let milliseconds = libc::c_int::try_from(patience.as_millis()).unwrap_or(libc::c_int::MAX);
+    let count = fds.len() as libc::nfds_t;
+    // SAFETY: the array is valid for the call, and has that many elements.
+    match cvt(unsafe { libc::poll(fds.as_mut_ptr(), count, milliseconds) }) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(_) => Ok((0..fds.len()).filter(|&position| fds[position].revents != 0).collect()),
+    }
+}
+
+/// A copy of the descriptor with this number, close-on-exec.
+///
+/// # Errors
+/// When it is not open, or no number is left.
+pub fn duplicate_number(fd: RawFd) -> io::Result<OwnedFd> {
+    const LOWEST: libc::c_int = 3;
+    // SAFETY: takes numbers only; one that is not open is an error.
+    let copy = cvt(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, LOWEST) })?;
+    // SAFETY: new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// Waits until `fd` is readable or at its end, for no longer than `patience`; false when it is not by
 /// then. Interruptions are retried.
 ///
@@ -193,6 +239,45 @@ pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let raw = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(LOWEST))?;
     // SAFETY: the kernel has just made this number for us and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Descriptors of ours are moved here or above before application code runs: some of it closes or
+/// overwrites low numbers which it takes for its own.
+pub const SHELTER: RawFd = 64;
+
+/// Moves a descriptor out of the way of application code; where the limit on descriptors leaves no
+/// room for that it stays where it is.
+pub fn shelter(fd: OwnedFd) -> OwnedFd {
+    if fd.as_raw_fd() >= SHELTER {
+        return fd;
+    }
+    match fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(SHELTER)) {
+        // SAFETY: the kernel has just made this number for us and nobody else knows it.
+        Ok(raw) => unsafe { OwnedFd::from_raw_fd(raw) },
+        Err(_) => fd,
+    }
+}
+
+/// Fills the numbers below [`SHELTER`], so that descriptors made while the result lives get others.
+pub fn occupy_low() -> Vec<OwnedFd> {
+    let mut fillers = Vec::new();
+    let Ok(mut last) = std::fs::File::open("/dev/null").map(OwnedFd::from) else { return fillers };
+    while last.as_raw_fd() < SHELTER {
+        let Ok(next) = duplicate(last.as_fd()) else { break };
+        fillers.push(std::mem::replace(&mut last, next));
+    }
+    fillers
+}
+
+/// Makes the closed ones of numbers 0 to 2 copies of `log`, which must be a higher one; true if there
+/// were any. Without that the next file or connection would be taken for standard output.
+///
+/// # Errors
+/// Those of `dup2(2)`.
+pub fn mend_standard_streams(log: BorrowedFd<'_>) -> io::Result<bool> {
+    let closed: Vec<RawFd> = (0..=libc::STDERR_FILENO).filter(|&raw| !is_open(raw)).collect();
+    closed.iter().try_for_each(|&raw| replace(log, raw))?;
+    Ok(!closed.is_empty())
 }
 
 /// Numbers claimed so far, with the file each of them was.

@@ -11,30 +11,36 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use log::warn;
+use log::{error, warn};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use crate::error::EXIT_ERROR;
+use crate::logging::spare;
 use crate::scoreboard::Scoreboard;
 use crate::sys::accept::{self, Client};
-use crate::sys::watch;
+use crate::sys::{fd, process, watch};
 
 use super::handover::{self, Parcel};
 use crate::app::slots::Slots;
 use crate::scoreboard::share::Share;
 
+/// Standard error.
+const STDERR: RawFd = 2;
 /// How long a worker with many connections leaves a waiting one to the others. They may be stuck,
 /// so it is a moment and never for good.
 const DEFERENCE: Duration = Duration::from_millis(1);
 /// Connections taken between two looks at the reactor when requests occupy no slot: a look costs a
 /// system call, and there is no slot that the first of them could fill.
 const BATCH: u32 = 4;
+/// Connections taken out of the hand-over queue, and served, before the worker looks at its own.
+const TAKEN_AT_ONCE: u32 = 32;
 /// Pause after the process has run out of descriptors: accepting at once again would spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -199,13 +205,24 @@ impl Acceptor {
     fn accept(&self, index: usize) -> io::Result<Option<Accepted>> {
         let listener = &self.listeners[index];
         match accept::accept(listener.get_ref().as_fd()) {
-            Ok((socket, client)) => Ok(Some(Accepted { socket, client, listener: index })),
+            Ok((mut socket, client)) => {
+                if socket.as_raw_fd() <= STDERR {
+                    // The next word in the log would go to the client.
+                    socket = fd::shelter(socket);
+                    spare::mend();
+                }
+                Ok(Some(Accepted { socket, client, listener: index }))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 clear_ready(listener);
                 Ok(None)
             }
             Err(error) => match error.raw_os_error() {
                 Some(code) if exhausted(code) => Err(error),
+                Some(code) if lost(code) => {
+                    error!("a listener is gone: {error}; has the application closed it? This worker ends");
+                    process::exit_now(i32::from(EXIT_ERROR));
+                }
                 // Errors of that one connection, which accept(2) passes on.
                 _ => Ok(None),
             },
@@ -227,23 +244,30 @@ impl Acceptor {
     }
 }
 
-/// Takes connections that leaving workers pass on, one at a time, until aborted.
+/// Takes connections that other workers pass on, one at a time, until aborted. With `defers`, a worker that
+/// has more than its share leaves them to the others for a moment; without, who is free is right:
+/// clients may be waiting in them.
 pub async fn take_handed_over(
     queue: AsyncFd<OwnedFd>,
     scoreboard: Arc<Scoreboard>,
     cell: usize,
+    defers: bool,
     mut serve: impl FnMut(Parcel),
 ) {
     loop {
         let Ok(mut ready) = queue.readable().await else { return };
         // A whole generation's connections may be on their way: only who has a surplus waits.
-        if Share::of(&scoreboard, cell).surplus() > 0 {
+        if defers && Share::of(&scoreboard, cell).surplus() > 0 {
             tokio::time::sleep(DEFERENCE).await;
         }
-        match ready.try_io(|queue| handover::take(queue.get_ref().as_fd())) {
-            Ok(Ok(parcel)) => serve(parcel),
-            Ok(Err(error)) => warn!("{error}"),
-            Err(_would_block) => {}
+        // Who waits in the queue has waited longer than who comes now.
+        let most = if defers { 1 } else { TAKEN_AT_ONCE };
+        for _ in 0..most {
+            match ready.try_io(|queue| handover::take(queue.get_ref().as_fd())) {
+                Ok(Ok(parcel)) => serve(parcel),
+                Ok(Err(error)) => warn!("{error}"),
+                Err(_would_block) => break,
+            }
         }
         tokio::task::yield_now().await;
     }
@@ -256,6 +280,11 @@ fn clear_ready(watched: &AsyncFd<OwnedFd>) {
     if let Poll::Ready(Ok(mut guard)) = watched.poll_read_ready(&mut cx) {
         guard.clear_ready();
     }
+}
+
+/// EBADF, EINVAL, ENOTSOCK of accept(2): the number is no longer the listener.
+fn lost(code: i32) -> bool {
+    [9, 22, 88].contains(&code)
 }
 
 fn exhausted(code: i32) -> bool {

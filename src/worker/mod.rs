@@ -6,8 +6,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,11 +17,12 @@ use log::{error, warn};
 use tokio::task::LocalSet;
 
 use crate::app::slots::Slots;
+use crate::app::stray::turn_away;
 use crate::app::{App, AppCommand, AppFactory, ConnectionInfo, Peer, WorkerInfo};
 use crate::channel::{Channel, FromWorker, ToWorker, bounded_reason};
 use crate::config::Config;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
-use crate::logging::{self, Role};
+use crate::logging::{self, Role, spare};
 use crate::net::Listener;
 use crate::protocol::accounting::Accounting;
 use crate::protocol::http::{Front, HttpLimits};
@@ -29,19 +32,21 @@ use crate::sys::accept::Client;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::{self, KillTimer};
 use crate::sys::title::Title;
-use crate::sys::{fd, watch};
+use crate::sys::{fd, stray, watch};
 
 pub mod accept;
 pub mod connection;
 pub mod connections;
 mod control;
 pub mod handover;
+pub mod relief;
 mod request_log;
 
 use accept::{Accepted, Acceptor, Door, Mode};
 use connection::Connection;
 use connections::ConnectionSet;
 use handover::{Giver, Parcel};
+use relief::Relief;
 
 /// Everything a fresh worker has in its hands.
 pub struct Birth {
@@ -98,8 +103,10 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     let cell = birth.scoreboard.cell(birth.cell);
     cell.set_pid(process::this().as_raw() as u64);
     birth.title.set(&logging::title::worker(&birth.config, birth.slot, birth.generation));
+    keep_strays_out(&birth);
     let wake = stay_mortal(&birth)?;
-    let channel: Arc<MasterChannel> = Arc::new(Channel::new(birth.control.try_clone()?));
+    let channel: Arc<MasterChannel> = Arc::new(Channel::new(fd::shelter(birth.control.try_clone()?)));
+    stray::withhold(channel.as_fd());
     if let Some(directory) = &birth.config.chdir2 {
         std::env::set_current_dir(directory).map_err(|error| {
             io::Error::new(error.kind(), format!("chdir2: {}: {error}", directory.display()))
@@ -120,19 +127,59 @@ fn live(mut birth: Birth) -> io::Result<u8> {
         },
     };
     app.worker_started(&worker_info(&birth, &channel));
+    turn_away("at the start of a worker");
+    take_back()?;
+    // What the reactor opens stays out of the application's way, too.
+    let low = fd::occupy_low();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     // Request lines are written when there is nothing better to do.
     runtime.enable_io().enable_time().on_thread_park(request_log::flush);
-    if let Some(hooks) = app.wait_hooks() {
-        runtime.on_thread_unpark(hooks.after).on_thread_park(move || {
-            request_log::flush();
-            (hooks.before)();
-        });
-    }
+    let relief = match app.wait_hooks() {
+        Some(hooks) => {
+            // The application runs on this thread, and nothing else does meanwhile.
+            let relief = birth.config.relief.then(|| Relief::start(&birth.handover.1)).transpose()?;
+            let (parking, unparking) = (relief.clone(), relief.clone());
+            runtime.on_thread_park(move || {
+                request_log::flush();
+                parking.iter().for_each(|relief| relief.before_wait());
+                (hooks.before)();
+            });
+            runtime.on_thread_unpark(move || {
+                (hooks.after)();
+                unparking.iter().for_each(|relief| relief.after_wait());
+            });
+            relief
+        }
+        None => None,
+    };
     let app: Rc<dyn App> = Rc::from(app);
-    let code = LocalSet::new().block_on(&runtime.build()?, serve(birth, Rc::clone(&app), channel, wake))?;
+    let code = LocalSet::new()
+        .block_on(&runtime.build()?, serve(birth, Rc::clone(&app), relief, channel, wake, low))?;
     app.worker_stops();
+    turn_away("at the exit of a worker");
     Ok(code)
+}
+
+/// Keeps from processes that the application forks what would let them meddle.
+fn keep_strays_out(birth: &Birth) {
+    spare::keep();
+    stray::watch();
+    birth.listeners.iter().for_each(|listener| stray::withhold(listener.fd.as_fd()));
+    for fd in [&birth.control, &birth.handover.0, &birth.handover.1] {
+        stray::withhold(fd.as_fd());
+    }
+}
+
+/// Takes back what the application may have changed while it was loaded, here or in the zygote.
+fn take_back() -> io::Result<()> {
+    KillTimer::retake(Signal::SIGTERM)?;
+    signal::unblock(&[Signal::SIGTERM, Signal::SIGHUP])?;
+    if !signal::defaulted(&[Signal::SIGPIPE]).is_empty() {
+        // A client that goes away must not end the worker.
+        signal::ignore(Signal::SIGPIPE)?;
+    }
+    spare::mend();
+    Ok(())
 }
 
 /// Ties the worker's life to the master's, whatever the application does.
@@ -147,6 +194,7 @@ fn stay_mortal(birth: &Birth) -> io::Result<OwnedFd> {
         birth.config.worker_reload_mercy + Duration::from_secs(1),
         into.as_fd(),
     )?;
+    signal::remember_own_handler(Signal::SIGTERM);
     let death_signal = if birth.config.no_orphans { Signal::SIGKILL } else { Signal::SIGTERM };
     process::set_parent_death_signal(Some(death_signal))?;
     // It may have died before that; the setting tells of later deaths only (prctl(2)).
@@ -177,14 +225,22 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>) -> WorkerInfo {
     }
 }
 
-async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake: OwnedFd) -> io::Result<u8> {
+async fn serve(
+    birth: Birth,
+    app: Rc<dyn App>,
+    relief: Option<Arc<Relief>>,
+    channel: Arc<MasterChannel>,
+    wake: OwnedFd,
+    low: Vec<OwnedFd>,
+) -> io::Result<u8> {
     let slots = Slots::new(birth.config.threads);
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
     let front = Front::new(HttpLimits::from(&*birth.config), app, Rc::clone(&slots), Rc::clone(&accounting));
     let (take_from, give_to) = birth.handover;
-    let connections = ConnectionSet::new(front, Giver::new(give_to));
+    let defers = relief.is_none();
+    let connections = ConnectionSet::new(front, Giver::new(give_to), relief);
     tokio::task::spawn_local(Rc::clone(&connections).run_sweeper());
 
     let door = Door::new(if birth.paused { Mode::Paused } else { Mode::Open });
@@ -208,15 +264,22 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
     let receive = {
         let connections = Rc::clone(&connections);
         move |parcel: Parcel| {
-            let connection =
-                Connection::new(&connections, parcel.stream, parcel.unread, Rc::new(parcel.info));
-            tokio::task::spawn_local(connection);
+            let (stream, unread, info) = (parcel.stream, parcel.unread, Rc::new(parcel.info));
+            let mut connection = Connection::new(&connections, stream, unread, info);
+            // Before those that were here first: it has waited in the queue. The task polls again, and
+            // then it is heard when something arrives.
+            let mut cx = Context::from_waker(Waker::noop());
+            if Pin::new(&mut connection).poll(&mut cx).is_pending() {
+                tokio::task::spawn_local(connection);
+            }
         }
     };
-    let taking = accept::take_handed_over(watch::readable(take_from)?, birth.scoreboard, birth.cell, receive);
+    let taking =
+        accept::take_handed_over(watch::readable(take_from)?, birth.scoreboard, birth.cell, defers, receive);
     let taking = tokio::task::spawn_local(taking).abort_handle();
     accounting.set_resting_state(if birth.paused { WorkerState::Paused } else { WorkerState::Idle });
     let hup = catch_hup()?;
+    drop(low);
     channel.send(&FromWorker::Ready, &[])?;
     let control = control::Control {
         orders: watch::readable(birth.control)?,
@@ -262,6 +325,7 @@ fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted
 fn catch_hup() -> io::Result<OwnedFd> {
     let (out, into) = wake_pipe()?;
     signal::write_on(Signal::SIGHUP, into)?;
+    signal::remember_own_handler(Signal::SIGHUP);
     Ok(out)
 }
 
@@ -270,5 +334,5 @@ fn wake_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (out, into) = fd::pipe()?;
     fd::set_nonblocking(out.as_fd(), true)?;
     fd::set_nonblocking(into.as_fd(), true)?;
-    Ok((out, into))
+    Ok((fd::shelter(out), fd::shelter(into)))
 }
