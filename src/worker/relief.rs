@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::handover;
-use crate::sys::{fd, signal};
+use crate::sys::{fd, signal, stray};
 
 /// How often the helper looks while requests are slow: a worker that has not moved meanwhile is stuck.
 const VIGILANT: Duration = Duration::from_millis(1);
@@ -95,6 +95,8 @@ impl Relief {
             places: Mutex::default(),
             queue: queue.as_fd().try_clone_to_owned()?,
         });
+        // A process that the application forks has no business with it.
+        stray::withhold(relief.queue.as_fd());
         let helper = Arc::clone(&relief);
         std::thread::Builder::new().name("relief".to_owned()).stack_size(128 * 1024).spawn(move || {
             // They are for the worker's thread, whose system calls they are to interrupt.

@@ -31,6 +31,7 @@ mod python_loading;
 mod python_reload;
 mod python_versions;
 mod races;
+mod relief;
 mod reload;
 mod reload_storm;
 mod sendfile;

@@ -64,7 +64,7 @@ fn a_production_ini_starts_the_server_and_is_told_what_is_missing() {
     }
     let lines = server.log().lines();
     let warnings: Vec<_> = lines.iter().filter(|line| line.contains(" is not supported yet: ")).collect();
-    assert_eq!(warnings.len(), 17, "{warnings:#?}");
+    assert_eq!(warnings.len(), 16, "{warnings:#?}");
     for harmless in ["enable-threads", "plugin", "auto-procname", "log-master", "post-buffering"] {
         assert!(!warnings.iter().any(|line| line.contains(&format!(": {harmless} = "))), "{harmless}");
     }
