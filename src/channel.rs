@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::config::Entry;
 use crate::net::set::Announced;
+use crate::signals;
 use crate::sys::seqpacket;
 
 /// Longest message accepted; a traceback of an application fits.
@@ -49,6 +50,9 @@ pub enum FromZygote {
         entries: Vec<Entry>,
         /// Its listeners; the descriptors of the new ones come along.
         listeners: Vec<Announced>,
+        /// What the application asked for while it was loaded; nothing from older releases.
+        #[serde(default)]
+        requests: Vec<signals::Request>,
     },
     /// This generation cannot serve.
     LoadFailed {
@@ -98,6 +102,11 @@ pub enum ToWorker {
     Pause,
     /// Accept again.
     Resume,
+    /// Call the application's function for a signal. Sent only to workers that have registered one.
+    Signal {
+        /// Which.
+        number: u8,
+    },
     /// Write to this log from now on; the descriptor comes along.
     LogFile,
 }
@@ -121,6 +130,8 @@ pub enum FromWorker {
     Reload,
     /// The application asks for a stop.
     Stop,
+    /// The application asks for something about signals.
+    Signals(signals::Request),
 }
 
 /// One end of a channel that sends `S` and receives `R`.

@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use log::{error, warn};
 
-use crate::app::{App, AppFactory, Side};
+use crate::app::{self, App, AppFactory, Side};
 use crate::boot::{Envelope, StartContext};
 use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason};
 use crate::cli::{self, Invocation};
 use crate::config::Config;
 use crate::config::context::Reading;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
+use crate::locks::Locks;
 use crate::logging::{self, Role, logfile};
 use crate::master::spawn::ZygoteBoot;
 use crate::net::set::ListenerSet;
@@ -107,8 +108,11 @@ impl Zygote {
         let mut title = Title::prepare();
         match proven(start, &boot, listeners, factory, &mut title) {
             Ok(Proven { config, app, listeners, scoreboard, handover }) => {
-                let loaded =
-                    FromZygote::Loaded { entries: config.entries.clone(), listeners: listeners.announce() };
+                let loaded = FromZygote::Loaded {
+                    entries: config.entries.clone(),
+                    listeners: listeners.announce(),
+                    requests: app.as_ref().map(|app| app.requests_to_master()).unwrap_or_default(),
+                };
                 let fresh: Vec<_> = listeners.fresh().map(|listener| listener.fd.as_fd()).collect();
                 if let Err(error) = control.send(&loaded, &fresh) {
                     error!("the master does not listen: {error}");
@@ -247,7 +251,7 @@ impl Zygote {
             config: self.config,
             app: self.app,
             factory: self.factory,
-            title: self.title,
+            title: Some(self.title),
             master: self.master,
         }
     }
@@ -310,6 +314,9 @@ fn proven(
     let scoreboard = fd::claim(boot.scoreboard).and_then(Scoreboard::adopt).map_err(Unfit::new)?;
     let (take, give) = boot.handover;
     let handover = (fd::claim(take).map_err(Unfit::new)?, fd::claim(give).map_err(Unfit::new)?);
+    let locks =
+        boot.locks.map(|raw| fd::claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
+    app::plugin::share(boot.generation, locks, config.locks);
     let app = if config.lazy_apps {
         None
     } else {

@@ -111,6 +111,7 @@ impl Config {
             post_buffering: 0,
             buffer_size: 32 << 10,
             python: PythonOptions::default(),
+            locks: 0,
             plugin_dirs: Vec::new(),
             static_maps: Vec::new(),
             static_index: vec!["index.html".to_owned()],

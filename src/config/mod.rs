@@ -193,6 +193,8 @@ pub struct Config {
     // Applications.
     /// Python applications.
     pub python: PythonOptions,
+    /// `locks`: the application may use the locks from 0 up to this one.
+    pub locks: u32,
     /// `plugin-dir`: directories of plugins, in the order they are searched.
     pub plugin_dirs: Vec<PathBuf>,
     /// `static-map`, `static-dir` (as prefix `/`), in order.

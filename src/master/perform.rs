@@ -122,6 +122,7 @@ impl Runner {
         board.set_state(WorkerState::Starting);
         board.set_slot(u64::from(slot));
         board.set_generation(generation);
+        board.set_respawns(self.machine.forks.get(&(generation, slot)).copied().unwrap_or_default());
         board.set_started_at(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
         // Workers of a generation that does not serve yet will do so under the next image.
         let reloads = self.holdings.reloads + u64::from(generation != self.machine.generation());
@@ -134,7 +135,7 @@ impl Runner {
         Ok(())
     }
 
-    fn tell(&self, worker: WorkerId, message: &ToWorker) {
+    pub(super) fn tell(&self, worker: WorkerId, message: &ToWorker) {
         let Some(channel) = self.workers.get(&worker) else { return };
         match channel.send(message, &[]) {
             Ok(()) => {}
@@ -234,7 +235,8 @@ impl Runner {
         {
             error!("the new configuration of the master is not in effect: {error}");
         }
-        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers };
+        let signals = self.app_signals.save(generation);
+        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers, signals };
         let error = reexec::reexec(&self.holdings, &self.machine, &channels, &pending);
         if let Err(error) = signal::unblock_all() {
             warn!("signals could not be unblocked: {error}");

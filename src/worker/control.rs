@@ -20,6 +20,7 @@ use crate::sys::watch;
 use super::MasterChannel;
 use super::accept::{Door, Mode};
 use super::connections::ConnectionSet;
+use super::signals::Signals;
 
 /// The parts of a worker that orders are about.
 pub(super) struct Control {
@@ -29,6 +30,7 @@ pub(super) struct Control {
     pub(super) door: Rc<Door>,
     pub(super) connections: Rc<ConnectionSet>,
     pub(super) accounting: Rc<Accounting>,
+    pub(super) signals: Signals,
     pub(super) birth_mercy: Duration,
     /// Takes connections from the other end until this worker leaves itself.
     pub(super) taking: AbortHandle,
@@ -111,6 +113,10 @@ impl Control {
                 logfile::follow_master(fds);
                 None
             }
+            Order::Message(ToWorker::Signal { number }, _) => {
+                self.signals.handle(number);
+                None
+            }
         }
     }
 
@@ -127,9 +133,10 @@ impl Control {
         self.begin(leave);
         let mut deadline = leave.deadline;
         let mut master_gone = false;
-        while !self.connections.is_empty() {
+        while !(self.connections.is_empty() && self.signals.is_empty()) {
             tokio::select! {
-                () = self.connections.emptied() => {}
+                () = self.connections.emptied(), if !self.connections.is_empty() => {}
+                () = self.signals.finished(), if self.connections.is_empty() => {}
                 () = tokio::time::sleep_until(deadline.into()) => {
                     debug!("patience ends with {} connections open", self.connections.len());
                     return;
@@ -150,7 +157,11 @@ impl Control {
                                 break;
                             }
                             Order::Message(ToWorker::LogFile, fds) => logfile::follow_master(fds),
-                            Order::Message(ToWorker::Pause | ToWorker::Resume, _) => {}
+                            // The next signal is for those that stay.
+                            Order::Message(
+                                ToWorker::Pause | ToWorker::Resume | ToWorker::Signal { .. },
+                                _,
+                            ) => {}
                         }
                     }
                 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,11 +37,13 @@ pub mod connections;
 mod control;
 pub mod handover;
 mod request_log;
+mod signals;
 
 use accept::{Accepted, Acceptor, Door, Mode};
 use connection::Connection;
 use connections::ConnectionSet;
 use handover::{Giver, Parcel};
+use signals::Signals;
 
 /// Everything a fresh worker has in its hands.
 pub struct Birth {
@@ -72,7 +74,7 @@ pub struct Birth {
     /// How to load it.
     pub factory: AppFactory,
     /// Its line in `ps`.
-    pub title: Title,
+    pub title: Option<Title>,
     /// The master, its parent.
     pub master: Pid,
 }
@@ -97,7 +99,8 @@ pub fn run(birth: Birth) -> ! {
 fn live(mut birth: Birth) -> io::Result<u8> {
     let cell = birth.scoreboard.cell(birth.cell);
     cell.set_pid(process::this().as_raw() as u64);
-    birth.title.set(&logging::title::worker(&birth.config, birth.slot, birth.generation));
+    let title = Arc::new(Mutex::new(birth.title.take()));
+    show_title(&title, &logging::title::worker(&birth.config, birth.slot, birth.generation));
     let wake = stay_mortal(&birth)?;
     let channel: Arc<MasterChannel> = Arc::new(Channel::new(birth.control.try_clone()?));
     if let Some(directory) = &birth.config.chdir2 {
@@ -119,7 +122,7 @@ fn live(mut birth: Birth) -> io::Result<u8> {
             }
         },
     };
-    app.worker_started(&worker_info(&birth, &channel));
+    app.worker_started(&worker_info(&birth, &channel, Arc::clone(&title)));
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     // Request lines are written when there is nothing better to do.
     runtime.enable_io().enable_time().on_thread_park(request_log::flush);
@@ -156,15 +159,22 @@ fn stay_mortal(birth: &Birth) -> io::Result<OwnedFd> {
     Ok(out)
 }
 
-fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>) -> WorkerInfo {
+fn show_title(title: &Mutex<Option<Title>>, text: &str) {
+    if let Some(title) = &mut *title.lock().unwrap_or_else(PoisonError::into_inner) {
+        title.set(text);
+    }
+}
+
+fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Option<Title>>>) -> WorkerInfo {
     let channel = Arc::clone(channel);
     let ask = move |command| {
         let message = match command {
             AppCommand::Reload => FromWorker::Reload,
             AppCommand::Stop => FromWorker::Stop,
+            AppCommand::Signals(request) => FromWorker::Signals(request),
         };
         if let Err(error) = channel.send(&message, &[]) {
-            warn!("the master cannot be asked for {command:?}: {error}");
+            warn!("the master cannot be asked for {message:?}: {error}");
         }
     };
     WorkerInfo {
@@ -174,6 +184,8 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>) -> WorkerInfo {
         generation: birth.generation,
         reloads: birth.reloads,
         master: Arc::new(ask),
+        set_title: Arc::new(move |text| show_title(&title, text)),
+        requests_logged: request_log::is_on(&birth.config.request_log),
     }
 }
 
@@ -182,6 +194,7 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
+    let signals = Signals::new(Rc::clone(&app), Rc::clone(&slots), Arc::clone(&birth.scoreboard), birth.cell);
     let front = Front::new(HttpLimits::from(&*birth.config), app, Rc::clone(&slots), Rc::clone(&accounting));
     let (take_from, give_to) = birth.handover;
     let connections = ConnectionSet::new(front, Giver::new(give_to));
@@ -218,6 +231,7 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
         door,
         connections: Rc::clone(&connections),
         accounting,
+        signals,
         birth_mercy: birth.config.worker_reload_mercy,
         taking,
     };

@@ -18,7 +18,7 @@
 use std::ffi::c_void;
 
 /// Version of everything below. Changes whenever any of it does.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name of the symbol a plugin exports.
 pub const ENTRY: &std::ffi::CStr = c"appserver_plugin";
@@ -155,6 +155,36 @@ pub enum Level {
     Info,
 }
 
+/// What to do with a lock that all workers share.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockCall {
+    /// Take it, waiting for it. The runtime should be released meanwhile.
+    Take,
+    /// Give it back, on the thread that took it.
+    GiveBack,
+    /// Find out whether somebody has it.
+    Look,
+}
+
+/// What became of a [`LockCall`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockAnswer {
+    /// Done; to a look: nobody has it.
+    Done,
+    /// Taken from a worker that died with it: what it protects may be half done.
+    FromTheDead,
+    /// To a look: somebody has it.
+    Busy,
+    /// This thread has it already.
+    HeldHere,
+    /// This thread does not have it.
+    NotHeldHere,
+    /// There is no lock of that number.
+    Unknown,
+}
+
 /// What the server gives to the plugin.
 #[repr(C)]
 pub struct Host {
@@ -187,6 +217,8 @@ pub struct Host {
     pub file: extern "C" fn(exchange: Exchange, fd: i32, offset: u64, length: u64) -> Taken,
     /// Sends what there is now, before the call returns if it can: for `write()` of WSGI.
     pub flush: extern "C" fn(exchange: Exchange) -> Taken,
+    /// Locks that all workers share.
+    pub lock: extern "C" fn(what: LockCall, index: u32) -> LockAnswer,
 }
 
 /// What the plugin gives to the server. Texts handed to `report` are errors for the operator; the first
@@ -219,6 +251,8 @@ pub struct Plugin {
     pub close: extern "C" fn(response: Response),
     /// The owner of a piece is no longer needed.
     pub release_bytes: extern "C" fn(owner: *mut c_void),
+    /// Calls the function that the application has registered for a signal of the master, between requests.
+    pub signal: extern "C" fn(number: u8),
     /// The worker leaves: runs what the application wanted to be run at its exit.
     pub stop: extern "C" fn(),
 }

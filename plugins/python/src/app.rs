@@ -1,7 +1,7 @@
 //! The applications: loaded once, kept for the life of the process.
 
 use std::ffi::{CStr, CString, c_void};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use appserver_plugin_abi::{Bytes, Report};
 use pyo3_ffi as ffi;
@@ -23,9 +23,11 @@ pub(crate) enum Helper {
     EnvironTemplate,
     FileWrapper,
     FileRange,
+    Signal,
+    AfterRequest,
 }
 
-const HELPERS: [(Helper, &CStr); 9] = [
+const HELPERS: [(Helper, &CStr); 11] = [
     (Helper::Prepare, c"prepare"),
     (Helper::Load, c"load"),
     (Helper::WorkerStarted, c"worker_started"),
@@ -35,6 +37,8 @@ const HELPERS: [(Helper, &CStr); 9] = [
     (Helper::EnvironTemplate, c"environ_template"),
     (Helper::FileWrapper, c"FileWrapper"),
     (Helper::FileRange, c"file_range"),
+    (Helper::Signal, c"handle_signal"),
+    (Helper::AfterRequest, c"after_request"),
 ];
 
 static TABLE: AtomicPtr<Vec<Owned>> = AtomicPtr::new(std::ptr::null_mut());
@@ -130,6 +134,31 @@ pub(crate) extern "C" fn worker_started(worker: Bytes, report: Report, context: 
         Reporter { report, context }.say(&failure::take_summary());
     }
     started
+}
+
+/// Calls the application's function for a signal.
+pub(crate) extern "C" fn signal(number: u8) {
+    // SAFETY: the GIL is held; the result is new.
+    let argument = unsafe { Owned::new(ffi::PyLong_FromLong(number.into())) };
+    if argument.and_then(|argument| object::call(helper(Helper::Signal), &[&argument])).is_none() {
+        failure::log(&format!("the function for signal {number}"));
+    }
+}
+
+/// The application has a hook for the end of requests.
+static WANTS_AFTER_REQUEST: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn want_after_request(wanted: bool) {
+    WANTS_AFTER_REQUEST.store(wanted, Ordering::Relaxed);
+}
+
+/// A request has come to its end.
+pub(crate) fn after_request() {
+    if WANTS_AFTER_REQUEST.load(Ordering::Relaxed)
+        && object::call(helper(Helper::AfterRequest), &[]).is_none()
+    {
+        failure::log("uwsgi.after_req_hook");
+    }
 }
 
 pub(crate) fn before_fork() {}

@@ -46,6 +46,7 @@ static PLUGIN: Plugin = Plugin {
     next: wsgi::next,
     close: wsgi::close,
     release_bytes,
+    signal: app::signal,
     stop: app::stop,
 };
 

@@ -18,11 +18,19 @@ const LENT: usize = 16 * 1024;
 thread_local! {
     /// The request this thread works on.
     static EXCHANGE: Cell<Exchange> = const { Cell::new(ptr::null_mut()) };
+    /// Its `environ`, alive while the application is called; null otherwise.
+    static ENVIRON: Cell<*mut PyObject> = const { Cell::new(ptr::null_mut()) };
 }
 
 /// The server's side of the request that this thread works on; null if there is none.
 pub(crate) fn exchange() -> Exchange {
     EXCHANGE.get()
+}
+
+/// The `environ` of the request that this thread's application is called for.
+pub(crate) fn environ() -> Option<Owned> {
+    // SAFETY: alive while it is there; the GIL is held.
+    unsafe { Owned::borrowed(ENVIRON.get()) }
 }
 
 /// A response that comes piece by piece.
@@ -57,6 +65,9 @@ pub(crate) extern "C" fn call(request: *const Request, exchange: Exchange, respo
         }
     };
     EXCHANGE.set(ptr::null_mut());
+    if step != Step::More {
+        app::after_request();
+    }
     step
 }
 
@@ -76,7 +87,10 @@ fn answer(request: &Request, exchange: Exchange) -> Option<Outcome> {
     };
     let start_response = StartResponse::take()?;
     start_response.connect(exchange);
-    let result = object::call(&mounted.callable, &[&environ, start_response.object()])?;
+    ENVIRON.set(environ.as_ptr());
+    let result = object::call(&mounted.callable, &[&environ, start_response.object()]);
+    ENVIRON.set(ptr::null_mut());
+    let result = result?;
     let class = kind(&result);
     match class {
         Returned::Bytes => give(exchange, &start_response, result).and_then(|_| finish(&start_response)),
@@ -249,11 +263,12 @@ pub(crate) extern "C" fn next(response: Response, exchange: Exchange) -> Step {
             Step::Failed
         }
     };
+    EXCHANGE.set(ptr::null_mut());
     if step != Step::More {
         // SAFETY: as above; the server forgets it with any step but `More`.
         drop(unsafe { Box::from_raw(pieces) });
+        app::after_request();
     }
-    EXCHANGE.set(ptr::null_mut());
     step
 }
 
@@ -261,6 +276,7 @@ pub(crate) extern "C" fn close(response: Response) {
     // SAFETY: what `call` gave to the server, which gives it back once.
     let pieces = unsafe { Box::from_raw(response.cast::<Pieces>()) };
     close_after(&pieces.result, Some(()));
+    app::after_request();
 }
 
 /// Calls `close` of what the application returned, if it has one. An exception that is set stays set;

@@ -15,6 +15,7 @@ use http::{HeaderMap, Method, StatusCode};
 
 use super::lent;
 use super::outlet::{End, Outlet, OutletBody};
+use crate::app::logvars::LogVars;
 use crate::app::{Response, ResponseBody};
 
 /// The response so far.
@@ -33,6 +34,8 @@ pub(super) struct Exchange {
     early: Option<Box<dyn FnOnce(Draft)>>,
     is_head: bool,
     complained: bool,
+    /// What the application adds to the request's log line, if it does.
+    vars: Option<LogVars>,
 }
 
 struct Head {
@@ -47,6 +50,7 @@ struct Head {
 pub(super) struct Draft {
     head: Head,
     body: DraftBody,
+    vars: Option<LogVars>,
 }
 
 enum DraftBody {
@@ -80,7 +84,8 @@ impl Exchange {
 
     /// For the steps that follow the first: pieces go to `outlet`, or nowhere.
     pub(super) fn continued(outlet: Option<Arc<Outlet>>) -> Self {
-        Exchange { passed_on: Some(outlet), ..Exchange::default() }
+        let vars = outlet.as_ref().map(|outlet| outlet.vars.clone());
+        Exchange { passed_on: Some(outlet), vars, ..Exchange::default() }
     }
 
     /// The pointer for the plugin, valid for one step.
@@ -100,7 +105,7 @@ impl Exchange {
         }
         match step {
             // Nothing of it is out: the client gets an answer that says so.
-            abi::Step::Failed => Passage::Whole(Draft::failure()),
+            abi::Step::Failed => Passage::Whole(Draft { vars: self.vars, ..Draft::failure() }),
             abi::Step::Done => Passage::Whole(self.whole()),
             abi::Step::More => {
                 let promised = self.head.as_ref().and_then(|head| head.length);
@@ -119,7 +124,7 @@ impl Exchange {
     fn whole(mut self) -> Draft {
         let Some(head) = self.head.take() else { return Draft::failure() };
         if let Some(body) = self.file.take() {
-            return Draft { head, body };
+            return Draft { head, body, vars: self.vars };
         }
         let body = match head.length {
             Some(promised) if promised > self.length && !self.is_head && has_body(head.status) => {
@@ -139,7 +144,7 @@ impl Exchange {
             }
             _ => DraftBody::Full(self.body()),
         };
-        Draft { head, body }
+        Draft { head, body, vars: self.vars }
     }
 
     /// The response with what there is of its body, and the outlet for the rest.
@@ -147,12 +152,13 @@ impl Exchange {
         let head = self.head.take()?;
         let outlet = self.outlet();
         let body = DraftBody::Pieces(Arc::clone(&outlet), head.length);
-        Some((Draft { head, body }, outlet))
+        Some((Draft { head, body, vars: Some(outlet.vars.clone()) }, outlet))
     }
 
     /// An outlet with the pieces so far.
     fn outlet(&mut self) -> Arc<Outlet> {
-        let outlet = Arc::new(Outlet::default());
+        let vars = self.vars.get_or_insert_default().clone();
+        let outlet = Arc::new(Outlet::logging(vars));
         self.pieces().for_each(|piece| {
             outlet.push(piece);
         });
@@ -214,7 +220,8 @@ impl Draft {
         // As in uWSGI: who counts on nothing but the status may go on elsewhere.
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
         let head = Head { status: StatusCode::INTERNAL_SERVER_ERROR, reason: None, fields, length: None };
-        Draft { head, body: DraftBody::Full(Bytes::from_static(b"Internal Server Error")) }
+        let body = DraftBody::Full(Bytes::from_static(b"Internal Server Error"));
+        Draft { head, body, vars: None }
     }
 
     /// The response, on the thread of its connection.
@@ -235,6 +242,9 @@ impl Draft {
         *response.headers_mut() = self.head.fields;
         if let Some(reason) = self.head.reason {
             response.extensions_mut().insert(reason);
+        }
+        if let Some(vars) = self.vars {
+            response.extensions_mut().insert(vars);
         }
         response
     }
@@ -304,6 +314,15 @@ fn complain_of_excess(promised: u64) {
 unsafe fn behind<'a>(pointer: abi::Exchange) -> &'a mut Exchange {
     // SAFETY: as the caller promises; a step runs on one thread.
     unsafe { &mut *pointer.cast() }
+}
+
+/// What the application adds to the log line of the request.
+///
+/// # Safety
+/// As [`behind`].
+pub(super) unsafe fn log_vars(pointer: abi::Exchange) -> LogVars {
+    // SAFETY: as the caller promises.
+    unsafe { behind(pointer) }.vars.get_or_insert_default().clone()
 }
 
 pub(super) extern "C" fn head(

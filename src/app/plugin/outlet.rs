@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::app::BodyError;
+use crate::app::logvars::LogVars;
 
 /// Bytes that wait in memory.
 const IN_MEMORY: usize = 512 * 1024;
@@ -30,6 +31,8 @@ pub(super) struct Outlet {
     state: Mutex<State>,
     /// For an application thread that waits for room.
     room: Condvar,
+    /// What the application adds to the log line of the request.
+    pub(super) vars: LogVars,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +65,11 @@ pub(super) enum End {
 }
 
 impl Outlet {
+    /// An empty one, for a request with these additions to its log line.
+    pub(super) fn logging(vars: LogVars) -> Self {
+        Outlet { vars, ..Outlet::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

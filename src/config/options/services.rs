@@ -1,7 +1,7 @@
 //! Processes and shared memory beside the workers.
 
 use crate::config::schema::Group::Services;
-use crate::config::schema::{OptionSpec, Shape, not_yet};
+use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
 
 const DAEMON: &str = "it is not started; give it a systemd unit of its own";
 const MULE: &str = "there are no mules; run workers of a task queue as a service of their own";
@@ -78,7 +78,14 @@ pub(super) const ROWS: &[OptionSpec] = &[
     not_yet(Services, "cache2", Shape::Name, "A cache in shared memory.", SHARED)
         .and(&["cache"])
         .repeatable(),
-    not_yet(Services, "locks", Shape::Int, "Locks for the application.", SHARED).default("0"),
+    row(
+        Services,
+        "locks",
+        // In range, so it fits.
+        Kind::Int { min: 0, max: 255, set: |c, count| c.locks = count as u32 },
+        "Locks for the application (uwsgi.lock) beside number 0, which is always there; all workers share them.",
+    )
+    .default("0"),
     not_yet(Services, "queue", Shape::Int, "A queue in shared memory.", SHARED),
     not_yet(Services, "sharedarea", Shape::Text, "Raw shared memory.", SHARED).short('A').repeatable(),
     not_yet(Services, "legion", Shape::Name, "Elect a master among servers.", "use a cluster manager")
