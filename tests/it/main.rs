@@ -35,4 +35,8 @@ mod stop_patience;
 mod supervision;
 mod takeover;
 mod touch;
+mod uwsgi_decorators;
+mod uwsgi_locks;
+mod uwsgi_module;
+mod uwsgi_signals;
 mod welcome;

@@ -7,6 +7,7 @@
 //! - [`exchange`]: requests that last exactly as long as the test wants.
 //! - [`gate`]: where the test application waits until the test lets it go on.
 //! - [`daemon`]: a server that left its shell.
+//! - [`uwsgi_app`]: applications that use the `uwsgi` module.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -25,6 +26,7 @@ pub mod load;
 pub mod log;
 pub mod processes;
 pub mod server;
+pub mod uwsgi_app;
 
 pub use exchange::Exchange;
 pub use http::{Client, Connection, Failure, Target, get};
