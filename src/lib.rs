@@ -12,7 +12,7 @@
 //! - [`control`]: the master FIFO, pidfiles, touch files and the commands they carry.
 //! - [`net`]: listen addresses and the sockets behind them.
 //! - [`channel`] and [`scoreboard`]: what travels between the processes.
-//! - [`signals`] and [`locks`]: what the workers of an application share through the master.
+//! - [`signals`], [`locks`] and [`cache`]: what the workers of an application share.
 //! - [`logging`]: one log, one owner, uWSGI's request line.
 //! - [`sys`]: the only place that talks to libc.
 //!
@@ -28,6 +28,7 @@
 
 pub mod app;
 pub mod boot;
+pub mod cache;
 pub mod channel;
 pub mod cli;
 pub mod config;

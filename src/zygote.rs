@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use log::{error, warn};
 
+use crate::app::plugin::Shared;
 use crate::app::{self, App, AppFactory, Side};
 use crate::boot::{Envelope, StartContext};
+use crate::cache::Caches;
 use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason};
 use crate::cli::{self, Invocation};
 use crate::config::Config;
@@ -316,7 +318,8 @@ fn proven(
     let handover = (fd::claim(take).map_err(Unfit::new)?, fd::claim(give).map_err(Unfit::new)?);
     let locks =
         boot.locks.map(|raw| fd::claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
-    app::plugin::share(boot.generation, locks, config.locks);
+    let caches = Caches::create(&config.caches).map_err(Unfit::new)?;
+    app::plugin::share(boot.generation, Shared { locks, highest_lock: config.locks, caches });
     let app = if config.lazy_apps {
         None
     } else {

@@ -112,6 +112,7 @@ impl Config {
             buffer_size: 32 << 10,
             python: PythonOptions::default(),
             locks: 0,
+            caches: Vec::new(),
             plugin_dirs: Vec::new(),
             static_maps: Vec::new(),
             static_index: vec!["index.html".to_owned()],

@@ -195,6 +195,8 @@ pub struct Config {
     pub python: PythonOptions,
     /// `locks`: the application may use the locks from 0 up to this one.
     pub locks: u32,
+    /// `cache2`, `cache`: caches for the application, in order.
+    pub caches: Vec<crate::cache::Spec>,
     /// `plugin-dir`: directories of plugins, in the order they are searched.
     pub plugin_dirs: Vec<PathBuf>,
     /// `static-map`, `static-dir` (as prefix `/`), in order.

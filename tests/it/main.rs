@@ -35,6 +35,7 @@ mod stop_patience;
 mod supervision;
 mod takeover;
 mod touch;
+mod uwsgi_cache;
 mod uwsgi_decorators;
 mod uwsgi_locks;
 mod uwsgi_module;

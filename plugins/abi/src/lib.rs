@@ -185,6 +185,61 @@ pub enum LockAnswer {
     Unknown,
 }
 
+/// What to do with a cache.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheWhat {
+    /// Answer with the value.
+    Get,
+    /// Store a value where there is none.
+    Set,
+    /// Store a value.
+    Update,
+    /// Take a value away.
+    Delete,
+    /// Find out whether there is a value.
+    Exists,
+    /// Take all values away.
+    Clear,
+    /// Answer with all keys.
+    Keys,
+    /// Add `number` to a number.
+    Add,
+    /// Multiply a number by `number`.
+    Multiply,
+    /// Divide a number by `number`; by zero it fails.
+    Divide,
+}
+
+/// Something to do with a cache.
+#[repr(C)]
+pub struct CacheCall {
+    /// What.
+    pub what: CacheWhat,
+    /// Name of the cache; empty is the first.
+    pub cache: Bytes,
+    /// The key.
+    pub key: Bytes,
+    /// The value to store.
+    pub value: Bytes,
+    /// The number to calculate with.
+    pub number: i64,
+    /// Seconds until the value expires; 0 is never.
+    pub expires: u64,
+}
+
+/// What became of a [`CacheCall`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheAnswer {
+    /// Done, or yes.
+    Done,
+    /// No, or it was not possible.
+    No,
+    /// There is no such cache.
+    Unknown,
+}
+
 /// What the server gives to the plugin.
 #[repr(C)]
 pub struct Host {
@@ -217,6 +272,13 @@ pub struct Host {
     pub file: extern "C" fn(exchange: Exchange, fd: i32, offset: u64, length: u64) -> Taken,
     /// Sends what there is now, before the call returns if it can: for `write()` of WSGI.
     pub flush: extern "C" fn(exchange: Exchange) -> Taken,
+    /// A cache that all workers share. What it gives is handed to `answer` before this returns, once for
+    /// each key or value. The runtime should be released meanwhile.
+    pub cache: extern "C" fn(
+        call: *const CacheCall,
+        answer: extern "C" fn(context: *mut c_void, bytes: Bytes),
+        context: *mut c_void,
+    ) -> CacheAnswer,
     /// Locks that all workers share.
     pub lock: extern "C" fn(what: LockCall, index: u32) -> LockAnswer,
 }

@@ -17,6 +17,7 @@ use std::sync::OnceLock;
 use appserver_plugin_abi::{self as abi, Host, Plugin};
 
 mod app;
+mod cache;
 mod environ;
 mod failure;
 mod module;

@@ -8,14 +8,15 @@ use pyo3_ffi::{self as ffi, PyMethodDef, PyMethodDefPointer, PyObject};
 
 use crate::failure::{Kind, raise};
 use crate::object::{self, Owned};
-use crate::{app, host, wsgi};
+use crate::{app, cache, host, wsgi};
 
 /// The Python modules that are part of the plugin.
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 9] = [
     ("uwsgi", include_str!("py/uwsgi.py")),
     ("uwsgidecorators", include_str!("py/uwsgidecorators.py")),
     ("_appserver_ask", include_str!("py/ask.py")),
     ("_appserver_autoreload", include_str!("py/autoreload.py")),
+    ("_appserver_cache", include_str!("py/cache.py")),
     ("_appserver_locks", include_str!("py/locks.py")),
     ("_appserver_missing", include_str!("py/missing.py")),
     ("_appserver_rpc", include_str!("py/rpc.py")),
@@ -23,7 +24,7 @@ const SOURCES: [(&str, &str); 8] = [
 ];
 
 /// The method table; Python keeps pointers into it.
-static METHODS: AtomicPtr<[PyMethodDef; 7]> = AtomicPtr::new(std::ptr::null_mut());
+static METHODS: AtomicPtr<[PyMethodDef; 8]> = AtomicPtr::new(std::ptr::null_mut());
 
 type Function = unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
 
@@ -42,6 +43,7 @@ pub(crate) fn install() -> Option<()> {
         method(c"source", source, ffi::METH_O),
         method(c"log", log, ffi::METH_VARARGS),
         method(c"ask", ask, ffi::METH_VARARGS),
+        method(c"cache", cache::call, ffi::METH_VARARGS),
         method(c"lock", lock, ffi::METH_VARARGS),
         method(c"environ", environ, ffi::METH_NOARGS),
         method(c"want_after_request", want_after_request, ffi::METH_O),

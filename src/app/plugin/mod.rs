@@ -38,7 +38,7 @@ use exchange::{Exchange, Passage};
 use job::Job;
 use outlet::{End, Outlet};
 use pool::Pool;
-pub use shared::share;
+pub use shared::{Shared, share};
 use upload::Upload;
 
 static HOST: abi::Host = abi::Host {
@@ -49,6 +49,7 @@ static HOST: abi::Host = abi::Host {
     piece: exchange::piece,
     file: exchange::file,
     flush: exchange::flush,
+    cache: shared::cache,
     lock: shared::lock,
 };
 

@@ -1,5 +1,6 @@
 //! Processes and shared memory beside the workers.
 
+use crate::cache::spec;
 use crate::config::schema::Group::Services;
 use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
 
@@ -75,9 +76,21 @@ pub(super) const ROWS: &[OptionSpec] = &[
     .and(&["timer2", "rbtimer", "signal-timer", "signal-rbtimer"])
     .repeatable()
     .implies_master(),
-    not_yet(Services, "cache2", Shape::Name, "A cache in shared memory.", SHARED)
-        .and(&["cache"])
-        .repeatable(),
+    row(
+        Services,
+        "cache2",
+        Kind::Parsed(|c, text| spec::named(text).map(|cache| c.caches.push(cache))),
+        "Cache in shared memory for the application (uwsgi.cache_get); all workers share it, a reload empties it.",
+    )
+    .metavar("name=NAME,items=N[,blocksize=BYTES][,keysize=BYTES][,purge_lru=1]")
+    .repeatable(),
+    row(
+        Services,
+        "cache",
+        Kind::Parsed(|c, text| spec::plain(text).map(|cache| c.caches.push(cache))),
+        "The same, of that many items and with the name default.",
+    )
+    .metavar("N"),
     row(
         Services,
         "locks",

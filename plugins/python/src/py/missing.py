@@ -16,10 +16,8 @@ _AREA = "there are no shared areas; use multiprocessing.shared_memory"
 _LEGION = "there are no legions; use the election of a cluster manager"
 _SNMP = "there is no SNMP; use prometheus_client"
 _CHUNKED = "wsgi.input ends where the body ends, chunked or not: read that"
-_CACHE = "there is no cache in shared memory; use Redis or memcached"
 
 FUNCTIONS = {
-    "cache_get cache_set cache_update cache_del cache_exists cache_clear cache_inc cache_dec cache_mul cache_div cache_num cache_keys": _CACHE,
     "spool send_to_spooler spooler_jobs spooler_pid spooler_pids spooler_get_task set_spooler_frequency spooler_dir": _SPOOLER,
     "mule_msg mule_get_msg mule_msg_recv_size mule_file farm_msg farm_get_msg install_mule_msg_hook": _MULE,
     "websocket_handshake websocket_recv websocket_recv_nb websocket_send websocket_send_binary request_context": _WEBSOCKET,

@@ -12,6 +12,20 @@ import time as _time
 import _appserver
 import _appserver_missing as _missing
 from _appserver_ask import ask as _ask
+from _appserver_cache import (
+    cache_clear,
+    cache_dec,
+    cache_del,
+    cache_div,
+    cache_exists,
+    cache_get,
+    cache_inc,
+    cache_keys,
+    cache_mul,
+    cache_num,
+    cache_set,
+    cache_update,
+)
 from _appserver_locks import is_locked, lock, unlock
 from _appserver_rpc import call, register_rpc, rpc, rpc_list
 from _appserver_signals import (
