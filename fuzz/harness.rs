@@ -22,7 +22,7 @@ pub fn ini(data: &[u8]) {
 pub fn formats(data: &[u8]) {
     let Ok(text) = source::decode(data.to_vec()) else { return };
     for format in [Format::Yaml, Format::Json, Format::Toml, Format::Xml] {
-        if let Err(error) = format.read(&text, Section::Default) {
+        if let Err(error) = format.read(&text, Section::Default, None) {
             assert!(error.line >= 1);
         }
     }

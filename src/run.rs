@@ -1,18 +1,21 @@
 //! The entry: finds out which process this is and runs it.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use log::error;
 
 use crate::app::AppFactory;
-use crate::boot::{self, BootRole, StartContext};
+use crate::boot::{self, BootRole, Envelope, StartContext, c_string};
 use crate::cli::{self, Invocation};
-use crate::config::Config;
+use crate::config::gather::Ending;
+use crate::config::{Config, ConfigErrors, Examined};
 use crate::control::client;
 use crate::error::{EXIT_ERROR, EXIT_OK};
 use crate::logging::{self, Role};
-use crate::sys::process::Signal;
+use crate::sys::process::{self, Signal};
+use crate::sys::signal::SignalSource;
 use crate::{inspect, master, zygote};
 
 /// Runs the server, or the command that the arguments ask for, with applications built by `factory`.
@@ -45,39 +48,80 @@ fn dispatch(factory: AppFactory) -> u8 {
     match envelope {
         Some(envelope) if envelope.role == BootRole::Master => master::resume(start, envelope, signals),
         inherited => {
-            let entries = match cli::parse(start.argv.iter().cloned()) {
-                Ok(Invocation::Serve(entries)) => entries,
-                Ok(Invocation::Print(text)) => return print(&text),
-                Ok(Invocation::Command(command)) => return command_outcome(&command),
-                Ok(Invocation::Inspect(inspection, gathered)) => {
-                    let report = inspect::run(inspection, gathered, &start, factory);
-                    report.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
-                    print(&report.text);
-                    return report.code;
-                }
-                Err(error) => {
-                    // A usage error is for the person at the terminal, not for the log.
-                    eprintln!("{}", error.text.trim_end());
-                    return error.exit_code;
-                }
-            };
-            match Config::build(entries) {
-                Ok(config) => {
-                    print(&printed_lines(&config));
-                    master::start(start, config, signals, inherited)
-                }
-                Err(errors) => {
-                    eprintln!("{errors}");
-                    EXIT_ERROR
-                }
+            let Outcome { code, fallback } = first_start(start.clone(), inherited, signals, factory);
+            match fallback {
+                Some(config) if code == EXIT_ERROR => fall_back(&start, &config),
+                _ => code,
             }
         }
     }
 }
 
-/// What `print` asks for, one line each.
-fn printed_lines(config: &Config) -> String {
-    config.prints.iter().map(|line| format!("{line}\n")).collect()
+/// How a start by a user has ended.
+struct Outcome {
+    code: u8,
+    /// `fallback-config`, as far as the configuration could be read.
+    fallback: Option<PathBuf>,
+}
+
+fn first_start(
+    start: StartContext,
+    inherited: Option<Envelope>,
+    signals: SignalSource,
+    factory: AppFactory,
+) -> Outcome {
+    let done = |code| Outcome { code, fallback: None };
+    let entries = match cli::parse(start.argv.iter().cloned()) {
+        Ok(Invocation::Serve(entries)) => entries,
+        Ok(Invocation::Print(text)) => return done(print(&text)),
+        Ok(Invocation::Command(command)) => return done(command_outcome(&command)),
+        Ok(Invocation::Inspect(inspection, gathered)) => {
+            let report = inspect::run(inspection, gathered, &start, factory);
+            report.complaints.iter().for_each(|complaint| eprintln!("{complaint}"));
+            print(&report.text);
+            return done(report.code);
+        }
+        Ok(Invocation::End(Ending { code, origin, lines, fallback })) => {
+            print(&whole_lines(&lines));
+            eprintln!("{origin}: exit ends the start with status {code}");
+            return Outcome { code, fallback: fallback.map(PathBuf::from) };
+        }
+        Err(error) => {
+            // A usage error is for the person at the terminal, not for the log.
+            eprintln!("{}", error.text.trim_end());
+            return Outcome { code: error.exit_code, fallback: error.fallback };
+        }
+    };
+    let Examined { config, errors } = Config::examine(entries);
+    let fallback = config.fallback_config.clone();
+    if !errors.is_empty() {
+        eprintln!("{}", ConfigErrors(errors));
+        return Outcome { code: EXIT_ERROR, fallback };
+    }
+    print(&whole_lines(&config.prints));
+    Outcome { code: master::start(start, config, signals, inherited), fallback }
+}
+
+/// Executes the binary again, in this process and with the fallback configuration as its only argument;
+/// returns only when that is not possible.
+fn fall_back(start: &StartContext, config: &Path) -> u8 {
+    let program = start.argv.first().cloned().unwrap_or_default();
+    let argv = [program, config.as_os_str().to_owned()];
+    if start.argv[..] == argv {
+        error!("the configuration that failed names itself as fallback-config");
+        return EXIT_ERROR;
+    }
+    error!("the start has failed; trying the fallback configuration {}", config.display());
+    let fresh = StartContext { argv: argv.to_vec(), ..start.clone() };
+    if let Err(error) = std::env::set_current_dir(&fresh.cwd) {
+        return failed("the current directory", &error);
+    }
+    let binary = c_string(fresh.binary.as_os_str());
+    failed("the fallback configuration", &process::exec(&binary, &fresh.argv_c(), &fresh.env_c()))
+}
+
+fn whole_lines(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
 fn failed(what: &str, error: &dyn std::fmt::Display) -> u8 {

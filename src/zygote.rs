@@ -16,7 +16,7 @@ use crate::app::{self, App, AppFactory, Side};
 use crate::boot::{Envelope, StartContext};
 use crate::cache::Caches;
 use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason};
-use crate::cli::{self, Invocation};
+use crate::cli;
 use crate::config::Config;
 use crate::config::context::Reading;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
@@ -282,15 +282,13 @@ fn proven(
     title: &mut Title,
 ) -> Result<Proven, Unfit> {
     signal::shrug_off(FAMILY_SIGNALS).map_err(Unfit::new)?;
-    let started = if boot.started > 0 { boot.started } else { Reading::first().started };
-    let reading = Reading { started, is_reload: boot.generation > 1 };
-    let config = match cli::parse_for(reading, start.argv.iter().cloned()) {
-        Ok(Invocation::Serve(entries)) => Config::build(entries).map_err(Unfit::new)?,
-        Ok(Invocation::Command(_) | Invocation::Inspect(..) | Invocation::Print(_)) => {
-            return Err(Unfit::new("the arguments start no server"));
-        }
-        Err(error) => return Err(Unfit::new(error)),
+    let first = Reading::first();
+    let reading = Reading {
+        started: if boot.started > 0 { boot.started } else { first.started },
+        started_by: boot.started_by.unwrap_or(first.started_by),
+        is_reload: boot.generation > 1,
     };
+    let config = cli::configuration(reading, start.argv.iter().cloned()).map_err(Unfit::new)?;
     if reading.is_reload {
         // The first time it was the master who printed.
         let lines: String = config.prints.iter().map(|line| format!("{line}\n")).collect();

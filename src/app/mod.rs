@@ -3,6 +3,7 @@
 //! Protocols (HTTP/1.1 today) produce a [`Request`] and consume a [`Response`]; nothing here knows
 //! which one it was. Everything runs on one thread of one worker, so nothing needs `Send`.
 
+use std::cell::OnceCell;
 use std::error::Error;
 use std::fmt;
 use std::fs::File;
@@ -19,8 +20,10 @@ use crate::config::Config;
 use crate::scoreboard::Scoreboard;
 use crate::signals;
 use crate::sys::process::ThreadsPrepared;
+use origin::Origin;
 
 pub mod logvars;
+pub mod origin;
 pub mod plugin;
 pub mod python;
 pub mod slots;
@@ -55,6 +58,19 @@ pub struct ConnectionInfo {
     pub peer: Peer,
     /// The listener's address as configured.
     pub listener: Arc<str>,
+    origin: OnceCell<Arc<Origin>>,
+}
+
+impl ConnectionInfo {
+    /// A connection of `peer` to `listener`.
+    pub fn new(peer: Peer, listener: Arc<str>) -> Self {
+        ConnectionInfo { peer, listener, origin: OnceCell::new() }
+    }
+
+    /// Both ends as applications get to see them; written once for the connection.
+    pub fn origin(&self) -> &Arc<Origin> {
+        self.origin.get_or_init(|| Arc::new(Origin::of(&self.peer, &self.listener)))
+    }
 }
 
 /// One request whose head is complete. The body is read on demand.
@@ -270,6 +286,6 @@ pub(crate) fn test_request(method: &str, uri: &str, fields: &[(&str, &str)]) -> 
         request = request.header(*name, *value);
     }
     let (head, ()) = request.body(()).expect("request").into_parts();
-    let connection = Rc::new(ConnectionInfo { peer: Peer::Unix, listener: "test".into() });
+    let connection = Rc::new(ConnectionInfo::new(Peer::Unix, "test".into()));
     Request { head, body: RequestBody::empty(), connection, claim: Rc::default() }
 }

@@ -15,6 +15,7 @@ use http::{Method, StatusCode};
 use percent_encoding::percent_decode_str;
 
 use self::entity::Entity;
+use self::types::MediaTypes;
 use super::{App, Reply, Request, Response, Side, WaitHooks, WorkerInfo, text};
 use crate::config::{Config, StaticMap};
 use crate::signals;
@@ -24,6 +25,7 @@ use crate::sys::process::ThreadsPrepared;
 mod entity;
 #[cfg(test)]
 mod tests;
+mod types;
 
 /// Serves `static-map` and `static-dir`; everything else goes to the application behind.
 pub struct StaticFiles {
@@ -44,6 +46,8 @@ pub(crate) struct Rules {
     pub(crate) safe: Vec<PathBuf>,
     /// Links may lead anywhere.
     pub(crate) follow: bool,
+    /// What files are.
+    pub(crate) types: MediaTypes,
 }
 
 /// What a path turned out to be.
@@ -64,6 +68,7 @@ impl StaticFiles {
             index: config.static_index.clone(),
             safe: config.static_safe.clone(),
             follow: config.static_follow_symlinks,
+            types: MediaTypes::read(&config.mime_files),
         };
         Self::with_rules(rules, behind, fall_through)
     }
@@ -89,7 +94,8 @@ impl StaticFiles {
         for (map, rest) in std::iter::once(first).chain(maps) {
             match self.rules.find(&map.target, rest) {
                 Ok(Found::File(file, metadata, name)) => {
-                    return Reply::Now(serve(file, &metadata, &name, request));
+                    let media_type = self.rules.types.of(&name);
+                    return Reply::Now(serve(file, &metadata, &media_type, request));
                 }
                 Ok(Found::Redirect) => return Reply::Now(redirect(&request)),
                 Ok(Found::Missing) => {}
@@ -292,7 +298,7 @@ fn redirect(request: &Request) -> Response {
     response
 }
 
-fn serve(file: File, metadata: &Metadata, name: &Path, request: Request) -> Response {
+fn serve(file: File, metadata: &Metadata, media_type: &str, request: Request) -> Response {
     let mut head = request.head;
     // RFC 9110 §13.1.3: a date that is none is as good as no condition; http-serve answers 400.
     for name in [header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE] {
@@ -301,7 +307,7 @@ fn serve(file: File, metadata: &Metadata, name: &Path, request: Request) -> Resp
     if let Some(range) = head.headers.get_mut(header::RANGE) {
         widen_suffixes(range, metadata.len());
     }
-    entity::serve(Entity::new(file, metadata, name), &http::Request::from_parts(head, ()))
+    entity::serve(Entity::new(file, metadata, media_type), &http::Request::from_parts(head, ()))
 }
 
 /// RFC 9110 §14.1.2: as many last bytes as there are, or more, mean all of them; http-serve answers

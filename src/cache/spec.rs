@@ -69,6 +69,19 @@ pub fn named(text: &str) -> Result<Spec, ValueError> {
     checked(spec)
 }
 
+/// Adds a cache to those before it.
+///
+/// # Errors
+/// When one of them has its name.
+pub fn add(caches: &mut Vec<Spec>, cache: Spec) -> Result<(), ValueError> {
+    if caches.iter().any(|other| other.name == cache.name) {
+        let name = cache.name;
+        return Err(ValueError::refused(format!("is the second cache called {name}; give it another name")));
+    }
+    caches.push(cache);
+    Ok(())
+}
+
 fn checked(spec: Spec) -> Result<Spec, ValueError> {
     let bytes = (spec.key_size + spec.value_size).checked_mul(spec.items);
     match bytes {
@@ -95,6 +108,14 @@ mod tests {
             (plain.name.as_str(), plain.items, plain.value_size, plain.purge),
             ("default", 7, 65536, false)
         );
+    }
+
+    #[test]
+    fn no_two_caches_have_one_name() {
+        let mut caches = Vec::new();
+        add(&mut caches, plain("7").expect("valid")).expect("the first");
+        let again = add(&mut caches, plain("8").expect("valid")).expect_err("the second").to_string();
+        assert!(again.contains("is the second cache called default"), "{again}");
     }
 
     #[test]

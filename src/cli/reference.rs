@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
 use clap_complete::Shell;
 
-use super::{Audience, parser};
+use super::parser::{Audience, parser};
 
 /// The shells there are completions for.
 pub(super) fn shells() -> PossibleValuesParser {

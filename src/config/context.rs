@@ -14,17 +14,23 @@ use crate::sys::cred;
 pub struct Reading {
     /// CLOCK_REALTIME seconds at which the service was started: `%t`, the same for all generations.
     pub started: u64,
+    /// Real user and group that started the service: `%u`, `%g`. They are the same for all generations,
+    /// which are made by a master that has dropped its privileges.
+    pub started_by: (u32, u32),
     /// Whether this is a reload: `if-reload`.
     pub is_reload: bool,
 }
 
 impl Reading {
-    /// The first one. The moment is that of the first call, so that the process that reads the
-    /// configuration and the one that is told when it was started agree.
+    /// The first one. Moment and user are those of the first call, so that the process that reads the
+    /// configuration, and later drops privileges, agrees with those that are told about its start.
     pub fn first() -> Self {
-        static STARTED: OnceLock<u64> = OnceLock::new();
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Reading { started: *STARTED.get_or_init(now), is_reload: false }
+        static FIRST: OnceLock<Reading> = OnceLock::new();
+        *FIRST.get_or_init(|| Reading {
+            started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            started_by: (cred::real_uid().as_raw(), cred::real_gid().as_raw()),
+            is_reload: false,
+        })
     }
 }
 
@@ -45,7 +51,7 @@ impl Context {
     /// Reads it from the process.
     pub fn capture(reading: Reading) -> Self {
         let cwd = std::env::current_dir().unwrap_or_default();
-        let (uid, gid) = (cred::real_uid(), cred::real_gid());
+        let (uid, gid) = reading.started_by;
         let binary = std::env::current_exe().unwrap_or_default();
         let fixed = Fixed {
             cwd: cwd.to_string_lossy().into_owned(),
@@ -53,10 +59,10 @@ impl Context {
             hostname: crate::sys::process::hostname(),
             started: reading.started,
             cpus: available_parallelism().map_or(1, usize::from),
-            uid: uid.as_raw(),
-            user: cred::user_name(uid).unwrap_or_else(|| uid.to_string()),
-            gid: gid.as_raw(),
-            group: cred::group_name(gid).unwrap_or_else(|| gid.to_string()),
+            uid,
+            user: cred::user_name(uid.into()).unwrap_or_else(|| uid.to_string()),
+            gid,
+            group: cred::group_name(gid.into()).unwrap_or_else(|| gid.to_string()),
             binary: binary.to_string_lossy().into_owned(),
         };
         Context { env: std::env::vars_os().collect(), cwd, fixed, is_reload: reading.is_reload }

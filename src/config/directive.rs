@@ -26,18 +26,39 @@ pub enum Directive {
     End,
     /// Defines an option by a template: `NAME=TEMPLATE`.
     Declare,
+    /// Puts a text before or behind each file that is read from here on.
+    Inject(Place),
+    /// Sets a variable of the environment at once, for the lines that follow to refer to.
+    Variable,
+    /// Chooses the elements of XML files that have a `mode`.
+    Mode,
+    /// Ends the start with this status.
+    Exit,
     /// Refuses these options from here on; `None` ends that.
     Deny(bool),
     /// Refuses all but these options from here on.
     AllowOnly(bool),
 }
 
+/// On which side of a file a text goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Before its first line.
+    Before,
+    /// Behind its last one.
+    After,
+}
+
 impl Directive {
-    /// Whether it stands alone, without a value.
+    /// Whether it can stand alone, without a value.
     pub const fn is_bare(self) -> bool {
         matches!(
             self,
-            Directive::Else | Directive::End | Directive::Deny(false) | Directive::AllowOnly(false)
+            Directive::Else
+                | Directive::End
+                | Directive::Exit
+                | Directive::Deny(false)
+                | Directive::AllowOnly(false)
         )
     }
 
@@ -45,9 +66,12 @@ impl Directive {
     pub const fn metavar(self) -> &'static str {
         match self {
             Directive::Read(_) | Directive::Include | Directive::Inherit => "FILE[:SECTION]",
-            Directive::Set | Directive::Placeholder => "NAME=VALUE",
+            Directive::Set | Directive::Placeholder | Directive::Variable => "NAME=VALUE",
             Directive::Resolve => "NAME=HOST",
             Directive::Declare => "NAME=TEMPLATE",
+            Directive::Inject(_) => "FILE",
+            Directive::Mode => "NAME",
+            Directive::Exit => "STATUS",
             Directive::Open(_) => "VALUE",
             Directive::Deny(true) | Directive::AllowOnly(true) => "NAMES",
             _ => "",

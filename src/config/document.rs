@@ -123,25 +123,34 @@ impl Format {
         matches!(self, Format::Json | Format::Toml | Format::Xml)
     }
 
-    /// Reads the lines of a section.
+    /// Reads the lines of a section; in XML those without a mode of their own, or of this `mode`.
     ///
     /// # Errors
     /// When the text is not well-formed. An ini file always is.
-    pub fn read(self, text: &str, section: Section<'_>) -> Result<Document, SyntaxError> {
+    pub fn read(self, text: &str, section: Section<'_>, mode: Option<&str>) -> Result<Document, SyntaxError> {
         match self {
             Format::Ini => Ok(ini::read(text, section)),
             Format::Yaml => yaml::read(text, section),
             Format::Json => json::read(text, section),
             Format::Toml => toml::read(text, section),
-            Format::Xml => xml::read(text, section),
+            Format::Xml => xml::read(text, section, mode),
         }
     }
 }
 
-/// The number of the line that holds the byte at `offset`.
-pub(super) fn line_at(text: &str, offset: usize) -> usize {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    1 + memchr::memchr_iter(b'\n', before).count()
+/// Where the lines of a text end: a file may have a hundred thousand values whose lines are asked for.
+#[derive(Debug)]
+pub(super) struct LineEnds(Vec<usize>);
+
+impl LineEnds {
+    pub(super) fn of(text: &str) -> Self {
+        LineEnds(memchr::memchr_iter(b'\n', text.as_bytes()).collect())
+    }
+
+    /// The number of the line that holds the byte at `offset`.
+    pub(super) fn line_at(&self, offset: usize) -> usize {
+        1 + self.0.partition_point(|end| *end < offset)
+    }
 }
 
 #[cfg(test)]
@@ -165,6 +174,14 @@ mod tests {
         for (name, expected) in cases {
             assert_eq!(Format::of_name(name), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_line_break_belongs_to_the_line_it_ends() {
+        let ends = LineEnds::of("a\nbc\n\nd");
+        let lines: Vec<_> = (0..8).map(|offset| ends.line_at(offset)).collect();
+        assert_eq!(lines, [1, 1, 2, 2, 2, 3, 4, 4]);
+        assert_eq!(ends.line_at(1000), 4);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Budget { steps: 256 << 20, bytes: 16 << 20 }
+        Budget { steps: 64 << 20, bytes: 16 << 20 }
     }
 }
 
@@ -320,6 +320,39 @@ mod tests {
                 _ => None,
             }));
             let _ = expand(&value, b'%', &mut Budget::default(), &mut lookup);
+        }
+
+        #[test]
+        fn placeholders_are_replaced_where_they_stand_and_nothing_else(
+            parts in proptest::collection::vec(("[a-z() é$@]{0,8}", "q|w|n|nope"), 0..9),
+            end in "[a-z() é]{0,8}",
+        ) {
+            let text = |fill: &dyn Fn(&str) -> String| {
+                let parts: String = parts.iter().map(|(text, it)| format!("{text}{}", fill(it))).collect();
+                parts + &end
+            };
+            let value = text(&|name| format!("%({name})"));
+            let expected = text(&|name| known(name).unwrap_or_else(|| format!("%({name})")));
+            prop_assert_eq!(placeholders(&value), Ok(expected));
+        }
+
+        #[test]
+        fn sums_are_those_of_whole_numbers(numbers in proptest::collection::vec(0..1_000_000_i64, 1..9)) {
+            let words: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+            let sum = format!("{} + 0", words.join(" + "));
+            let expected = numbers.iter().sum::<i64>().to_string();
+            prop_assert_eq!(calculate(&sum, &mut known), Some(expected));
+        }
+
+        #[test]
+        fn a_default_counts_where_there_is_no_variable(
+            name in "[A-Z]{1,5}",
+            default in "[^-]{0,9}[a-z:-]{0,9}",
+        ) {
+            let asked = format!("{name}:-{default}");
+            prop_assert_eq!(variable(&asked, &mut |_| None), Some(default));
+            let mut known = |it: &str| (it == name).then(|| "set".to_owned());
+            prop_assert_eq!(variable(&asked, &mut known), Some("set".to_owned()));
         }
 
         #[test]

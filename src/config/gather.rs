@@ -4,18 +4,28 @@
 //! are named, then positional files, then whatever was inherited. Directives act at once, values
 //! are expanded when all is there.
 
-use std::collections::HashMap;
-use std::net::ToSocketAddrs;
-use std::path::Path;
+//!
+//! Here is the list and what is done with each line. `environment` finds options there, `reading` reads
+//! files in place, `facts` answers what conditions ask, `declare` knows options that are templates.
+
+use std::collections::{HashMap, HashSet};
 
 use super::context::Context;
 use super::directive::Directive;
-use super::document::{Format, Section};
 use super::items::{Item, ItemKind, Items, MAX_ITEMS};
-use super::logic::{self, Block, Facts, Test};
+use super::logic::Block;
 use super::magic::Magic;
 use super::schema::Kind;
-use super::{ConfigError, Entry, options, source};
+use super::{ConfigError, Entry, options};
+use crate::error::EXIT_ERROR;
+
+mod declare;
+mod environment;
+mod facts;
+mod reading;
+
+pub use declare::Template;
+use reading::{How, Injections};
 
 /// How deep files may read files, and directives name directives.
 const MAX_DEPTH: usize = 16;
@@ -27,20 +37,6 @@ const MAX_TOTAL: usize = 64 << 20;
 const MAX_ROUNDS: usize = 400_000;
 /// Problems after which nobody reads on.
 const MAX_PROBLEMS: usize = 100;
-/// Beginnings of variables that are options.
-const PREFIXES: [&str; 2] = ["UWSGI_", "APPSERVER_"];
-/// Rests of such variables that mean something else.
-const NO_OPTIONS: [&str; 9] = [
-    "RELOADS",
-    "VASSALS_DIR",
-    "EMPEROR_FD",
-    "BROODLORD_NUM",
-    "EMPEROR_FD_CONFIG",
-    "EMPEROR_PROXY",
-    "JAIL_PID",
-    "ORIGINAL_PROC_NAME",
-    "LOG",
-];
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,30 +45,27 @@ pub struct Gathered {
     pub entries: Vec<Entry>,
     /// What could not be read or expanded.
     pub problems: Vec<ConfigError>,
+    /// Set where the configuration ends the start; then the entries are those before that.
+    pub ending: Option<Ending>,
+}
+
+/// An `exit` in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// What to exit with.
+    pub code: u8,
+    /// Where it stands.
+    pub origin: String,
+    /// What `iprint` has asked for until then.
+    pub lines: Vec<String>,
+    /// `fallback-config`, if it was given until then.
+    pub fallback: Option<String>,
 }
 
 /// Gathers everything: `options` as typed, `files` as named without an option.
 pub fn gather(context: &Context, options: Vec<Entry>, files: Vec<String>) -> Gathered {
-    let mut gatherer = Gatherer {
-        context,
-        items: Items::default(),
-        problems: Vec::new(),
-        stopped: false,
-        block: None,
-        in_block: false,
-        magic: Magic::new(&context.fixed),
-        last_ini: None,
-        declared: HashMap::new(),
-        denied: None,
-        allowed: None,
-        depth: 0,
-        bytes: 0,
-        rounds: 0,
-    };
-    gatherer.environment();
-    for entry in options {
-        gatherer.feed(entry);
-    }
+    let mut gatherer = Gatherer::new(context);
+    gatherer.begin(options);
     gatherer.close_block();
     for file in files {
         gatherer.positional(file);
@@ -80,42 +73,78 @@ pub fn gather(context: &Context, options: Vec<Entry>, files: Vec<String>) -> Gat
     gatherer.finish()
 }
 
-/// How a file is to be read.
-#[derive(Debug, Clone, Copy)]
-struct How {
-    format: Option<Format>,
-    /// Read as a part of another one: leaves the uppercase magic variables alone.
-    template: bool,
+/// The options that `options`, the files they name and the environment declare.
+pub fn declared(context: &Context, options: Vec<Entry>) -> HashMap<String, Template> {
+    let mut gatherer = Gatherer::new(context);
+    gatherer.begin(options);
+    gatherer.declared
 }
 
 struct Gatherer<'a> {
     context: &'a Context,
     items: Items,
     problems: Vec<ConfigError>,
-    /// Set when a limit was hit: what follows would only hit it again.
+    /// Set by `exit`, and when a limit was hit: what follows would only hit it again.
     stopped: bool,
     block: Option<Block>,
     /// Set while a line of a block is carried out.
     in_block: bool,
     magic: Magic,
     last_ini: Option<String>,
-    declared: HashMap<String, String>,
-    denied: Option<Vec<String>>,
-    allowed: Option<Vec<String>>,
+    injections: Injections,
+    /// `mode`: which elements of XML files count.
+    mode: Option<String>,
+    declared: HashMap<String, Template>,
+    denied: Option<HashSet<String>>,
+    allowed: Option<HashSet<String>>,
     depth: usize,
     bytes: usize,
     rounds: usize,
+    ending: Option<Ending>,
+}
+
+impl<'a> Gatherer<'a> {
+    fn new(context: &'a Context) -> Self {
+        Gatherer {
+            context,
+            items: Items::default(),
+            problems: Vec::new(),
+            stopped: false,
+            block: None,
+            in_block: false,
+            magic: Magic::new(&context.fixed),
+            last_ini: None,
+            injections: Injections::default(),
+            mode: None,
+            declared: HashMap::new(),
+            denied: None,
+            allowed: None,
+            depth: 0,
+            bytes: 0,
+            rounds: 0,
+            ending: None,
+        }
+    }
 }
 
 impl Gatherer<'_> {
+    fn begin(&mut self, options: Vec<Entry>) {
+        self.environment();
+        for entry in options {
+            self.feed(entry);
+        }
+    }
+
     fn problem(&mut self, entry: &Entry, problem: impl Into<String>) {
-        if self.problems.len() < MAX_PROBLEMS {
-            self.problems.push(ConfigError {
-                option: entry.name.clone(),
-                value: entry.value.clone(),
-                origin: entry.origin.clone(),
-                problem: problem.into(),
-            });
+        let problem = ConfigError {
+            option: entry.name.clone(),
+            value: entry.value.clone(),
+            origin: entry.origin.clone(),
+            problem: problem.into(),
+        };
+        // A line in a loop has the same to say in each round.
+        if self.problems.len() < MAX_PROBLEMS && self.problems.last() != Some(&problem) {
+            self.problems.push(problem);
         }
     }
 
@@ -137,102 +166,56 @@ impl Gatherer<'_> {
         self.items.push(item);
     }
 
-    fn environment(&mut self) {
-        for prefix in PREFIXES {
-            for (variable, value) in &self.context.env {
-                let Some(rest) = variable.to_str().and_then(|name| name.strip_prefix(prefix)) else {
-                    continue;
-                };
-                let name = option_of_variable(rest);
-                if NO_OPTIONS.contains(&rest) || rest.is_empty() || is_service_link(rest, &name) {
-                    continue;
-                }
-                let origin = format!("environment {prefix}{rest}");
-                let entry = Entry { name, value: value.to_str().map(str::to_owned), origin };
-                if entry.value.is_none() {
-                    self.problem(&entry, "is not valid UTF-8");
-                } else {
-                    self.feed(entry);
-                }
-            }
-        }
-        self.close_block();
-    }
-
-    fn positional(&mut self, file: String) {
-        let entry =
-            Entry { name: "file".to_owned(), value: Some(file.clone()), origin: "command line".to_owned() };
-        let (name, _) = source::split_section(&file);
-        let format = if name == "-" { Some(Format::Ini) } else { Format::of_name(name) };
-        let how = How { format, template: true };
-        match format {
-            Some(_) => self.read(&entry, how),
-            None if is_python(&file) => self.problem(
-                &entry,
-                "looks like a Python application; they come with the Python plugin, which is not in this release",
-            ),
-            None => self.problem(
-                &entry,
-                "is no configuration file: its name must end with .ini, .yaml, .yml, .json, .js, .toml or .xml. \
-                 Was it meant as the value of an option? A value that may be left out is written --name=value",
-            ),
-        }
-    }
-
     /// Takes up a line, through the block that is open.
     fn feed(&mut self, entry: Entry) {
         if self.stopped || !self.is_allowed(&entry) {
             return;
         }
         let directive = directive_of(&entry.name);
-        let Some(block) = &mut self.block else { return self.put(entry) };
+        let Some(mut block) = self.block.take() else { return self.put(entry) };
         match directive {
-            Some(Directive::End) => self.block = None,
+            Some(Directive::End) => {}
             Some(Directive::Else) => {
                 if !block.invert() {
                     self.problem(&entry, "stands in a loop; it belongs to an `if-…`");
                 }
+                self.block = Some(block);
             }
-            _ => {
-                let block = block.clone();
-                self.apply_block(&block, entry);
-            }
+            _ => self.apply_block(block, entry),
         }
     }
 
-    fn apply_block(&mut self, block: &Block, entry: Entry) {
+    fn apply_block(&mut self, mut block: Block, entry: Entry) {
         if let Some(name) = block.option_asked_for() {
             self.items.mark_used(name);
         }
         let rounds = match block.rounds(self) {
             Ok(rounds) => rounds,
             Err(reason) => {
-                // Once is enough, not for each of its lines.
-                self.block = None;
+                // The block is dropped: once is enough, not for each of its lines.
                 return self.problem(&block.opened, reason);
             }
         };
+        let opened = block.opened.clone();
+        self.block = Some(block);
         self.in_block = true;
-        for round in rounds {
+        for round in rounds.iter() {
             self.rounds += 1;
             if self.rounds > MAX_ROUNDS {
-                self.stop(
-                    &block.opened,
-                    format!("is too much: more than {MAX_ROUNDS} lines, loops unrolled"),
-                );
+                self.stop(&opened, format!("is too much: more than {MAX_ROUNDS} lines, loops unrolled"));
             }
             if self.stopped {
                 break;
             }
             let mut entry = entry.clone();
-            if let (Some(value), Some(round)) = (&mut entry.value, &round)
+            if let (Some(value), Some(round)) = (&mut entry.value, round)
                 && value.contains("%(_)")
             {
                 *value = value.replace("%(_)", round);
                 self.bytes += value.len();
             }
             if self.bytes > MAX_TOTAL {
-                self.stop(&block.opened, "produces too much text");
+                self.stop(&opened, "produces too much text");
             }
             self.put(entry);
         }
@@ -241,9 +224,8 @@ impl Gatherer<'_> {
 
     fn is_allowed(&mut self, entry: &Entry) -> bool {
         let name = &entry.name;
-        let lists = |list: &Option<Vec<String>>| {
-            list.as_ref().map(|it| it.iter().any(|it| it.eq_ignore_ascii_case(name)))
-        };
+        let lists =
+            |list: &Option<HashSet<String>>| list.as_ref().map(|it| it.contains(&name.to_ascii_lowercase()));
         let ends = matches!(directive_of(name), Some(Directive::Deny(false) | Directive::AllowOnly(false)));
         let by = match (lists(&self.denied), lists(&self.allowed)) {
             _ if ends => None,
@@ -305,7 +287,7 @@ impl Gatherer<'_> {
                 Some((name, value)) => self.push(ItemKind::Placeholder, renamed(&entry, name, value)),
                 None => self.problem(&entry, "has no `=`; write NAME=VALUE"),
             },
-            Directive::Resolve => match resolve(&value) {
+            Directive::Resolve => match facts::resolve(&value) {
                 Ok((name, address)) => self.push(ItemKind::Placeholder, renamed(&entry, &name, &address)),
                 Err(reason) => self.problem(&entry, reason),
             },
@@ -319,130 +301,40 @@ impl Gatherer<'_> {
             Directive::Else => self.problem(&entry, "has no `if-…` before it"),
             // uWSGI takes one too many for nothing.
             Directive::End => {}
-            Directive::Declare => match value.split_once('=') {
-                Some((name, _)) if options::find(name).is_some() => {
-                    self.problem(&entry, format!("cannot be declared: {name} is an option already"));
+            Directive::Declare => self.declare(&entry, &value),
+            Directive::Inject(place) => self.injections.add(place, entry),
+            Directive::Variable => {
+                if let Some((name, value)) = value.split_once('=') {
+                    self.items.set_variable(name, value);
                 }
-                Some((name, template)) => {
-                    self.declared.insert(name.to_owned(), template.to_owned());
-                }
-                None => self.problem(&entry, "has no `=`; write NAME=TEMPLATE"),
+                self.put(renamed(&entry, "env", &value));
+            }
+            Directive::Mode => self.mode = Some(value),
+            Directive::Exit => self.exit(&entry),
+            Directive::Deny(on) => self.denied = on.then(|| names_in(&value)),
+            Directive::AllowOnly(on) => self.allowed = on.then(|| names_in(&value)),
+        }
+    }
+
+    fn exit(&mut self, entry: &Entry) {
+        let code = match entry.value.as_deref().filter(|value| !value.is_empty()) {
+            None => EXIT_ERROR,
+            Some(value) => match value.parse() {
+                Ok(code) => code,
+                Err(_) => return self.problem(entry, "is not an exit status; use 0 to 255"),
             },
-            Directive::Deny(on) => self.denied = on.then(|| value.split(' ').map(str::to_owned).collect()),
-            Directive::AllowOnly(on) => {
-                self.allowed = on.then(|| value.split(' ').map(str::to_owned).collect())
-            }
-        }
-    }
-
-    /// Puts what a declared option stands for: `name=value` pairs separated by semicolons, with the
-    /// words of its value for `$1`, `$2`, and so on.
-    fn use_declared(&mut self, template: &str, entry: &Entry) {
-        let value = entry.value.clone().unwrap_or_default();
-        let words: Vec<&str> = value.split(' ').filter(|word| !word.is_empty()).collect();
-        let fill = |text: &str| {
-            // From the last, so that $1 does not take the beginning of $10.
-            (1..=words.len())
-                .rev()
-                .fold(text.to_owned(), |text, number| text.replace(&format!("${number}"), words[number - 1]))
         };
-        for (name, value) in template.split(';').filter_map(|pair| pair.split_once('=')) {
-            let filled = renamed(entry, &fill(name), &fill(value));
-            self.bytes += filled.value.as_ref().map_or(0, String::len);
-            if self.bytes > MAX_TOTAL {
-                return self.stop(entry, "produces too much text");
-            }
-            self.put(filled);
-        }
-    }
-
-    /// Reads a file in place.
-    fn read(&mut self, entry: &Entry, how: How) {
-        if self.depth > MAX_DEPTH {
-            return self
-                .problem(entry, format!("is nested deeper than {MAX_DEPTH} files; does it include itself?"));
-        }
-        let written = entry.value.clone().unwrap_or_default();
-        // uWSGI takes the name as written, which no file has when there is a variable in it.
-        let argument = match self.items.expand_now(&written, self.context) {
-            Ok(argument) => argument,
-            Err(error) => return self.problem(entry, error.to_string()),
-        };
-        let (name, section) = source::split_section(&argument);
-        let (name, section) = (name.to_owned(), section.map(str::to_owned));
-        match (name.is_empty(), self.last_ini.clone()) {
-            (true, Some(last)) => {
-                self.magic.enter_section(section.as_deref().unwrap_or_default());
-                self.read_source(entry, &last, section.as_deref(), how);
-            }
-            (true, None) => self.problem(entry, "names no file, and no ini file has been read before"),
-            (false, _) => {
-                let facts = source::facts(&name, &self.context.cwd);
-                self.magic.enter(&name, section.as_deref().unwrap_or_default(), facts.as_ref(), how.template);
-                self.read_source(entry, &name, section.as_deref(), how);
-            }
-        }
-    }
-
-    fn read_source(&mut self, entry: &Entry, name: &str, section: Option<&str>, how: How) {
-        let Some(format) = how.format.or_else(|| Format::of_name(name)) else {
-            let problem = "has no known extension; use .ini, .yaml, .yml, .json, .js, .toml or .xml";
-            return self.problem(entry, problem);
-        };
-        let shown = if name == "-" { "standard input" } else { name };
-        let bytes = match source::fetch(name, &self.context.cwd) {
-            Ok(bytes) => bytes,
-            Err(problem) => return self.problem(entry, problem),
-        };
-        self.bytes += bytes.len();
-        if self.bytes > MAX_TOTAL {
-            return self.stop(entry, format!("is too much: more than {} MiB in all files", MAX_TOTAL >> 20));
-        }
-        let at = |line: usize| Entry {
-            name: format.option().to_owned(),
-            value: None,
-            origin: format!("{shown}:{line}"),
-        };
-        let text = match source::decode(bytes) {
-            Ok(text) => self.magic.substitute(&text),
-            Err((line, problem)) => return self.problem(&at(line), format!("file contains {problem}")),
-        };
-        let section = Section::of(section);
-        let document = match format.read(&text, section) {
-            Ok(document) => document,
-            Err(error) => {
-                return self.problem(&at(error.line), format!("file is not well-formed: {}", error.problem));
-            }
-        };
-        if format == Format::Ini {
-            self.last_ini = Some(name.to_owned());
-        }
-        for (line, note) in document.notes {
-            self.note(&format!("{shown}:{line}"), note);
-        }
-        if !document.found && format.needs_section() {
-            return self
-                .problem(&at(1), format!("file has no {:?}, where options are looked for", section.title()));
-        }
-        if !document.found {
-            let title = section.title();
-            self.note(
-                &entry.origin,
-                format!("*** WARNING: Can't find section \"{title}\" in configuration file {shown} ***"),
-            );
-        }
-        // A block belongs to the file it begins in: an open one must not swallow another file.
-        let (block, in_block) = (self.block.take(), std::mem::take(&mut self.in_block));
-        for line in document.lines {
-            let origin = format!("{shown}:{}", line.number);
-            self.feed(Entry { name: line.name, value: Some(line.value), origin });
-        }
-        self.close_block();
-        (self.block, self.in_block) = (block, in_block);
+        // As in uWSGI only these are printed at once; `print` waits for the passes.
+        let printed = self.items.iter().filter(|item| item.name == "iprint");
+        let lines = printed.map(|item| item.value.clone().unwrap_or_default()).collect();
+        let fallback = self.items.value_of("fallback-config").map(str::to_owned);
+        self.ending = Some(Ending { code, origin: entry.origin.clone(), lines, fallback });
+        self.stopped = true;
     }
 
     fn close_block(&mut self) {
-        if let Some(block) = self.block.take() {
+        // Behind `exit` nothing is looked at, the end of the block neither.
+        if let Some(block) = self.block.take().filter(|_| self.ending.is_none()) {
             let Entry { name, origin, .. } = &block.opened;
             let end = if name.starts_with("for") { "endfor" } else { "endif" };
             self.note(&origin.clone(), format!("{name} is never closed; it applies to the end. Write {end}"));
@@ -453,7 +345,7 @@ impl Gatherer<'_> {
     fn finish(mut self) -> Gathered {
         let mut inherited = 0;
         let (mut expanded, mut next) = (0, 0);
-        while expanded < self.items.len() {
+        while expanded < self.items.len() && self.ending.is_none() {
             let errors = self.items.expand(expanded, self.context);
             expanded = self.items.len();
             for (index, error) in errors {
@@ -492,74 +384,8 @@ impl Gatherer<'_> {
             }
             ItemKind::Option => Some(entry_of(&item)),
         });
-        Gathered { entries: entries.collect(), problems: self.problems }
+        Gathered { entries: entries.collect(), problems: self.problems, ending: self.ending }
     }
-}
-
-impl Facts for Gatherer<'_> {
-    fn option(&self, name: &str) -> Option<String> {
-        self.items.value_of(name).map(str::to_owned)
-    }
-
-    fn env(&self, name: &str) -> Option<String> {
-        self.context.variable(name)
-    }
-
-    fn path_is(&self, test: Test, path: &str) -> bool {
-        let path = self.context.cwd.join(path);
-        match test {
-            Test::File => path.is_file(),
-            Test::Directory => path.is_dir(),
-            _ => path.exists(),
-        }
-    }
-
-    fn is_reload(&self) -> bool {
-        self.context.is_reload
-    }
-
-    fn plugin(&self, name: &str) -> bool {
-        let loads =
-            |item: &Item| matches!(item.name.as_str(), "plugin" | "plugins" | "need-plugin" | "need-plugins");
-        let names =
-            |item: &Item| item.value.iter().any(|value| value.split(',').any(|word| word.trim() == name));
-        self.items.iter().any(|item| loads(item) && names(item))
-    }
-
-    fn hostname(&self) -> String {
-        self.context.fixed.hostname.clone()
-    }
-
-    fn glob(&self, pattern: &str) -> Result<Vec<String>, String> {
-        glob_in(&self.context.cwd, pattern)
-    }
-
-    fn lines(&self, path: &str) -> Result<Vec<String>, String> {
-        let bytes = source::fetch(path, &self.context.cwd)?;
-        let text = source::decode(bytes).map_err(|(line, problem)| format!("line {line} has {problem}"))?;
-        Ok(text.lines().map(str::to_owned).collect())
-    }
-}
-
-fn glob_in(cwd: &Path, pattern: &str) -> Result<Vec<String>, String> {
-    let options = glob::MatchOptions {
-        case_sensitive: true,
-        require_literal_separator: true,
-        require_literal_leading_dot: true,
-    };
-    let base = format!("{}/", glob::Pattern::escape(&cwd.to_string_lossy()));
-    let whole = if pattern.starts_with('/') { pattern.to_owned() } else { format!("{base}{pattern}") };
-    let paths = glob::glob_with(&whole, options).map_err(|error| format!("is not a pattern: {error}"))?;
-    let mut found = Vec::new();
-    for path in paths.flatten().take(logic::MAX_ROUNDS + 1) {
-        let shown = if pattern.starts_with('/') { &path } else { path.strip_prefix(cwd).unwrap_or(&path) };
-        let mark = if path.is_dir() { "/" } else { "" };
-        found.push(format!("{}{mark}", shown.to_string_lossy()));
-    }
-    if found.is_empty() {
-        found.push(pattern.to_owned());
-    }
-    Ok(found)
 }
 
 fn directive_of(name: &str) -> Option<Directive> {
@@ -567,6 +393,11 @@ fn directive_of(name: &str) -> Option<Directive> {
         Kind::Directive(directive) => Some(directive),
         _ => None,
     }
+}
+
+/// The names in a blacklist, whose case does not count.
+fn names_in(value: &str) -> HashSet<String> {
+    value.split(' ').map(str::to_ascii_lowercase).collect()
 }
 
 fn renamed(entry: &Entry, name: &str, value: &str) -> Entry {
@@ -584,38 +415,6 @@ fn placeholder(item: &Item) -> Entry {
 
 fn is_on(value: Option<&str>) -> bool {
     value.is_none_or(|value| super::value::flag(value) != Ok(false))
-}
-
-/// `HTTP_SOCKET` to `http-socket`; a few names have an underscore themselves.
-fn option_of_variable(rest: &str) -> String {
-    let lower = rest.to_ascii_lowercase();
-    if options::find(&lower).is_some() { lower } else { lower.replace('_', "-") }
-}
-
-/// Kubernetes and Docker describe a service called `appserver` in variables that begin like ours.
-fn is_service_link(rest: &str, name: &str) -> bool {
-    let link = rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_");
-    link && options::find(name).is_none()
-}
-
-fn is_python(file: &str) -> bool {
-    let module = |text: &str| {
-        text.split('.').all(|word| !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || c == '_'))
-    };
-    let (before, callable) = file.split_once(':').unwrap_or((file, ""));
-    let is_script = [".py", ".wsgi"].iter().any(|extension| before.ends_with(extension));
-    is_script
-        || (!callable.is_empty()
-            && module(before)
-            && module(callable)
-            && !before.bytes().all(|b| b.is_ascii_digit()))
-}
-
-fn resolve(text: &str) -> Result<(String, String), String> {
-    let (name, host) = text.split_once('=').ok_or("has no `=`; write NAME=HOST")?;
-    let addresses = (host, 0).to_socket_addrs().map_err(|error| format!("cannot be resolved: {error}"))?;
-    let address = addresses.map(|address| address.ip()).find(std::net::IpAddr::is_ipv4);
-    Ok((name.to_owned(), address.ok_or("has no IPv4 address")?.to_string()))
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ fn trim(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
@@ -82,7 +83,36 @@ mod tests {
         assert_eq!(document.notes, [(2, note.to_owned())]);
     }
 
+    const NAME: &str = "[a-z][a-z0-9-]{0,9}";
+    /// Neither begins nor ends with a blank.
+    const VALUE: &str = r"[^\s\x00-\x20]([^\r\n\t\x00]{0,20}[^\s\x00-\x20])?";
+
     proptest! {
+        #[test]
+        fn what_is_written_is_read_again_whatever_surrounds_it(
+            options in vec((NAME, VALUE), 0..9),
+            end in "\r?\n",
+            pad in "[ \t]{0,3}",
+            noise in "(#[^\r\n]{0,9})?|;x = 1|[ \t]{0,3}",
+        ) {
+            let mut text = format!("{pad}[uwsgi]{end}");
+            for (name, value) in &options {
+                text.push_str(&format!("{pad}{name}{pad}={pad}{value}{pad}{end}{noise}{end}"));
+            }
+            let expected: Vec<_> = options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            prop_assert_eq!(lines(&text), expected);
+        }
+
+        #[test]
+        fn other_sections_do_not_matter(
+            before in "([a-z]{1,5}=[a-z]{0,5}\n){0,3}",
+            inside in "([a-z]{1,5}=[a-z]{0,5}\n){0,3}",
+            other in "\\[[a-t]{1,6}\\]\n([a-z]{1,5}=[a-z]{0,5}\n){0,3}",
+        ) {
+            let plain = lines(&format!("[uwsgi]\n{inside}"));
+            prop_assert_eq!(lines(&format!("{before}{other}[uwsgi]\n{inside}{other}")), plain);
+        }
+
         #[test]
         fn any_text_is_read_and_each_line_is_found_where_it_says(text in "\\PC{0,40}|([\\[\\]=;# a%\r\n]{0,80})") {
             let text = format!("[uwsgi]\n{text}");

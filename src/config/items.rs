@@ -45,7 +45,10 @@ pub struct Items {
     list: Vec<Item>,
     first: HashMap<String, usize>,
     used: HashSet<String>,
+    plugins: HashSet<String>,
     budget: Budget,
+    /// Variables set by the configuration itself.
+    variables: HashMap<String, String>,
 }
 
 impl Items {
@@ -54,11 +57,20 @@ impl Items {
         if self.list.len() >= MAX_ITEMS {
             return false;
         }
+        if matches!(&*item.name, "plugin" | "plugins" | "need-plugin" | "need-plugins") {
+            let names = item.value.iter().flat_map(|value| value.split(','));
+            self.plugins.extend(names.map(|name| name.trim().to_owned()));
+        }
         if matches!(item.kind, ItemKind::Option | ItemKind::Placeholder) {
             self.first.entry(item.name.clone()).or_insert(self.list.len());
         }
         self.list.push(item);
         true
+    }
+
+    /// Whether a plugin of this name was asked for so far.
+    pub fn asks_for_plugin(&self, name: &str) -> bool {
+        self.plugins.contains(name)
     }
 
     /// How many there are.
@@ -98,6 +110,16 @@ impl Items {
         Some(self.list[*index].value.as_deref().unwrap_or_default())
     }
 
+    /// Sets a variable for `$(…)` and `if-env`.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// A variable: one that was set here, or else one of the environment.
+    pub fn variable(&self, name: &str, context: &Context) -> Option<String> {
+        self.variables.get(name).cloned().or_else(|| context.variable(name))
+    }
+
     /// Expands the values from `start` on: all `$(…)`, then all `@(…)`, then all `%(…)`, so that one
     /// may yield a later one but not the other way round. Returns what went wrong, by index.
     pub fn expand(&mut self, start: usize, context: &Context) -> Vec<(usize, ExpandError)> {
@@ -135,7 +157,7 @@ impl Items {
         let mut budget = std::mem::take(&mut self.budget);
         let mut asked = Vec::new();
         let result = expand::expand(value, symbol, &mut budget, &mut |name| match symbol {
-            b'$' => Ok(expand::variable(name, &mut |name| context.variable(name))),
+            b'$' => Ok(expand::variable(name, &mut |name| self.variable(name, context))),
             b'@' => file_content(name, &context.cwd).map(Some),
             _ => Ok(expand::calculate(name, &mut |name| {
                 let value = self.value_of(name)?.to_owned();

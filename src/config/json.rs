@@ -7,7 +7,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::document::{Document, Line, Section, SyntaxError, line_at};
+use super::document::{Document, Line, LineEnds, Section, SyntaxError};
 
 /// The members of an object in order, names that come twice included.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
@@ -44,21 +44,22 @@ impl<'de> Deserialize<'de> for Members<'de> {
 pub fn read(text: &str, section: Section<'_>) -> Result<Document, SyntaxError> {
     let root: Members<'_> =
         serde_json::from_str(text).map_err(|error| SyntaxError::new(error.line(), without_place(&error)))?;
+    let places = Places { start: text.as_ptr() as usize, ends: LineEnds::of(text) };
     let mut document = Document::default();
     for (name, value) in root.0.iter().filter(|(name, _)| section.wants(name)) {
-        let number = place(text, value);
+        let number = places.line_of(value);
         let members: Members<'_> = serde_json::from_str(value.get())
             .map_err(|_| SyntaxError::new(number, format!("{name:?} must be an object")))?;
         document.found = true;
         for (name, value) in &members.0 {
-            add(&mut document, text, name, value, true);
+            add(&mut document, &places, name, value, true);
         }
     }
     Ok(document)
 }
 
-fn add(document: &mut Document, text: &str, name: &str, value: &RawValue, repeat: bool) {
-    let number = place(text, value);
+fn add(document: &mut Document, places: &Places, name: &str, value: &RawValue, repeat: bool) {
+    let number = places.line_of(value);
     let written = value.get();
     let value = match written.as_bytes().first() {
         Some(b'"') => serde_json::from_str::<String>(written).ok(),
@@ -66,7 +67,7 @@ fn add(document: &mut Document, text: &str, name: &str, value: &RawValue, repeat
         Some(b'f' | b'n') => Some("0".to_owned()),
         Some(b'[') if repeat => {
             let elements: Vec<&RawValue> = serde_json::from_str(written).unwrap_or_default();
-            return elements.into_iter().for_each(|it| add(document, text, name, it, false));
+            return elements.into_iter().for_each(|it| add(document, places, name, it, false));
         }
         Some(b'[' | b'{') => None,
         _ => Some(written.to_owned()),
@@ -81,9 +82,17 @@ fn add(document: &mut Document, text: &str, name: &str, value: &RawValue, repeat
     }
 }
 
-/// The line on which a value begins: it borrows from the text.
-fn place(text: &str, value: &RawValue) -> usize {
-    line_at(text, (value.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize))
+/// Where values stand in the text they borrow from.
+struct Places {
+    start: usize,
+    ends: LineEnds,
+}
+
+impl Places {
+    /// The line on which a value begins.
+    fn line_of(&self, value: &RawValue) -> usize {
+        self.ends.line_at((value.get().as_ptr() as usize).saturating_sub(self.start))
+    }
 }
 
 /// The message without the place it ends with, which has its own field.

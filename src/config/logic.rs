@@ -1,6 +1,8 @@
 //! Blocks: `for…` and `if-…` up to their `end`. They apply to each line in between on its own, so
 //! a loop over two lines runs the first for all values before the second.
 
+use std::rc::Rc;
+
 use super::Entry;
 
 /// Most rounds of a loop.
@@ -82,6 +84,8 @@ pub trait Facts {
 pub struct Block {
     kind: BlockKind,
     inverted: bool,
+    /// What a loop goes through: its lines may be many, and its file large.
+    rounds: Option<Rc<[Option<String>]>>,
     /// The line that opened it.
     pub opened: Entry,
 }
@@ -89,7 +93,7 @@ pub struct Block {
 impl Block {
     /// Opens a block.
     pub fn new(kind: BlockKind, opened: Entry) -> Self {
-        Block { kind, inverted: false, opened }
+        Block { kind, inverted: false, rounds: None, opened }
     }
 
     /// `else`: from here on the lines count that did not before. False for a loop, which has none.
@@ -109,13 +113,17 @@ impl Block {
     ///
     /// # Errors
     /// When the block's argument makes no sense.
-    pub fn rounds(&self, facts: &impl Facts) -> Result<Vec<Option<String>>, String> {
+    pub fn rounds(&mut self, facts: &impl Facts) -> Result<Rc<[Option<String>]>, String> {
+        if let Some(rounds) = &self.rounds {
+            return Ok(Rc::clone(rounds));
+        }
         let argument = self.opened.value.as_deref().unwrap_or_default();
         let rounds = match self.kind {
             BlockKind::If(test, negated) => {
                 let (holds, value) = check(test, argument, facts)?;
                 let value = value.filter(|_| !self.inverted);
-                return Ok(if holds != (negated != self.inverted) { vec![value] } else { Vec::new() });
+                let applies = holds != (negated != self.inverted);
+                return Ok(if applies { Rc::new([value]) } else { Rc::new([]) });
             }
             BlockKind::For(Loop::Words) => words(argument),
             BlockKind::For(Loop::Glob) => facts.glob(argument)?,
@@ -132,7 +140,9 @@ impl Block {
         if rounds.len() > MAX_ROUNDS {
             return Err(format!("has more than {MAX_ROUNDS} rounds"));
         }
-        Ok(rounds.into_iter().map(Some).collect())
+        let rounds: Rc<[_]> = rounds.into_iter().map(Some).collect();
+        self.rounds = Some(Rc::clone(&rounds));
+        Ok(rounds)
     }
 }
 
@@ -256,7 +266,7 @@ mod tests {
         ];
         for (kind, argument, expected) in cases {
             let rounds = block(BlockKind::For(kind), argument).rounds(&World).unwrap();
-            let rounds: Vec<String> = rounds.into_iter().map(Option::unwrap).collect();
+            let rounds: Vec<String> = rounds.iter().flatten().cloned().collect();
             assert_eq!(rounds, expected, "{kind:?}");
         }
         for (kind, argument) in [(Loop::Times, "x"), (Loop::Times, "100001"), (Loop::Lines, "/none")] {

@@ -131,9 +131,6 @@ fn meaning(row: &OptionSpec) -> String {
     if row.repeatable {
         text.push_str(" Repeatable.");
     }
-    if row.implies_master {
-        text.push_str(" Turns `master` on.");
-    }
     if let Status::AcceptedNoEffect(reason) = row.status {
         append(&mut text, format_args!(" *No effect: {}.*", escape(reason)));
     }

@@ -18,6 +18,7 @@ mod build;
 pub mod context;
 pub mod directive;
 pub mod document;
+mod error;
 pub mod expand;
 pub mod gather;
 pub mod ini;
@@ -38,7 +39,8 @@ pub mod value;
 mod xml;
 mod yaml;
 
-pub use build::{ConfigError, ConfigErrors, Examined};
+pub use build::Examined;
+pub use error::{ConfigError, ConfigErrors};
 pub use python::PythonOptions;
 
 /// One option as the user gave it: the canonical name from the option table, its value, its origin.
@@ -126,8 +128,6 @@ pub struct StaticMap {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     // Processes.
-    /// `master`; implied by options that need one. Without it the server still supervises.
-    pub master: bool,
     /// `processes`, `workers`, `-p`: worker processes, at least 1.
     pub processes: u32,
     /// `threads`: requests that one worker runs at a time, at least 1.
@@ -150,6 +150,8 @@ pub struct Config {
     pub boot_timeout: Duration,
     /// `binary-path`: what a reload executes; default is the path of the running binary's `argv[0]`.
     pub binary_path: Option<PathBuf>,
+    /// `fallback-config`: what to start with when the start fails.
+    pub fallback_config: Option<PathBuf>,
     /// `release`: a label shown in titles, status and the built-in page.
     pub release: Option<String>,
     /// Process titles.
@@ -207,6 +209,8 @@ pub struct Config {
     pub static_safe: Vec<PathBuf>,
     /// `static-follow-symlinks`: allow symlinks that leave the directory.
     pub static_follow_symlinks: bool,
+    /// `mimefile`: files of media types, read when the application is loaded.
+    pub mime_files: Vec<PathBuf>,
 
     // Files, directories, environment.
     /// `chdir`, before the app is loaded.
@@ -237,6 +241,8 @@ pub struct Config {
     pub logto: Option<PathBuf>,
     /// `logto2`, opened afterwards.
     pub logto2: Option<PathBuf>,
+    /// `log-reopen`: open the log anew at each reload.
+    pub log_reopen: bool,
     /// Request log.
     pub request_log: RequestLog,
     /// `uid`, `gid`, `add-gid`
@@ -253,6 +259,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// ` (app.ini:3)` for the last use of an option, to end a message with; empty where it was not given.
+    pub fn place(&self, option: &str) -> String {
+        let last = self.entries.iter().rev().find(|entry| entry.name == option);
+        last.map_or(String::new(), |entry| format!(" ({})", entry.origin))
+    }
+
     /// The directory that relative paths of sockets, FIFOs, touch files and applications start from:
     /// `chdir`, itself relative to where the user started the server.
     pub fn base_directory(&self, cwd: &std::path::Path) -> PathBuf {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Entry;
-use super::build::ConfigError;
+use super::error::ConfigError;
 
 mod spec;
 

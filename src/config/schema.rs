@@ -31,8 +31,6 @@ pub struct OptionSpec {
     pub bare: Option<&'static str>,
     /// True when each use adds to a list; otherwise the last one wins.
     pub repeatable: bool,
-    /// True when naming the option turns `master` on.
-    pub implies_master: bool,
     /// One or two sentences.
     pub help: &'static str,
     /// What using it does in this release.
@@ -146,6 +144,10 @@ pub enum CommandKind {
     CheckConfig,
     /// Print the configuration in force.
     ShowConfig,
+    /// Print values of options.
+    Get,
+    /// Print the names of all options.
+    DumpOptions,
     /// Print the man page.
     Man,
     /// Print completions for a shell.
@@ -163,6 +165,8 @@ impl CommandKind {
             CommandKind::Reload | CommandKind::Stop | CommandKind::Status => true,
             CommandKind::CheckConfig
             | CommandKind::ShowConfig
+            | CommandKind::Get
+            | CommandKind::DumpOptions
             | CommandKind::Man
             | CommandKind::Completions
             | CommandKind::Version
@@ -357,7 +361,6 @@ pub(super) const fn row(group: Group, name: &'static str, kind: Kind, help: &'st
         default: "",
         bare: None,
         repeatable: false,
-        implies_master: false,
         help,
         status: Status::Works,
         essential: None,
@@ -411,10 +414,6 @@ impl OptionSpec {
 
     pub(super) const fn repeatable(self) -> Self {
         OptionSpec { repeatable: true, ..self }
-    }
-
-    pub(super) const fn implies_master(self) -> Self {
-        OptionSpec { implies_master: true, ..self }
     }
 
     pub(super) const fn status(self, status: Status) -> Self {

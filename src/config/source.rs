@@ -8,17 +8,21 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::magic::FileFacts;
-use crate::sys::fd;
+use crate::sys::{fd, process};
 
 /// Largest text of a file, in bytes.
 pub const MAX_FILE: usize = 4 << 20;
 /// Longest line, in bytes.
 pub const MAX_LINE: usize = 1 << 20;
+/// How long the command of `exec://` may take: less than a master waits for a generation, so that the
+/// command is named and not only the generation.
+const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// Name of the memory files that hold what was read from a pipe.
 pub const KEPT_TEXT: &str = "appserver-config";
 
@@ -62,7 +66,7 @@ pub fn fetch(name: &str, cwd: &Path) -> Result<Vec<u8>, String> {
         None => file(&cwd.join(name)),
         Some(("fd", "0")) => standard_input().map_err(|error| format!("cannot be read: {error}")),
         Some(("fd", number)) => descriptor(number).map_err(|error| format!("cannot be read: {error}")),
-        Some(("exec", command)) => output_of(command, cwd),
+        Some(("exec", command)) => output_of(command, cwd, COMMAND_LIMIT),
         Some((scheme, _)) => Err(format!(
             "cannot be read: {scheme}:// is not supported; use a file, -, fd://NUMBER or exec://COMMAND"
         )),
@@ -146,21 +150,56 @@ fn descriptor(number: &str) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-fn output_of(command: &str, cwd: &Path) -> Result<Vec<u8>, String> {
+/// What a command prints; it has to end by itself within `limit`.
+fn output_of(command: &str, cwd: &Path, limit: Duration) -> Result<Vec<u8>, String> {
     let failed = |error: io::Error| format!("cannot be run: {error}");
+    let late = || format!("failed: it was not done after {} s and was killed", limit.as_secs_f32());
+    let deadline = Instant::now() + limit;
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", command]).current_dir(cwd).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = shell.spawn().map_err(failed)?;
-    let output = child.stdout.take().expect("it was asked for");
-    let text = bounded(output);
-    if text.is_err() {
+    let output = Until { source: child.stdout.take().expect("it was asked for"), deadline };
+    let text = bounded(output).map_err(|error| match error.kind() {
+        io::ErrorKind::TimedOut => late(),
+        _ => failed(error),
+    });
+    // One that has closed its output may go on all the same.
+    let in_time = text.is_ok() && ends_before(&child, deadline);
+    if !in_time {
         // Gone already is as good.
         let _ = child.kill();
     }
     let status = child.wait().map_err(failed)?;
-    let text = text.map_err(failed)?;
-    // A command that breaks off must not leave half a configuration.
-    if status.success() { Ok(text) } else { Err(format!("failed: {status}")) }
+    match text {
+        Ok(_) if !in_time => Err(late()),
+        // A command that breaks off must not leave half a configuration.
+        Ok(_) if !status.success() => Err(format!("failed: {status}")),
+        text => text,
+    }
+}
+
+/// Reads until a moment; later on it fails with `TimedOut`.
+struct Until<R> {
+    source: R,
+    deadline: Instant,
+}
+
+impl<R: Read + AsFd> Read for Until<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if fd::await_readable(self.source.as_fd(), left)? {
+            self.source.read(buffer)
+        } else {
+            Err(io::ErrorKind::TimedOut.into())
+        }
+    }
+}
+
+/// Waits for a child to end. On kernels that cannot tell, it is taken to end by itself.
+fn ends_before(child: &Child, deadline: Instant) -> bool {
+    let pid = process::Pid::from_raw(child.id().cast_signed());
+    let left = deadline.saturating_duration_since(Instant::now());
+    process::pidfd_open(pid).and_then(|handle| fd::await_readable(handle.as_fd(), left)).unwrap_or(true)
 }
 
 /// Bytes to text, for sources that may hold anything.
@@ -225,6 +264,16 @@ mod tests {
             assert!(error.contains(&format!("{scheme}:// is not supported")), "{error}");
         }
         assert!(fetch("fd://x").is_err() && fetch("fd://1").is_err());
+    }
+
+    #[test]
+    fn a_command_has_to_end_in_time() {
+        let here = Path::new("/");
+        for command in ["echo a; exec sleep 100", "echo a; exec >&-; exec sleep 100"] {
+            let error = output_of(command, here, Duration::from_millis(200)).unwrap_err();
+            assert_eq!(error, "failed: it was not done after 0.2 s and was killed", "{command}");
+        }
+        assert_eq!(output_of("echo a", here, Duration::from_secs(20)), Ok(b"a\n".to_vec()));
     }
 
     #[test]

@@ -3,21 +3,22 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::document::{Document, Line, Section, SyntaxError, line_at};
+use super::document::{Document, Line, LineEnds, Section, SyntaxError};
 
 /// Reads the section's table. Arrays repeat their name; all but strings is taken as written.
 ///
 /// # Errors
 /// When the text is no TOML, or the section is no table.
 pub fn read(text: &str, section: Section<'_>) -> Result<Document, SyntaxError> {
+    let ends = LineEnds::of(text);
     let root = DeTable::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
-        SyntaxError::new(line_at(text, offset), error.message().replace('\n', "; "))
+        SyntaxError::new(ends.line_at(offset), error.message().replace('\n', "; "))
     })?;
     let mut tables = Vec::new();
     for (name, value) in root.get_ref() {
         if section.wants(name.get_ref()) {
-            let number = line_at(text, name.span().start);
+            let number = ends.line_at(name.span().start);
             let problem = || SyntaxError::new(number, format!("{:?} must be a table", name.get_ref()));
             tables.push((name.span().start, value.get_ref().as_table().ok_or_else(problem)?));
         }
@@ -29,18 +30,24 @@ pub fn read(text: &str, section: Section<'_>) -> Result<Document, SyntaxError> {
         let mut members: Vec<_> = table.iter().collect();
         members.sort_by_key(|(name, _)| name.span().start);
         for (name, value) in members {
-            add(&mut document, text, name.get_ref(), value, true);
+            add(&mut document, (text, &ends), name.get_ref(), value, true);
         }
     }
     Ok(document)
 }
 
-fn add(document: &mut Document, text: &str, name: &str, value: &Spanned<DeValue<'_>>, repeat: bool) {
-    let number = line_at(text, value.span().start);
+fn add(
+    document: &mut Document,
+    (text, ends): (&str, &LineEnds),
+    name: &str,
+    value: &Spanned<DeValue<'_>>,
+    repeat: bool,
+) {
+    let number = ends.line_at(value.span().start);
     let value = match value.get_ref() {
         DeValue::String(value) => value.to_string(),
         DeValue::Array(values) if repeat => {
-            return values.iter().for_each(|value| add(document, text, name, value, false));
+            return values.iter().for_each(|value| add(document, (text, ends), name, value, false));
         }
         DeValue::Array(_) | DeValue::Table(_) => {
             return document

@@ -4,7 +4,7 @@
 //! well. Not so where the welcome page would be served in place of the application, or on an address
 //! that nobody asked for: that looks like success to whoever deploys, and so the server refuses.
 
-use super::build::ConfigError;
+use super::error::ConfigError;
 use super::schema::{Essential, OptionSpec, Status};
 use super::value;
 use super::{Config, Entry};

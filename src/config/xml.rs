@@ -2,20 +2,22 @@
 
 use roxmltree::{Document as Tree, Node, ParsingOptions};
 
-use super::document::{Document, Line, Section, SyntaxError};
+use super::document::{Document, Line, LineEnds, Section, SyntaxError};
 
 /// Most nodes of a file; the rest of the limits are those of all files.
 const MAX_NODES: u32 = 200_000;
 
 /// Reads a stanza: the one whose `id` is the section asked for, or else the first of each root.
-/// An empty element stands for 1, as in uWSGI.
+/// An empty element stands for 1, as in uWSGI. An element with a `mode` counts in that mode, and
+/// when none was chosen.
 ///
 /// # Errors
 /// When the text is no XML. Document type definitions are refused: entities have no use here.
-pub fn read(text: &str, section: Section<'_>) -> Result<Document, SyntaxError> {
+pub fn read(text: &str, section: Section<'_>, mode: Option<&str>) -> Result<Document, SyntaxError> {
     let options = ParsingOptions { nodes_limit: MAX_NODES, ..ParsingOptions::default() };
     let tree = Tree::parse_with_options(text, options)
         .map_err(|error| SyntaxError::new(error.pos().row as usize, error.to_string()))?;
+    let ends = LineEnds::of(text);
     let root = tree.root_element();
     let is_stanza = |node: &Node<'_, '_>| {
         node.is_element()
@@ -27,9 +29,12 @@ pub fn read(text: &str, section: Section<'_>) -> Result<Document, SyntaxError> {
     };
     let stanza = std::iter::once(root).chain(root.children()).find(is_stanza);
     let mut document = Document { found: stanza.is_some(), ..Document::default() };
-    for element in stanza.iter().flat_map(|stanza| stanza.children()).filter(Node::is_element) {
-        let number = tree.text_pos_at(element.range().start).row as usize;
-        add(&mut document, element, number);
+    let counts = |element: &Node<'_, '_>| {
+        let wanted = |own| mode.is_none_or(|mode| mode == own);
+        element.is_element() && element.attribute("mode").is_none_or(wanted)
+    };
+    for element in stanza.iter().flat_map(|stanza| stanza.children()).filter(counts) {
+        add(&mut document, element, ends.line_at(element.range().start));
     }
     Ok(document)
 }
@@ -54,7 +59,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str, section: Section<'_>) -> Vec<String> {
-        let document = read(text, section).expect("XML");
+        let document = read(text, section, None).expect("XML");
         document.lines.iter().map(|it| format!("{}:{}={}", it.number, it.name, it.value)).collect()
     }
 
@@ -75,15 +80,25 @@ mod tests {
         let text = "<all><uwsgi id=\"a\"><x>1</x></uwsgi><uwsgi id=\"b\"><x>2</x></uwsgi></all>";
         assert_eq!(lines(text, Section::Default), ["1:x=1"]);
         assert_eq!(lines(text, Section::Named("b")), ["1:x=2"]);
-        assert!(!read(text, Section::Named("c")).expect("XML").found);
+        assert!(!read(text, Section::Named("c"), None).expect("XML").found);
+    }
+
+    #[test]
+    fn an_element_of_another_mode_does_not_count() {
+        let text = "<uwsgi><a mode=\"x\">1</a><b mode=\"y\">2</b><c>3</c></uwsgi>";
+        let names = |mode| {
+            let document = read(text, Section::Default, mode).expect("XML");
+            document.lines.into_iter().map(|line| line.name).collect::<String>()
+        };
+        assert_eq!((names(None), names(Some("x"))), ("abc".to_owned(), "ac".to_owned()));
     }
 
     #[test]
     fn what_is_no_xml_names_its_line() {
-        assert_eq!(read("<uwsgi>\n<a></b></uwsgi>", Section::Default).expect_err("no XML").line, 2);
-        assert!(read("", Section::Default).is_err());
+        assert_eq!(read("<uwsgi>\n<a></b></uwsgi>", Section::Default, None).expect_err("no XML").line, 2);
+        assert!(read("", Section::Default, None).is_err());
         let entities = "<!DOCTYPE a [<!ENTITY b \"c\">]><uwsgi><x>&b;</x></uwsgi>";
-        assert!(read(entities, Section::Default).is_err(), "no entities of one's own");
-        assert!(read(&"<a>".repeat(300_000), Section::Default).is_err());
+        assert!(read(entities, Section::Default, None).is_err(), "no entities of one's own");
+        assert!(read(&"<a>".repeat(300_000), Section::Default, None).is_err());
     }
 }

@@ -3,12 +3,13 @@
 //! Nothing is made, changed or listened on. What is done after privileges are dropped is asked by
 //! [`trial`](super::trial), which drops them.
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
 use super::problem::{Problem, Severity};
 use crate::boot::StartContext;
-use crate::config::{Config, Entry, ListenSpec};
+use crate::config::{Config, ListenSpec};
 use crate::control::pidfile;
 use crate::net::error::BindError;
 use crate::net::{ListenAddr, effective_backlog, probe};
@@ -73,6 +74,12 @@ fn files(config: &Config, start: &StartContext) -> Vec<Problem> {
             problems.push(Problem::about(Severity::Error, config, option, message));
         }
     }
+    if let Some(path) = &config.fallback_config
+        && let Err(error) = may(&start.cwd.join(path), &[Right::Read])
+    {
+        let message = format!("cannot read {}: {error}", path.display());
+        problems.push(Problem::about(Severity::Error, config, "fallback-config", message));
+    }
     if let Some(path) = &config.binary_path
         && let Err(error) = may(&start.cwd.join(path), &[Right::Execute])
     {
@@ -101,19 +108,22 @@ pub(super) fn can_write(path: &Path) -> Result<(), String> {
 
 fn addresses(config: &Config, start: &StartContext) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
+    let given: HashMap<_, _> = config
+        .entries
+        .iter()
+        .map(|entry| ((entry.origin.as_str(), entry.value.as_deref().unwrap_or_default()), &entry.name))
+        .collect();
     for ListenSpec { address, origin } in &config.listeners {
-        let given = |entry: &&Entry| entry.origin == *origin && entry.value.as_ref() == Some(address);
-        let option = config.entries.iter().find(given).map(|entry| entry.name.clone());
+        let option = given.get(&(origin.as_str(), address.as_str())).map(|name| (*name).clone());
         let mut tell = |severity, message| {
             let (origin, option) = (origin.clone(), option.clone());
             problems.push(Problem { severity, origin, option, message });
         };
-        if seen.contains(&address.as_str()) {
+        if !seen.insert(address.as_str()) {
             tell(Severity::Error, format!("{address} is listened on twice; remove one"));
             continue;
         }
-        seen.push(address);
         if matches!(ListenAddr::parse(address), Ok(ListenAddr::Host { .. })) {
             tell(
                 Severity::Note,

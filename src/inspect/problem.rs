@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::gather::Ending;
 use crate::config::{Config, ConfigError, Entry};
 
 /// How bad it is.
@@ -35,6 +36,18 @@ impl Problem {
         let text = error.to_string();
         let message = text.strip_prefix(&format!("{}: ", error.origin)).unwrap_or(&text).to_owned();
         Problem { severity, origin: error.origin.clone(), option: Some(error.option.clone()), message }
+    }
+
+    /// The configuration does not let the server start.
+    pub fn of_ending(ending: &Ending) -> Self {
+        let Ending { code, origin, .. } = ending;
+        let message = format!("exit: the start ends here with status {code}; what follows was not looked at");
+        Problem {
+            severity: Severity::Error,
+            origin: origin.clone(),
+            option: Some("exit".to_owned()),
+            message,
+        }
     }
 
     /// One about this use of an option.

@@ -1,10 +1,10 @@
-//! `--show-config`: the options in force, and where each comes from.
+//! `--show-config`: the options in force, and where each comes from. `--get`: what was given first.
 
 use serde::Serialize;
 
-use crate::config::Config;
 use crate::config::options::{self, OPTIONS};
 use crate::config::schema::Status;
+use crate::config::{Config, Entry};
 
 /// An option in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +44,22 @@ pub fn effective(config: &Config) -> Vec<Shown> {
     shown
 }
 
+/// The first value that was given to an option or a placeholder, as uWSGI's `--get` has it.
+pub fn first(name: &str, entries: &[Entry]) -> Option<String> {
+    let row = options::find(name);
+    let is_asked_for =
+        |given: &str| given == name || row.is_some_and(|row| row.names().any(|known| known == given));
+    entries.iter().find_map(|entry| match (&*entry.name, entry.value.as_deref()) {
+        ("set-placeholder", Some(pair)) => {
+            pair.split_once('=').filter(|(given, _)| *given == name).map(|(_, value)| value.to_owned())
+        }
+        (given, value) if is_asked_for(given) => {
+            Some(value.or(row.and_then(|row| row.bare)).unwrap_or("true").to_owned())
+        }
+        _ => None,
+    })
+}
+
 /// `name = value` lines, the origin behind a semicolon.
 pub fn text(options: &[Shown]) -> String {
     /// Longer lines push their origin to the right.
@@ -69,7 +85,6 @@ pub fn json(options: &[Shown]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Entry;
 
     fn shown(lines: &[(&str, Option<&str>)]) -> Vec<(String, String)> {
         let entry = |(name, value): &(&str, Option<&str>)| Entry {

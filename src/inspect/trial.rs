@@ -148,7 +148,7 @@ fn file(entry: &Entry, base: &Path) -> Option<Problem> {
             let target = value::static_map(value).ok()?.target;
             (Severity::Warning, unreadable(&base.join(target))?)
         }
-        "static-dir" | "static-safe" => (Severity::Warning, unreadable(&path)?),
+        "static-dir" | "static-safe" | "mimefile" => (Severity::Warning, unreadable(&path)?),
         "touch-reload" => {
             let error = may(&path, &[]).err()?;
             (Severity::Note, format!("{}: {error}; to make it later will reload", path.display()))

@@ -116,6 +116,8 @@ pub struct Holdings {
     pub reloads: u64,
     /// CLOCK_REALTIME seconds of the first start.
     pub started_at: u64,
+    /// Real user and group that started the service.
+    pub started_by: (u32, u32),
 }
 
 impl Holdings {
@@ -162,10 +164,11 @@ impl Holdings {
         late.or_else(|| early_log(config, cwd)).or_else(last)
     }
 
-    /// Opens the log that a changed configuration names; true when the children have to be told.
+    /// After a reload, opens the log that the configuration names: another one than before, or the same
+    /// once more with `log-reopen`. True when the children have to be told.
     pub fn follow_log(&mut self) -> bool {
         let Some(wanted) = self.log_path() else { return false };
-        if self.log.as_ref().is_some_and(|log| log.path() == wanted) {
+        if self.log.as_ref().is_some_and(|log| log.path() == wanted) && !self.config.log_reopen {
             return false;
         }
         info!("logging goes on in {}", wanted.display());

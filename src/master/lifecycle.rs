@@ -8,8 +8,10 @@ use log::{error, info, warn};
 
 use crate::boot::{Envelope, StartContext};
 use crate::channel::{Channel, WorkerChannel, ZygoteChannel};
-use crate::cli::{self, Invocation};
+use crate::cli;
 use crate::config::Config;
+use crate::config::context::Reading;
+use crate::config::source::KEPT_TEXT;
 use crate::control::{MASTER_SIGNALS, fifo::MasterFifo, pidfile::Pidfile};
 use crate::error::EXIT_ERROR;
 use crate::locks::Locks;
@@ -149,6 +151,7 @@ fn try_resume(
         title: Title::prepare(),
         reloads: legacy.reloads,
         started_at: legacy.started_at,
+        started_by: legacy.started_by.unwrap_or(Reading::first().started_by),
         start,
         config,
     };
@@ -192,14 +195,8 @@ fn start_over(
     signals: SignalSource,
 ) -> Result<u8, Box<dyn std::error::Error>> {
     let listeners = adopt_listeners(listeners)?;
-    let strangers = fd::claim_left_open()?;
-    let entries = match cli::parse(start.argv.iter().cloned()).map_err(|error| error.text)? {
-        Invocation::Serve(entries) => entries,
-        Invocation::Command(_) | Invocation::Inspect(..) | Invocation::Print(_) => {
-            return Err("the arguments start no server".into());
-        }
-    };
-    let config = Config::build(entries)?;
+    let strangers = fd::claim_left_open(KEPT_TEXT)?;
+    let config = cli::configuration(Reading::first(), start.argv.iter().cloned())?;
     let log = startup::early_log(&config, &start.cwd);
     process::set_child_subreaper()?;
     let mut holdings = startup::prepare(start, config, Sockets::Kept(listeners))?;

@@ -32,6 +32,9 @@ pub struct Legacy {
     pub reloads: u64,
     /// CLOCK_REALTIME seconds of the first start.
     pub started_at: u64,
+    /// Real user and group that started the service; absent in older releases.
+    #[serde(default)]
+    pub started_by: Option<(u32, u32)>,
     /// Descriptor of the scoreboard.
     pub scoreboard: i32,
     /// Descriptors of the hand-over queue: to take from, to give to.
@@ -98,6 +101,7 @@ fn try_reexec(
         entries: holdings.config.entries.clone(),
         reloads: holdings.reloads + 1,
         started_at: holdings.started_at,
+        started_by: Some(holdings.started_by),
         scoreboard: holdings.scoreboard.fd().as_raw_fd(),
         handover: Some((holdings.handover.0.as_raw_fd(), holdings.handover.1.as_raw_fd())),
         locks: Some(holdings.locks.fd().as_raw_fd()),

@@ -33,6 +33,9 @@ pub struct ZygoteBoot {
     /// When the service was started, for the configuration's `%t`; 0 from older releases.
     #[serde(default)]
     pub started: u64,
+    /// Real user and group that started the service, for `%u` and `%g`; absent in older releases.
+    #[serde(default)]
+    pub started_by: Option<(u32, u32)>,
 }
 
 /// Starts the zygote of `generation`.
@@ -49,6 +52,7 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
         handover: (holdings.handover.0.as_raw_fd(), holdings.handover.1.as_raw_fd()),
         locks: Some(holdings.locks.fd().as_raw_fd()),
         started: holdings.started_at,
+        started_by: Some(holdings.started_by),
     };
     let states = holdings.listeners.iter().map(|listener| listener.state()).collect();
     let envelope = Envelope::write(BootRole::Zygote, states, &boot)?;

@@ -131,6 +131,7 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
         title: Title::prepare(),
         reloads: 0,
         started_at: Reading::first().started,
+        started_by: Reading::first().started_by,
         config,
     })
 }
@@ -172,8 +173,10 @@ impl Made {
         if !matches!(sockets, Sockets::Shared(_)) {
             self.claim_pidfiles(start, config)?;
         }
-        std::env::set_current_dir(&base)
-            .map_err(|error| StartError::new(&format!("chdir: cannot enter {}", base.display()), error))?;
+        std::env::set_current_dir(&base).map_err(|error| {
+            let place = config.place("chdir");
+            StartError(format!("chdir: cannot enter {}: {error}{place}", base.display()))
+        })?;
         let adopted = match sockets {
             Sockets::Bind => {
                 self.bound = ListenerSet::bind(config, Vec::new()).map_err(StartError)?.into_listeners();
@@ -194,7 +197,8 @@ impl Made {
         let paths: Vec<_> = config.master_fifos.iter().map(|path| base.join(path)).collect();
         let active = match paths.first() {
             Some(path) => {
-                Some(MasterFifo::open(path).map_err(|error| StartError::new("master-fifo", error))?)
+                let told = |error| StartError(format!("master-fifo: {error}{}", config.place("master-fifo")));
+                Some(MasterFifo::open(path).map_err(told)?)
             }
             None => None,
         };
@@ -208,7 +212,8 @@ impl Made {
             if option.starts_with("safe-") && std::fs::symlink_metadata(&path).is_err() {
                 continue;
             }
-            let file = Pidfile::claim(&path, 0o644).map_err(|error| StartError::new(option, error))?;
+            let file = Pidfile::claim(&path, 0o644)
+                .map_err(|error| StartError(format!("{option}: {error}{}", config.place(option))))?;
             self.pidfiles.push(HeldPidfile { option, file });
         }
         Ok(())
@@ -286,6 +291,15 @@ fn identity(config: &Config) -> Result<Option<Identity>, StartError> {
     if wanted.uid.is_none() && wanted.gid.is_none() && wanted.add_gid.is_empty() {
         return Ok(None);
     }
+    let told = |option: &str| {
+        let place = config.place(option);
+        let option = option.to_owned();
+        move |error: String| StartError(format!("{option}: {error}{place}"))
+    };
+    // Each on its own first, so that the one that is wrong can be named.
+    cred::resolve(wanted.uid.as_deref(), None, &[]).map_err(told("uid"))?;
+    cred::resolve(None, wanted.gid.as_deref(), &[]).map_err(told("gid"))?;
+    cred::resolve(None, None, &wanted.add_gid).map_err(told("add-gid"))?;
     cred::resolve(wanted.uid.as_deref(), wanted.gid.as_deref(), &wanted.add_gid)
         .map(Some)
         .map_err(|error| StartError::new("uid/gid", error))

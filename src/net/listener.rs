@@ -105,10 +105,7 @@ impl Listener {
             ListenAddr::Host { host, port } => bind_host(address, host, *port, options)?,
             ListenAddr::Unix(path) => bind_unix(path, options)?,
             ListenAddr::Abstract(name) => listen_abstract(name, &addr, options)?,
-            ListenAddr::Fd(raw) => inherit(*raw).map_err(|error| BindError::Inherited {
-                address: addr.to_string(),
-                reason: error.to_string(),
-            })?,
+            ListenAddr::Fd(raw) => inherit(*raw).map_err(|error| inherited(*raw, &error))?,
         };
         Ok(Listener { name: address.to_owned(), addr, fd, local, owned })
     }
@@ -273,6 +270,19 @@ fn abstract_address(name: &[u8]) -> io::Result<SockAddr> {
 
 /// Takes over a descriptor by number, if it is what its user believes.
 fn inherit(raw: RawFd) -> io::Result<Bound> {
+    let fd = claim_listening(raw)?;
+    let socket = SockRef::from(&fd);
+    socket.set_nonblocking(true)?;
+    let local = printable(&socket.local_addr()?);
+    Ok((fd, local, None))
+}
+
+/// Whether `fd://raw` could be taken over; it is closed in passing.
+pub(super) fn probe_inherited(raw: RawFd) -> Result<(), BindError> {
+    claim_listening(raw).map(drop).map_err(|error| inherited(raw, &error))
+}
+
+fn claim_listening(raw: RawFd) -> io::Result<OwnedFd> {
     let unfit = |reason| io::Error::new(io::ErrorKind::InvalidInput, format!("descriptor {raw} {reason}"));
     let fd = fd::claim(raw)?;
     let socket = SockRef::from(&fd);
@@ -282,9 +292,11 @@ fn inherit(raw: RawFd) -> io::Result<Bound> {
     if !socket.is_listener()? {
         return Err(unfit("is a socket that does not listen"));
     }
-    socket.set_nonblocking(true)?;
-    let local = printable(&socket.local_addr()?);
-    Ok((fd, local, None))
+    Ok(fd)
+}
+
+fn inherited(raw: RawFd, error: &io::Error) -> BindError {
+    BindError::Inherited { address: ListenAddr::Fd(raw).to_string(), reason: error.to_string() }
 }
 
 fn printable(address: &SockAddr) -> String {

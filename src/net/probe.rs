@@ -13,7 +13,8 @@ use super::{listener, unix_path};
 ///
 /// A TCP socket is bound but never listens, so no client can reach it. For a socket file only the
 /// name is looked at and its directory tried; a server that listens there sees a connection that
-/// is closed at once, as with every start by mistake.
+/// is closed at once, as with every start by mistake. Our copy of an inherited socket is closed: its
+/// owner, who passed it on, has another.
 ///
 /// # Errors
 /// What binding would say.
@@ -30,8 +31,7 @@ pub fn probe(address: &str, reuse_port: bool) -> Result<(), BindError> {
         ListenAddr::Abstract(name) => {
             listener::bind_abstract(name).map(drop).map_err(|source| BindError::system(&addr, source))
         }
-        // Claiming it would close it.
-        ListenAddr::Fd(_) => Ok(()),
+        ListenAddr::Fd(raw) => listener::probe_inherited(*raw),
     }
 }
 

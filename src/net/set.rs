@@ -138,7 +138,10 @@ fn bind_options(config: &Config) -> Result<BindOptions, String> {
         warn!("{note}");
     }
     let chown = match &config.chown_socket {
-        Some(owner) => Some(cred::parse_owner(owner).map_err(|error| format!("chown-socket: {error}"))?),
+        Some(owner) => Some(
+            cred::parse_owner(owner)
+                .map_err(|error| format!("chown-socket: {error}{}", config.place("chown-socket")))?,
+        ),
         None => None,
     };
     Ok(BindOptions { backlog, reuse_port: config.reuse_port, chmod: config.chmod_socket, chown })

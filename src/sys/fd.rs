@@ -117,15 +117,16 @@ pub fn open_fds() -> io::Result<Vec<RawFd>> {
 }
 
 /// Takes ownership of everything that was left open across an exec and is not claimed yet: what is
-/// not close-on-exec and above the standard streams.
+/// not close-on-exec and above the standard streams. Memory files called `but` are left alone.
 ///
 /// # Errors
 /// When `/proc` is not mounted.
-pub fn claim_left_open() -> io::Result<Vec<OwnedFd>> {
+pub fn claim_left_open(but: &str) -> io::Result<Vec<OwnedFd>> {
     let left_open = |raw: &RawFd| {
         // SAFETY: F_GETFD takes no argument and fails for a number that is not open.
         let flags = unsafe { libc::fcntl(*raw, libc::F_GETFD) };
-        *raw > libc::STDERR_FILENO && flags != -1 && flags & libc::FD_CLOEXEC == 0
+        let is_left = *raw > libc::STDERR_FILENO && flags != -1 && flags & libc::FD_CLOEXEC == 0;
+        is_left && memfd_name(*raw).as_deref() != Some(but)
     };
     open_fds()?.into_iter().filter(left_open).map(claim).collect()
 }

@@ -130,10 +130,7 @@ impl Future for Connection {
             if matches!(next, Next::HandOver)
                 && let Some((stream, unread)) = this.hand_over()
             {
-                let info = ConnectionInfo {
-                    peer: this.info.peer.clone(),
-                    listener: Arc::clone(&this.info.listener),
-                };
+                let info = ConnectionInfo::new(this.info.peer.clone(), Arc::clone(&this.info.listener));
                 this.set.give(Parcel { stream, unread, info });
                 return Poll::Ready(());
             }

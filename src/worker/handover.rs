@@ -105,7 +105,7 @@ pub fn take(queue: BorrowedFd<'_>) -> io::Result<Parcel> {
     let unread = Bytes::copy_from_slice(unread);
     let socket = received.fds.into_iter().next().ok_or_else(|| invalid("a connection without its socket"))?;
     let (stream, peer) = open(socket)?;
-    Ok(Parcel { stream, unread, info: ConnectionInfo { peer, listener: Arc::from(listener) } })
+    Ok(Parcel { stream, unread, info: ConnectionInfo::new(peer, Arc::from(listener)) })
 }
 
 /// The same socket under the reactor of this process. The peer is asked for again: it is not worth

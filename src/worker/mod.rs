@@ -261,7 +261,7 @@ fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted
         Client::Tcp(address) => Peer::Tcp(address),
         Client::Unix => Peer::Unix,
     };
-    let info = Rc::new(ConnectionInfo { peer, listener: Arc::clone(&names[accepted.listener]) });
+    let info = Rc::new(ConnectionInfo::new(peer, Arc::clone(&names[accepted.listener])));
     tokio::task::spawn_local(Connection::new(connections, stream, Bytes::new(), info));
 }
 

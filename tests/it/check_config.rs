@@ -131,3 +131,18 @@ fn show_config_tells_what_is_in_force_and_where_it_comes_from() {
         text.lines().find(|line| line.starts_with("processes = 3 ")).unwrap_or_else(|| panic!("{text}"));
     assert!(line.ends_with("; app.ini:5"), "{line}");
 }
+
+#[test]
+fn a_descriptor_must_be_a_listening_socket() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let server = Server::builtin().descriptor(9, listener).args(["--http=fd://9", "--check-config"]);
+    let mut server = server.without_listener().spawn();
+    assert_eq!(server.wait_exit(crate::support::LIMIT).code(), Some(0));
+    server.wait_for_log("the configuration is valid");
+    let (valid, lines) = check("http = fd://9\n");
+    assert!(!valid, "{lines:?}");
+    assert!(
+        lines.iter().any(|it| it.starts_with("app.ini:2: error: ") && it.contains("is not open")),
+        "{lines:?}"
+    );
+}

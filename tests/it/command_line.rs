@@ -115,3 +115,54 @@ fn options_without_an_effect_are_told_to_have_none() {
         assert!(matches!(row.status, Status::AcceptedNoEffect(reason) if !reason.is_empty()), "{option}");
     }
 }
+
+#[test]
+fn options_that_a_file_declares_are_options_behind_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a.ini");
+    let text = "[uwsgi]\ndeclare-option = size=processes=$1;threads=$2\ndeclare-option = tidy=vacuum=true\n";
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let asked = ["--get", "processes", "--get", "threads", "--get", "vacuum"];
+    for (words, expected) in [
+        (&["--size", "3 4", "--tidy"][..], "3\n4\ntrue\n"),
+        (&["--size=3 4", "-p", "9"], "3\n4\n"),
+        (&["--tidy", "--size", "5 6", "--size", "7 8"], "5\n6\ntrue\n"),
+    ] {
+        let args: Vec<&str> = ["--ini", file].iter().chain(words).chain(&asked).copied().collect();
+        assert_eq!(run(&args), (Some(0), expected.to_owned(), String::new()), "{words:?}");
+    }
+    for args in [
+        &["--size", "3 4", "--ini", file][..],
+        &["--ini", file, "--size"],
+        &["--ini", file, "--tidy=no"],
+        &["--ini", file, "--sizes", "3"],
+    ] {
+        let (code, _, errors) = run(args);
+        assert!(code == Some(2) && errors.contains("unexpected argument"), "{args:?}: {errors}");
+    }
+}
+
+#[test]
+fn values_can_be_asked_for() {
+    let args = ["--set-ph", "base=/srv", "--env", "A=%(base)", "-M", "--workers", "2", "-p", "3"];
+    for (name, expected) in [
+        ("base", "/srv\n"),
+        ("env", "A=/srv\n"),
+        ("master", "true\n"),
+        ("processes", "2\n"),
+        ("workers", "2\n"),
+        ("pidfile", ""),
+    ] {
+        let args: Vec<&str> = args.iter().chain(&["--get", name]).copied().collect();
+        assert_eq!(run(&args), (Some(0), expected.to_owned(), String::new()), "{name}");
+    }
+    let (code, text, errors) = run(&["--ini", "/nowhere.ini", "-p", "2", "--get", "processes"]);
+    assert!((code, text.as_str()) == (Some(1), "2\n") && errors.contains("/nowhere.ini"), "{errors}");
+}
+
+#[test]
+fn the_names_of_all_options_can_be_listed() {
+    let (code, text, _) = run(&["--dump-options"]);
+    assert_eq!((code, text.lines().count()), (Some(0), OPTIONS.len()));
+}

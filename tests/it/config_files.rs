@@ -211,3 +211,86 @@ fn the_environment_of_the_application_follows_the_file() {
     server.reload();
     assert_eq!(server.get("/").text(), "hello two\n");
 }
+
+#[test]
+fn exit_ends_the_start_where_it_stands() {
+    let text = "[uwsgi]\niprint = not on %h\nif-not-env = MEANT\nexit = 7\nendif =\nprocesses = none\n";
+    let mut server = Server::app().file("a.ini", text).arg("a.ini").on_unix_socket("app.sock").spawn();
+    assert_eq!(server.wait_exit(LIMIT).code(), Some(7));
+    server.wait_for_log("a.ini:4: exit ends the start with status 7");
+
+    let text = text.replace("none", "2");
+    let server = on_socket(Server::app().file("a.ini", text).arg("a.ini").env("MEANT", "1"));
+    write(&server, "a.ini", "[uwsgi]\nif-reload = 1\nexit = 3\nendif =\n");
+    assert!(refused(&server).contains("a.ini:3: exit ends the start with status 3"));
+    assert_eq!(server.get("/").text(), "hello v1\n");
+}
+
+#[test]
+fn a_start_that_fails_goes_on_with_the_fallback() {
+    for reason in ["processes = many", "http = /no/such/directory/app.sock", "exit = 1"] {
+        let broken = format!("[uwsgi]\nfallback-config = b.ini\n{reason}\npidfile = a.pid\n");
+        let fallback = "[uwsgi]\nhttp = app.sock\nmaster = true\nprocesses = 2\n";
+        let server = Server::app().file("a.ini", broken).file("b.ini", fallback).arg("a.ini");
+        let server = server.without_listener().start();
+        server.wait_for_log("trying the fallback configuration b.ini");
+        server.wait_ready();
+        assert_eq!(get(&Target::Unix(server.path("app.sock")), "/").text(), "hello v1\n", "{reason}");
+        server.reload();
+        server.wait_reloaded(2);
+        assert!(!server.path("a.pid").exists());
+    }
+}
+
+#[test]
+fn a_fallback_that_fails_is_the_end() {
+    let text = "[uwsgi]\nfallback-config = a.ini\nprocesses = many\n";
+    let mut server = Server::app().file("a.ini", text).arg("a.ini").on_unix_socket("app.sock").spawn();
+    assert_eq!(server.wait_exit(LIMIT).code(), Some(1));
+    server.wait_for_log("names itself as fallback-config");
+}
+
+#[test]
+fn magic_variables_know_who_started_the_server_after_the_drop() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let text = "[uwsgi]\nmaster = true\nuid = 65534\ngid = 65534\nrelease = %u-%U-%g-%G\n";
+    let builder = Server::app().copied().directory_mode(0o755).settings(json!({}));
+    let server = builder.file("a.ini", text).arg("a.ini").start();
+    for generation in 1..=3 {
+        let master = crate::support::processes::title(server.pid());
+        assert!(master.contains("0-root-0-root"), "generation {generation}: {master}");
+        server.reload();
+        server.wait_reloaded(generation + 1);
+    }
+}
+
+#[test]
+fn a_command_that_fails_is_named_with_its_line() {
+    let text = "[uwsgi]\nmaster = true\ninclude = exec://cat part.ini; exit 3\n";
+    let mut server = Server::app().file("a.ini", text).arg("a.ini").on_unix_socket("app.sock").spawn();
+    assert_eq!(server.wait_exit(LIMIT).code(), Some(1));
+    server.wait_for_log("a.ini:3: include = \"exec://cat part.ini; exit 3\"");
+}
+
+#[test]
+fn what_the_machine_refuses_is_told_with_its_line() {
+    for (line, text) in [
+        ("uid = no-such-user", "uid: there is no user named \"no-such-user\" (a.ini:2)"),
+        ("gid = no-such-group", "gid: there is no group named \"no-such-group\" (a.ini:2)"),
+        ("chown-socket = no-such-user", "chown-socket: there is no user named \"no-such-user\" (a.ini:2)"),
+        (
+            "chdir = /no/such",
+            "chdir: cannot enter /no/such: No such file or directory (os error 2) (a.ini:2)",
+        ),
+        ("pidfile = /no/such/pid", "No such file or directory (os error 2) (a.ini:2)"),
+        ("http = /no/such/app.sock", "(a.ini:2)"),
+    ] {
+        let server = Server::app().file("a.ini", format!("[uwsgi]\n{line}\n")).arg("a.ini");
+        let mut server = server.on_unix_socket("app.sock").spawn();
+        assert_eq!(server.wait_exit(LIMIT).code(), Some(1), "{line}");
+        server.wait_for_log(text);
+    }
+}

@@ -242,7 +242,7 @@ fn every_difference_has_a_case_and_a_reason() {
 
 #[test]
 fn the_documentation_tells_every_difference() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/differences-from-uwsgi.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/migrating-from-uwsgi.md");
     let page = fs::read_to_string(&path).expect("the page is there");
     let (before, rest) = page.split_once("differential -->\n").expect("the mark is there");
     let (_, after) = rest.split_once("<!-- end -->").expect("the mark is there");

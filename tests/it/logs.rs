@@ -281,3 +281,13 @@ fn without_a_log_file_l_is_answered_with_what_to_do() {
     server.fifo("l");
     server.wait_for_log("no log file to reopen: logging goes to standard error (use logto)");
 }
+
+#[test]
+fn with_log_reopen_a_reload_brings_every_process_to_the_new_file() {
+    let server = start(Server::app().args(["--master", "--processes=2", "--logto=log", "--log-reopen"]));
+    let (log, old) = (server.path("log"), server.path("log.1"));
+    fs::rename(&log, &old).unwrap();
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    wait_for_text(&old, "reload 1 complete");
+    assert_all_write_to(&server, &mut one_client_each(&server, 2), &old);
+}

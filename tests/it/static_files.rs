@@ -331,3 +331,13 @@ fn a_file_that_may_not_be_read_is_forbidden() {
     assert_eq!(server.get("/closed").status, 403);
     assert_eq!(server.get("/hello.txt").status, 200);
 }
+
+#[test]
+fn a_file_of_media_types_goes_before_those_built_in() {
+    let server = files()
+        .file("mime.types", "application/x-ours  txt ours\n")
+        .args(["--static-dir=public", "--mimefile=mime.types"]);
+    let server = server.file("public/a.ours", "a").start();
+    let mut client = server.client();
+    assert_eq!(get(&mut client, "/a.ours", &[]).header("content-type"), Some("application/x-ours"));
+}

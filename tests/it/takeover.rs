@@ -21,6 +21,10 @@ state = {"version": 1, "role": "master", "master": os.getpid(),
          "body": {"a field": "of the year 2099"}}
 boot = os.memfd_create("appserver-boot", 0)
 os.write(boot, json.dumps(state).encode())
+if "fd://11" in sys.argv:
+    text = os.memfd_create("appserver-config", 0)
+    os.write(text, b"[uwsgi]\nprocesses = 2\nmaster = true\n")
+    os.dup2(text, 11)
 for fd in (boot, ours.fileno(), 10):
     os.set_inheritable(fd, True)
 os.execv(os.environ["PROGRAM"], [os.environ["PROGRAM"]] + sys.argv[1:])
@@ -39,4 +43,16 @@ fn a_state_of_another_release_costs_neither_the_sockets_nor_the_pidfile() {
     assert_eq!(server.get("/").text(), "hello v1\n", "and nobody misses it");
 
     assert_eq!(server.command(["--status", "pid"]).status.code(), Some(0));
+}
+
+#[test]
+fn what_the_configuration_is_read_from_stays() {
+    let server = Server::app().wrapped_by(PREDECESSOR).args(["--ini", "fd://11"]).start();
+    server.wait_for_log("of another release");
+    for generation in 2..=3 {
+        assert_eq!(server.workers().len(), 2);
+        server.reload();
+        server.wait_reloaded(generation);
+    }
+    assert_eq!(server.get("/").text(), "hello v1\n");
 }

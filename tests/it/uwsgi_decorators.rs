@@ -62,7 +62,7 @@ def results():
     for what in [
         "fork 1",
         "fork 2",
-        "second 2",
+        "only 2",
         "often 0",
         "second 1",
         "once 2",

@@ -4,11 +4,11 @@
 //! dictionary; keys are made once, and so are values that come again and again.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use appserver_plugin_abi::{Field, Request};
 use pyo3_ffi as ffi;
+use rustc_hash::FxHashMap;
 
 use crate::app::{self, Helper, Mounted};
 use crate::object::{self, Owned};
@@ -23,8 +23,8 @@ const KEPT_VALUE: usize = 256;
 struct Cache {
     template: Owned,
     keys: Keys,
-    names: HashMap<Box<[u8]>, Name>,
-    methods: HashMap<Box<[u8]>, Owned>,
+    names: FxHashMap<Box<[u8]>, Name>,
+    methods: FxHashMap<Box<[u8]>, Owned>,
     values: Values,
     bytes_io: Owned,
     open: Owned,
@@ -124,8 +124,8 @@ pub(crate) fn prepare(settings: &Owned) -> Option<()> {
             core: key(c"uwsgi.core")?,
             https: key(c"HTTPS")?,
         },
-        names: HashMap::new(),
-        methods: HashMap::new(),
+        names: FxHashMap::default(),
+        methods: FxHashMap::default(),
         values: Values::default(),
         bytes_io: object::attribute(&io, c"BytesIO")?,
         open: object::attribute(&io, c"open")?,
@@ -222,7 +222,7 @@ fn set(environ: &Owned, key: &Owned, value: &Owned) -> Option<()> {
 }
 
 /// The method names of the standard are kept.
-fn known(methods: &mut HashMap<Box<[u8]>, Owned>, method: &[u8]) -> Option<Owned> {
+fn known(methods: &mut FxHashMap<Box<[u8]>, Owned>, method: &[u8]) -> Option<Owned> {
     const MOST: usize = 32;
     if let Some(object) = methods.get(method) {
         // SAFETY: a live object.
@@ -237,7 +237,7 @@ fn known(methods: &mut HashMap<Box<[u8]>, Owned>, method: &[u8]) -> Option<Owned
 }
 
 /// Fields of the same name are neighbours and become one value.
-fn set_fields(names: &mut HashMap<Box<[u8]>, Name>, environ: &Owned, fields: &[Field]) -> Option<()> {
+fn set_fields(names: &mut FxHashMap<Box<[u8]>, Name>, environ: &Owned, fields: &[Field]) -> Option<()> {
     let mut rest = fields;
     while let [first, others @ ..] = rest {
         // SAFETY: the server keeps the fields' bytes alive for the call.
@@ -245,19 +245,17 @@ fn set_fields(names: &mut HashMap<Box<[u8]>, Name>, environ: &Owned, fields: &[F
         // SAFETY: as above.
         let same = others.iter().take_while(|other| unsafe { other.name.slice() } == name).count();
         rest = &others[same..];
-        let mut unknown = None;
-        let entry = match names.contains_key(name) {
-            true => names.get_mut(name).expect("invariant: seen just now"),
-            false if names.len() < KNOWN_NAMES => names.entry(name.into()).or_insert(Name::new(name)?),
-            false => unknown.insert(Name::new(name)?),
-        };
-        let Name { key: Some(key), last, secret } = entry else { continue };
-        let value = match same {
-            0 if *secret => object::latin1(value)?,
-            0 => last.get(value)?,
-            _ => object::latin1(&joined(name, value, &others[..same]))?,
-        };
-        set(environ, key, &value)?;
+        let values = (value, &others[..same]);
+        match names.get_mut(name) {
+            Some(known) => known.set(environ, name, values)?,
+            None => {
+                let mut new = Name::new(name)?;
+                new.set(environ, name, values)?;
+                if names.len() < KNOWN_NAMES {
+                    names.insert(name.into(), new);
+                }
+            }
+        }
     }
     Some(())
 }
@@ -275,6 +273,16 @@ fn joined(name: &[u8], first: &[u8], others: &[Field]) -> Vec<u8> {
 }
 
 impl Name {
+    fn set(&mut self, environ: &Owned, name: &[u8], (value, others): (&[u8], &[Field])) -> Option<()> {
+        let Some(key) = &self.key else { return Some(()) };
+        let value = match others {
+            [] if self.secret => object::latin1(value)?,
+            [] => self.last.get(value)?,
+            _ => object::latin1(&joined(name, value, others))?,
+        };
+        set(environ, key, &value)
+    }
+
     /// The key of header `name`, by CGI's rules (RFC 3875 §4.1.18).
     fn new(name: &[u8]) -> Option<Self> {
         const SECRET: [&[u8]; 3] = [b"cookie", b"authorization", b"proxy-authorization"];

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 
-use super::lent;
 use super::outlet::{End, Outlet, OutletBody};
+use super::{familiar, lent};
 use crate::app::logvars::LogVars;
 use crate::app::{Response, ResponseBody};
 
@@ -94,7 +94,7 @@ impl Exchange {
     }
 
     /// What to do with the response after the first step.
-    pub(super) fn pass_on(mut self, step: abi::Step) -> Passage {
+    pub(super) fn pass_on(&mut self, step: abi::Step) -> Passage {
         if let Some(outlet) = self.passed_on.take().flatten() {
             match step {
                 abi::Step::Done => outlet.end(End::Complete),
@@ -105,7 +105,7 @@ impl Exchange {
         }
         match step {
             // Nothing of it is out: the client gets an answer that says so.
-            abi::Step::Failed => Passage::Whole(Draft { vars: self.vars, ..Draft::failure() }),
+            abi::Step::Failed => Passage::Whole(Draft { vars: self.vars.take(), ..Draft::failure() }),
             abi::Step::Done => Passage::Whole(self.whole()),
             abi::Step::More => {
                 let promised = self.head.as_ref().and_then(|head| head.length);
@@ -121,10 +121,10 @@ impl Exchange {
     }
 
     /// The response with a body that is complete.
-    fn whole(mut self) -> Draft {
+    fn whole(&mut self) -> Draft {
         let Some(head) = self.head.take() else { return Draft::failure() };
         if let Some(body) = self.file.take() {
-            return Draft { head, body, vars: self.vars };
+            return Draft { head, body, vars: self.vars.take() };
         }
         let body = match head.length {
             Some(promised) if promised > self.length && !self.is_head && has_body(head.status) => {
@@ -144,7 +144,7 @@ impl Exchange {
             }
             _ => DraftBody::Full(self.body()),
         };
-        Draft { head, body, vars: self.vars }
+        Draft { head, body, vars: self.vars.take() }
     }
 
     /// The response with what there is of its body, and the outlet for the rest.
@@ -261,10 +261,11 @@ impl Head {
         };
         let mut head =
             Head { status, reason, fields: HeaderMap::with_capacity(fields.len() + 2), length: None };
-        for field in fields {
+        for (index, field) in fields.iter().enumerate() {
             // SAFETY: the plugin keeps the texts alive for the call.
             let (name, value) = unsafe { (field.name.slice(), field.value.slice()) };
-            head.add(HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?)?;
+            let (name, value) = familiar::field(index, name, value)?;
+            head.add(name, value)?;
         }
         Some(head)
     }

@@ -27,6 +27,7 @@ use crate::sys::process::ThreadsPrepared;
 mod ask;
 mod exchange;
 mod facts;
+mod familiar;
 mod job;
 mod lent;
 mod outlet;
@@ -286,11 +287,10 @@ impl Inner {
                 Reply::Later(Box::pin(pool::Awaited::new(delivered, pinned)))
             }
             None => {
-                let claim = Rc::clone(&request.claim);
-                let job = Job::new(request, body);
-                let exchange = job.exchange();
-                let (passage, started) = job.call(exchange);
-                let (draft, outlet) = match passage {
+                let Request { head, connection, claim, .. } = &request;
+                let mut exchange = Exchange::new(&head.method);
+                let (step, started) = job::call(head, body, connection.origin(), claim.core(), &mut exchange);
+                let (draft, outlet) = match exchange.pass_on(step) {
                     Passage::Whole(draft) | Passage::WholeBeforeEnd(draft) => (draft, None),
                     Passage::Beginning(draft, outlet) => (draft, Some(outlet)),
                     Passage::Early(_) => unreachable!("invariant: only threads pass on early"),

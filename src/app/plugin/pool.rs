@@ -114,7 +114,8 @@ fn serve(job: Job, deliver: oneshot::Sender<Delivered>) {
     let early = Rc::clone(&deliver);
     exchange.set_early(Box::new(move |draft| early.borrow_mut()(draft)));
     (table().acquire)();
-    let (passage, started) = job.call(exchange);
+    let (step, started) = job.call(&mut exchange);
+    let passage = exchange.pass_on(step);
     let outlet = match passage {
         Passage::Whole(draft) | Passage::WholeBeforeEnd(draft) => {
             deliver.borrow_mut()(draft);

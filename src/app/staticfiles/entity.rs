@@ -4,7 +4,6 @@
 use std::fs::{File, Metadata};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -31,7 +30,7 @@ pub(super) struct Entity {
 }
 
 impl Entity {
-    pub(super) fn new(file: File, metadata: &Metadata, name: &Path) -> Self {
+    pub(super) fn new(file: File, metadata: &Metadata, media_type: &str) -> Self {
         let tag = format!(
             "\"{:x}-{:x}-{:x}.{:x}\"",
             metadata.ino(),
@@ -42,11 +41,6 @@ impl Entity {
         // Without the fraction of a second, which a client cannot send back.
         let modified =
             u64::try_from(metadata.mtime()).ok().map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
-        let guess = mime_guess::from_path(name).first_or_octet_stream();
-        let media_type = match guess.type_() {
-            mime_guess::mime::TEXT => format!("{guess}; charset=utf-8"),
-            _ => guess.to_string(),
-        };
         Entity {
             file: Arc::new(file),
             wanted: Arc::default(),

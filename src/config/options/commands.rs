@@ -48,12 +48,35 @@ pub(super) const ROWS: &[OptionSpec] = &[
         .application(),
     not_yet(Commands, "connect-and-read", Shape::Address, "Print what an address says.", "use socat or nc")
         .application(),
-    not_yet(Commands, "dump-options", Shape::Flag, "Print the names of all options.", "use --man")
-        .application(),
-    not_yet(Commands, "exit", Shape::Text, "End the start here, with this status.", "the start is not ended")
-        .metavar("STATUS")
-        .bare("1")
-        .application(),
+    row(
+        Commands,
+        "get",
+        Kind::Command(CommandKind::Get),
+        "Print the first value that was given to this option, and exit.",
+    )
+    .metavar("NAME")
+    .repeatable(),
+    row(Commands, "dump-options", Kind::Command(CommandKind::DumpOptions), "Print the names of all options."),
+    not_yet(
+        Commands,
+        "plugins-list",
+        Shape::Flag,
+        "Print the plugins that are built in.",
+        "all that works is listed by --man",
+    )
+    .and(&["loop-list", "cheaper-algo-list", "hooks-list"])
+    .application(),
+    not_yet(
+        Commands,
+        "cflags",
+        Shape::Flag,
+        "Print what plugins of uWSGI are compiled with.",
+        "plugins of uWSGI cannot be loaded",
+    )
+    .and(&["dot-h", "config-py"])
+    .application(),
     row(Commands, "version", Kind::Command(CommandKind::Version), "Print the version."),
-    row(Commands, "help", Kind::Command(CommandKind::Help), "Print this help.").short('h'),
+    row(Commands, "help", Kind::Command(CommandKind::Help), "Print this help.")
+        .short('h')
+        .aliases(&["usage"]),
 ];

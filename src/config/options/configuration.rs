@@ -1,6 +1,6 @@
 //! Where options come from, and in which cases they count.
 
-use crate::config::directive::Directive;
+use crate::config::directive::{Directive, Place};
 use crate::config::document::Format;
 use crate::config::logic::{BlockKind, Loop, Test};
 use crate::config::schema::Group::Configuration;
@@ -66,6 +66,32 @@ pub(super) const ROWS: &[OptionSpec] = &[
     .repeatable(),
     row(
         Configuration,
+        "inject-before",
+        Kind::Directive(Directive::Inject(Place::Before)),
+        "Put the text of this file before that of each file read from here on.",
+    )
+    .repeatable(),
+    row(
+        Configuration,
+        "inject-after",
+        Kind::Directive(Directive::Inject(Place::After)),
+        "Put the text of this file behind that of each file read from here on.",
+    )
+    .repeatable(),
+    row(
+        Configuration,
+        "mode",
+        Kind::Directive(Directive::Mode),
+        "Skip the elements of XML files read from here on whose mode attribute is another one.",
+    ),
+    row(
+        Configuration,
+        "exit",
+        Kind::Directive(Directive::Exit),
+        "End the start here with this status, or 1; within an if block, to refuse a machine.",
+    ),
+    row(
+        Configuration,
         "set",
         Kind::Directive(Directive::Set),
         "Give an option or a placeholder by NAME=VALUE.",
@@ -105,7 +131,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Configuration,
         "declare-option",
         Kind::Directive(Directive::Declare),
-        "Define an option by NAME=TEMPLATE, where $1 to $9 stand for the words of its value.",
+        "Define an option by NAME=TEMPLATE, where $1 to $9 stand for the words of its value; also for the \
+         command line behind it.",
     )
     .aliases(&["declare-option2"])
     .repeatable(),

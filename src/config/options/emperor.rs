@@ -72,6 +72,14 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "emperor-on-demand-exec",
     ]),
     not_yet(Emperor, "emperor-wrapper", Shape::Path, "Program that starts each server.", EMPEROR),
+    not_yet(Emperor, "emperor-command-socket", Shape::Address, "Address that takes commands.", EMPEROR),
+    not_yet(
+        Emperor,
+        "fork-server",
+        Shape::Address,
+        "Fork each from a server that has its language loaded.",
+        EMPEROR,
+    ),
     not_yet(Emperor, "emperor-procname", Shape::Text, "Title of the emperor.", EMPEROR),
     not_yet(Emperor, "emperor-extra-extension", Shape::Name, "Further extension of configurations.", EMPEROR)
         .repeatable(),

@@ -1,6 +1,7 @@
 //! Pidfiles, directories, environment.
 
 use crate::config::Config;
+use crate::config::directive::Directive;
 use crate::config::schema::Group::FilesAndDirectories;
 use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
 use crate::config::value::{self, ValueError};
@@ -52,11 +53,17 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Kind::Path(|c, path| c.master_fifos.push(path)),
         "Take one-letter commands from this FIFO, made when missing; of up to ten, 0 to 9 choose one.",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     row(FilesAndDirectories, "env", Kind::Parsed(set_variable), "Set an environment variable.")
         .metavar("NAME=VALUE")
         .repeatable(),
+    row(
+        FilesAndDirectories,
+        "ienv",
+        Kind::Directive(Directive::Variable),
+        "The same, at once: $(NAME) and if-env in the lines that follow see it.",
+    )
+    .repeatable(),
     row(FilesAndDirectories, "unenv", Kind::Parsed(unset_variable), "Remove an environment variable.")
         .metavar("NAME")
         .repeatable(),
@@ -95,8 +102,13 @@ pub(super) const ROWS: &[OptionSpec] = &[
         WAIT,
     )
     .repeatable(),
-    not_yet(FilesAndDirectories, "wait-for-fs-timeout", Shape::Seconds, "How long to wait.", WAIT)
-        .and(&["wait-for-interface-timeout", "wait-for-socket-timeout"]),
+    not_yet(FilesAndDirectories, "wait-for-fs-timeout", Shape::Seconds, "How long to wait.", WAIT).and(&[
+        "wait-for-interface-timeout",
+        "wait-for-socket-timeout",
+        "wait-for-file-timeout",
+        "wait-for-dir-timeout",
+        "wait-for-mountpoint-timeout",
+    ]),
     not_yet(
         FilesAndDirectories,
         "flock",
@@ -107,12 +119,9 @@ pub(super) const ROWS: &[OptionSpec] = &[
     .and(&["flock2", "flock-wait", "flock-wait2"]),
 ];
 
-/// The last word on a variable wins, whether it sets or removes it.
+/// Which word on a variable is the last is settled when all are known.
 fn set_variable(config: &mut Config, text: &str) -> Result<(), ValueError> {
-    let (name, value) = value::variable(text)?;
-    config.unenv.retain(|other| *other != name);
-    config.env.retain(|(other, _)| *other != name);
-    config.env.push((name, value));
+    config.env.push(value::variable(text)?);
     Ok(())
 }
 
@@ -120,8 +129,6 @@ fn unset_variable(config: &mut Config, name: &str) -> Result<(), ValueError> {
     if name.contains('=') {
         return Err(ValueError::refused("contains `=`; give the name of the variable only"));
     }
-    config.env.retain(|(other, _)| other != name);
-    config.unenv.retain(|other| other != name);
     config.unenv.push(name.to_owned());
     Ok(())
 }

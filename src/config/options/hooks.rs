@@ -48,6 +48,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
             "exec-as-user-atexit",
             "exec-pre-app",
             "exec-post-app",
+            "exec-as-vassal",
+            "exec-as-emperor",
         ]),
     not_yet(Hooks, "call-asap", Shape::Name, "Function at this point of a process's life.", HOOK)
         .repeatable()
@@ -60,5 +62,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
             "call-as-user-atexit",
             "call-pre-app",
             "call-post-app",
+            "call-as-vassal",
+            "call-as-vassal1",
+            "call-as-vassal3",
+            "call-as-emperor",
+            "call-as-emperor1",
+            "call-as-emperor2",
+            "call-as-emperor4",
         ]),
 ];

@@ -83,8 +83,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Shape::Flag,
         "Let the master write the log.",
         "the log has one owner, the master",
-    )
-    .implies_master(),
+    ),
     accepted(
         Logging,
         "threaded-logger",
@@ -92,8 +91,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Write the log in a thread.",
         "writing a line blocks nobody",
     )
-    .and(&["threaded-log", "log-master-stream"])
-    .implies_master(),
+    .and(&["threaded-log", "log-master-stream"]),
     accepted(
         Logging,
         "log-master-bufsize",
@@ -101,12 +99,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Longest line of the log.",
         "lines may have any length",
     ),
-    not_yet(
+    row(
         Logging,
         "log-reopen",
-        Shape::Flag,
-        "Open the log anew at a reload.",
-        "send l through master-fifo",
+        Kind::Flag(|c, on| c.log_reopen = on),
+        "Open the log anew at each reload, as l through master-fifo does at any time.",
     ),
     not_yet(
         Logging,
@@ -169,16 +166,14 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Size at which the log is renamed.",
         "use logrotate, and send l through master-fifo; or L to rename it at once",
     )
-    .default("0")
-    .implies_master(),
+    .default("0"),
     not_yet(
         Logging,
         "log-backupname",
         Shape::Path,
         "Name the log gets then.",
         "use logrotate, and send l through master-fifo",
-    )
-    .implies_master(),
+    ),
     not_yet(Logging, "log-truncate", Shape::Flag, "Empty the log at the start.", "the log is appended to"),
     not_yet(
         Logging,
@@ -187,8 +182,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Open the log anew when this file is touched.",
         "send l through master-fifo",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         Logging,
         "touch-logrotate",
@@ -196,8 +190,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Rename the log when this file is touched.",
         "send L through master-fifo",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         Logging,
         "logfile-chown",
@@ -220,8 +213,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Send the log to a logger.",
         "the log goes to standard error or a file: use logto",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         Logging,
         "req-logger",
@@ -230,8 +222,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "requests are logged with the rest: use logto",
     )
     .aliases(&["logger-req"])
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         Logging,
         "log-syslog",
@@ -239,20 +230,17 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Send the log to syslog.",
         "let systemd collect standard error, or use logger(1)",
     )
-    .bare("appserver")
-    .implies_master(),
+    .bare("appserver"),
     not_yet(
         Logging,
         "log-socket",
         Shape::Text,
         "Send the log to a socket.",
         "the log goes to standard error or a file: use logto",
-    )
-    .implies_master(),
+    ),
     not_yet(Logging, "log-encoder", Shape::Text, "Form of the lines.", "use log-format for requests")
         .and(&["log-req-encoder"])
-        .repeatable()
-        .implies_master(),
+        .repeatable(),
     not_yet(Logging, "log-route", Shape::Name, "Send matching lines to a logger.", FILTER)
         .and(&["log-req-route"])
         .repeatable(),

@@ -13,8 +13,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Offer statistics on this address.",
         "use --status, or s through master-fifo",
     )
-    .aliases(&["stats-server"])
-    .implies_master(),
+    .aliases(&["stats-server"]),
     not_yet(
         Monitoring,
         "stats-http",
@@ -22,15 +21,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Offer them over HTTP.",
         "use --status, or s through master-fifo",
     )
-    .aliases(&["stats-server-http"])
-    .implies_master(),
+    .aliases(&["stats-server-http"]),
     not_yet(Monitoring, "stats-minified", Shape::Flag, "Offer them without spaces.", "use --status")
-        .aliases(&["stats-min"])
-        .implies_master(),
-    not_yet(Monitoring, "stats-no-cores", Shape::Flag, "Leave the cores out.", "use --status")
-        .implies_master(),
-    not_yet(Monitoring, "stats-no-metrics", Shape::Flag, "Leave the metrics out.", "use --status")
-        .implies_master(),
+        .aliases(&["stats-min"]),
+    not_yet(Monitoring, "stats-no-cores", Shape::Flag, "Leave the cores out.", "use --status"),
+    not_yet(Monitoring, "stats-no-metrics", Shape::Flag, "Leave the metrics out.", "use --status"),
     not_yet(
         Monitoring,
         "stats-push",
@@ -39,18 +34,14 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "use --status from a timer",
     )
     .and(&["stats-pusher-default-freq"])
-    .repeatable()
-    .implies_master(),
-    not_yet(Monitoring, "enable-metrics", Shape::Flag, "Keep metrics.", METRICS).implies_master(),
-    not_yet(Monitoring, "metric", Shape::Text, "Define a metric.", METRICS).repeatable().implies_master(),
+    .repeatable(),
+    not_yet(Monitoring, "enable-metrics", Shape::Flag, "Keep metrics.", METRICS),
+    not_yet(Monitoring, "metric", Shape::Text, "Define a metric.", METRICS).repeatable(),
     not_yet(Monitoring, "metrics-dir", Shape::Path, "Directory of files with metrics.", METRICS)
-        .metavar("DIR")
-        .implies_master(),
-    not_yet(Monitoring, "metrics-no-cores", Shape::Flag, "No metrics of cores.", METRICS).implies_master(),
+        .metavar("DIR"),
+    not_yet(Monitoring, "metrics-no-cores", Shape::Flag, "No metrics of cores.", METRICS),
     not_yet(Monitoring, "snmp", Shape::Text, "Answer SNMP.", METRICS).bare("true"),
     not_yet(Monitoring, "snmp-community", Shape::Text, "Community of SNMP.", METRICS),
-    not_yet(Monitoring, "carbon", Shape::Address, "Send metrics to Carbon.", METRICS)
-        .repeatable()
-        .implies_master(),
-    not_yet(Monitoring, "udp", Shape::Address, "Take commands over UDP.", "use master-fifo").implies_master(),
+    not_yet(Monitoring, "carbon", Shape::Address, "Send metrics to Carbon.", METRICS).repeatable(),
+    not_yet(Monitoring, "udp", Shape::Address, "Take commands over UDP.", "use master-fifo"),
 ];

@@ -5,11 +5,12 @@ use crate::config::schema::Group::Processes;
 use crate::config::schema::{Kind, OptionSpec, Shape, accepted, not_yet, row};
 
 pub(super) const ROWS: &[OptionSpec] = &[
-    row(
+    accepted(
         Processes,
         "master",
-        Kind::Flag(|c, on| c.master = on),
+        Shape::Flag,
         "Run under a master process, as production does.",
+        "there always is a master, which replaces workers and reloads; false does not change that",
     )
     .short('M'),
     row(

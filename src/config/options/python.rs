@@ -214,8 +214,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Reload when the file of a loaded module changes, looking this often; for development.",
     )
     .aliases(&["python-autoreload", "py-auto-reload", "python-auto-reload"])
-    .bare("1")
-    .implies_master(),
+    .bare("1"),
     row(
         Applications,
         "py-auto-reload-ignore",
@@ -281,8 +280,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .short('i'),
     not_yet(Applications, "py-tracebacker", Shape::Path, "Sockets that print Python stacks.", "use py-spy")
-        .aliases(&["python-tracebacker"])
-        .implies_master(),
+        .aliases(&["python-tracebacker"]),
     not_yet(Applications, "profiler", Shape::Name, "Log calls or lines of Python.", PROFILER),
     not_yet(
         Applications,

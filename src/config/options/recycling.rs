@@ -130,8 +130,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Kill a worker that uses this much memory.",
         "memory is not watched; limit it with MemoryMax of systemd",
     )
-    .default("0")
-    .implies_master(),
+    .default("0"),
     not_yet(
         Recycling,
         "evil-reload-on-as",
@@ -139,8 +138,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Kill a worker with this much address space.",
         "memory is not watched; limit it with MemoryMax of systemd",
     )
-    .default("0")
-    .implies_master(),
+    .default("0"),
     not_yet(
         Recycling,
         "mem-collector-freq",
@@ -207,8 +205,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Fewest workers while there is little to do.",
         "all processes run all the time",
     )
-    .default("0")
-    .implies_master(),
+    .default("0"),
     not_yet(
         Recycling,
         "cheaper-initial",

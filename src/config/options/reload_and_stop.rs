@@ -27,8 +27,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Kind::Path(|c, path| c.touch_reload.push(path)),
         "Reload when this file is touched.",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     row(
         ReloadAndStop,
         "die-on-term",
@@ -61,8 +60,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Replace the workers one by one when this file is touched.",
         "use touch-reload, or c through master-fifo",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         ReloadAndStop,
         "touch-workers-reload",
@@ -70,8 +68,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Replace the workers when this file is touched.",
         "use touch-reload, or w through master-fifo",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         ReloadAndStop,
         "touch-mules-reload",
@@ -79,8 +76,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Replace the mules when this file is touched.",
         "there are no mules",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         ReloadAndStop,
         "touch-spoolers-reload",
@@ -88,8 +84,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Replace the spoolers when this file is touched.",
         "there are no spoolers",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         ReloadAndStop,
         "touch-exec",
@@ -97,8 +92,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Run a command when a file is touched.",
         "use a path unit of systemd",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         ReloadAndStop,
         "touch-signal",
@@ -106,8 +100,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Raise a uwsgi signal when a file is touched.",
         "there are no uwsgi signals",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         ReloadAndStop,
         "hook-touch",
@@ -115,8 +108,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Run a hook when a file is touched.",
         "use a path unit of systemd",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         ReloadAndStop,
         "fs-reload",
@@ -124,8 +116,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Reload when a file or directory changes.",
         "use touch-reload",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         ReloadAndStop,
         "fs-brutal-reload",
@@ -133,8 +124,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "The same, cutting requests.",
         "use touch-reload",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(
         ReloadAndStop,
         "fs-signal",
@@ -142,8 +132,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Raise a uwsgi signal when a file changes.",
         "there are no uwsgi signals",
     )
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     accepted(
         ReloadAndStop,
         "mule-reload-mercy",
@@ -159,12 +148,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Exit instead of reloading.",
         "a reload keeps the process; stop it to have it restarted",
     ),
-    not_yet(
+    row(
         ReloadAndStop,
         "fallback-config",
-        Shape::Path,
-        "Configuration to start with when this one fails.",
-        "a failed reload leaves the running server as it is",
+        Kind::Path(|c, path| c.fallback_config = Some(path)),
+        "Configuration to start with when this start ends with status 1; a failed reload changes nothing.",
     ),
     row(
         ReloadAndStop,
@@ -184,14 +172,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Shape::Seconds,
         "How often the master looks around.",
         "the master is woken by what happens",
-    )
-    .implies_master(),
+    ),
     accepted(
         ReloadAndStop,
         "forkbomb-delay",
         Shape::Seconds,
         "Delay before replacing workers that die at once.",
         "the delay grows by itself",
-    )
-    .implies_master(),
+    ),
 ];

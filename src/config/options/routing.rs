@@ -67,6 +67,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
             "route-remote-addr",
             "route-remote-user",
             "route-user-agent",
+            "route-cookie",
             "route-referer",
         ],
     ),

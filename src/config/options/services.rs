@@ -13,8 +13,7 @@ const SHARED: &str = "there is no shared memory for applications; use a service 
 pub(super) const ROWS: &[OptionSpec] = &[
     not_yet(Services, "attach-daemon", Shape::Name, "Run a program beside the server.", DAEMON)
         .and(&["attach-control-daemon", "attach-daemon2", "legion-attach-daemon"])
-        .repeatable()
-        .implies_master(),
+        .repeatable(),
     not_yet(
         Services,
         "smart-attach-daemon",
@@ -23,49 +22,35 @@ pub(super) const ROWS: &[OptionSpec] = &[
         DAEMON,
     )
     .and(&["smart-attach-daemon2", "legion-smart-attach-daemon"])
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     not_yet(Services, "mule", Shape::Text, "A process for work in the background.", MULE)
         .bare("true")
-        .repeatable()
-        .implies_master(),
-    not_yet(Services, "mules", Shape::Int, "That many of them.", MULE).default("0").implies_master(),
-    not_yet(Services, "farm", Shape::Name, "A group of mules.", MULE).repeatable().implies_master(),
-    not_yet(Services, "mule-harakiri", Shape::Seconds, "Time limit of a mule's task.", MULE)
-        .default("0")
-        .implies_master(),
-    not_yet(Services, "mule-msg-size", Shape::Size, "Buffer for messages to mules.", MULE).implies_master(),
+        .repeatable(),
+    not_yet(Services, "mules", Shape::Int, "That many of them.", MULE).default("0"),
+    not_yet(Services, "farm", Shape::Name, "A group of mules.", MULE).repeatable(),
+    not_yet(Services, "mule-harakiri", Shape::Seconds, "Time limit of a mule's task.", MULE).default("0"),
+    not_yet(Services, "mule-msg-size", Shape::Size, "Buffer for messages to mules.", MULE),
     not_yet(Services, "spooler", Shape::Path, "Directory of tasks to work off.", SPOOLER)
         .short('Q')
         .and(&["spooler-external"])
-        .repeatable()
-        .implies_master(),
-    not_yet(Services, "spooler-processes", Shape::Int, "Processes that work them off.", SPOOLER)
-        .implies_master(),
+        .repeatable(),
+    not_yet(Services, "spooler-processes", Shape::Int, "Processes that work them off.", SPOOLER),
     not_yet(Services, "spooler-frequency", Shape::Seconds, "How often to look for tasks.", SPOOLER)
-        .aliases(&["spooler-freq"])
-        .implies_master(),
-    not_yet(Services, "spooler-chdir", Shape::Path, "Directory to work in.", SPOOLER).implies_master(),
-    not_yet(Services, "spooler-harakiri", Shape::Seconds, "Time limit of a task.", SPOOLER)
-        .default("0")
-        .implies_master(),
+        .aliases(&["spooler-freq"]),
+    not_yet(Services, "spooler-chdir", Shape::Path, "Directory to work in.", SPOOLER),
+    not_yet(Services, "spooler-harakiri", Shape::Seconds, "Time limit of a task.", SPOOLER).default("0"),
     not_yet(Services, "spooler-max-tasks", Shape::Int, "Tasks before a spooler is replaced.", SPOOLER)
-        .default("0")
-        .implies_master(),
-    not_yet(Services, "spooler-ordered", Shape::Flag, "Take tasks in order.", SPOOLER).implies_master(),
-    not_yet(Services, "spooler-quiet", Shape::Flag, "Do not log tasks.", SPOOLER).implies_master(),
+        .default("0"),
+    not_yet(Services, "spooler-ordered", Shape::Flag, "Take tasks in order.", SPOOLER),
+    not_yet(Services, "spooler-quiet", Shape::Flag, "Do not log tasks.", SPOOLER),
     not_yet(Services, "cron", Shape::Name, "Run a command at given times.", CRON)
         .metavar("MIN HOUR DAY MONTH WEEKDAY COMMAND")
-        .repeatable()
-        .implies_master(),
-    not_yet(Services, "cron2", Shape::Name, "The same, with options.", CRON).repeatable().implies_master(),
+        .repeatable(),
+    not_yet(Services, "cron2", Shape::Name, "The same, with options.", CRON).repeatable(),
     not_yet(Services, "unique-cron", Shape::Name, "The same, unless it still runs.", CRON)
         .and(&["legion-cron", "unique-legion-cron"])
-        .repeatable()
-        .implies_master(),
-    not_yet(Services, "cron-harakiri", Shape::Seconds, "Time limit of the command.", CRON)
-        .default("0")
-        .implies_master(),
+        .repeatable(),
+    not_yet(Services, "cron-harakiri", Shape::Seconds, "Time limit of the command.", CRON).default("0"),
     not_yet(
         Services,
         "timer",
@@ -74,12 +59,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "use a timer of systemd",
     )
     .and(&["timer2", "rbtimer", "signal-timer", "signal-rbtimer"])
-    .repeatable()
-    .implies_master(),
+    .repeatable(),
     row(
         Services,
         "cache2",
-        Kind::Parsed(|c, text| spec::named(text).map(|cache| c.caches.push(cache))),
+        Kind::Parsed(|c, text| spec::named(text).and_then(|cache| spec::add(&mut c.caches, cache))),
         "Cache in shared memory for the application (uwsgi.cache_get); all workers share it, a reload empties it.",
     )
     .metavar("name=NAME,items=N[,blocksize=BYTES][,keysize=BYTES][,purge_lru=1]")
@@ -87,7 +71,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Services,
         "cache",
-        Kind::Parsed(|c, text| spec::plain(text).map(|cache| c.caches.push(cache))),
+        Kind::Parsed(|c, text| spec::plain(text).and_then(|cache| spec::add(&mut c.caches, cache))),
         "The same, of that many items and with the name default.",
     )
     .metavar("N"),
@@ -111,6 +95,5 @@ pub(super) const ROWS: &[OptionSpec] = &[
             "legion-death",
             "legion-join",
         ])
-        .repeatable()
-        .implies_master(),
+        .repeatable(),
 ];

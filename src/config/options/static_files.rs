@@ -119,12 +119,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "The cache for that.",
         "files are found without a cache",
     ),
-    not_yet(
+    row(
         StaticFiles,
         "mimefile",
-        Shape::Path,
-        "File of media types.",
-        "media types are built in; the file is not read",
+        Kind::Path(|c, path| c.mime_files.push(path)),
+        "File of media types in the form of /etc/mime.types; they go before those built in.",
     )
     .aliases(&["mime-file"])
     .repeatable(),

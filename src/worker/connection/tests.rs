@@ -109,7 +109,7 @@ impl Server {
         let accepting = Rc::clone(&set);
         tokio::task::spawn_local(async move {
             while let Ok((stream, peer)) = listener.accept().await {
-                let info = ConnectionInfo { peer: Peer::Tcp(peer), listener: "test".into() };
+                let info = ConnectionInfo::new(Peer::Tcp(peer), "test".into());
                 let stream = Stream::Tcp(stream);
                 tokio::task::spawn_local(Connection::new(&accepting, stream, Bytes::new(), Rc::new(info)));
             }
@@ -584,7 +584,7 @@ fn the_log_hook_gets_a_record_of_each_request() {
 fn a_half_read_head_goes_on_in_another_worker() {
     with_server(LIMITS, async |server| {
         let (near, far) = tokio::net::UnixStream::pair().expect("pair");
-        let info = || Rc::new(ConnectionInfo { peer: Peer::Unix, listener: "test".into() });
+        let info = || Rc::new(ConnectionInfo::new(Peer::Unix, "test".into()));
         let mut near = near;
         near.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("half a head");
         let mut connection = Connection::new(&server.set, Stream::Unix(far), Bytes::new(), info());

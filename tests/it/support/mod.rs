@@ -8,6 +8,9 @@
 //! - [`gate`]: where the test application waits until the test lets it go on.
 //! - [`daemon`]: a server that left its shell.
 //! - [`uwsgi_app`]: applications that use the `uwsgi` module.
+//! - [`nginx`]: the web server in front of one.
+//! - [`browser`]: a client with cookies that sends forms.
+//! - [`python`]: the applications of `tests/apps`, with their virtual environments.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -16,6 +19,7 @@
 
 use std::time::{Duration, Instant};
 
+pub mod browser;
 #[path = "../../app/checksum.rs"]
 pub mod checksum;
 pub mod daemon;
@@ -24,7 +28,9 @@ pub mod gate;
 pub mod http;
 pub mod load;
 pub mod log;
+pub mod nginx;
 pub mod processes;
+pub mod python;
 pub mod server;
 pub mod uwsgi_app;
 

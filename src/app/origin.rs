@@ -1,0 +1,83 @@
+//! Where a request comes from, in the words of CGI.
+
+use super::Peer;
+
+/// Both ends of a connection as text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Address of the client; empty on a Unix socket.
+    pub remote_address: String,
+    /// Port of the client; empty on a Unix socket.
+    pub remote_port: String,
+    /// Port of the listener; empty for a Unix socket.
+    pub server_port: String,
+    /// The client is on this machine: a proxy there may be believed, anybody else could claim anything.
+    pub is_near: bool,
+}
+
+impl Origin {
+    /// Writes down the ends of a connection.
+    pub fn of(peer: &Peer, listener: &str) -> Self {
+        let server_port = port(listener).to_owned();
+        match peer {
+            Peer::Tcp(address) => {
+                // A client that came by IPv4 to an IPv6 socket is shown as what it is.
+                let ip = address.ip().to_canonical();
+                Origin {
+                    remote_address: ip.to_string(),
+                    remote_port: address.port().to_string(),
+                    server_port,
+                    is_near: ip.is_loopback(),
+                }
+            }
+            Peer::Unix => Origin {
+                remote_address: String::new(),
+                remote_port: String::new(),
+                server_port,
+                is_near: true,
+            },
+        }
+    }
+}
+
+/// What stands behind the last colon of a TCP address; nothing for a Unix socket.
+fn port(listener: &str) -> &str {
+    let port = listener.rsplit_once(':').map_or("", |(_, port)| port);
+    if port.bytes().all(|byte| byte.is_ascii_digit()) { port } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(peer: &str) -> Origin {
+        Origin::of(&Peer::Tcp(peer.parse().expect("an address")), ":80")
+    }
+
+    #[test]
+    fn the_port_is_that_of_the_listener() {
+        let cases = [
+            ("127.0.0.1:8080", "8080"),
+            (":80", "80"),
+            ("[::1]:443", "443"),
+            ("/run/a.sock", ""),
+            ("@x:y", ""),
+        ];
+        for (listener, expected) in cases {
+            assert_eq!(port(listener), expected, "{listener}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_came_through_ipv6_is_shown_as_it_is() {
+        let origin = of("[::ffff:192.0.2.1]:50000");
+        assert_eq!((origin.remote_address.as_str(), origin.remote_port.as_str()), ("192.0.2.1", "50000"));
+    }
+
+    #[test]
+    fn only_this_machine_is_near() {
+        assert!(of("127.0.0.1:1").is_near && of("[::1]:1").is_near && of("[::ffff:127.0.0.1]:1").is_near);
+        assert!(!of("192.0.2.1:1").is_near);
+        assert!(Origin::of(&Peer::Unix, "/run/a.sock").is_near);
+    }
+}

@@ -1,0 +1,1 @@
+"""A small shop: admin, login, sessions, a database, uploads, streams."""
