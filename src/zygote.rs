@@ -26,6 +26,7 @@ use crate::master::spawn::ZygoteBoot;
 use crate::net::set::ListenerSet;
 use crate::net::{Listener, ListenerState};
 use crate::scoreboard::Scoreboard;
+use crate::signals;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
 use crate::sys::{self, fd, signal};
@@ -113,7 +114,7 @@ impl Zygote {
                 let loaded = FromZygote::Loaded {
                     entries: config.entries.clone(),
                     listeners: listeners.announce(),
-                    requests: app.as_ref().map(|app| app.requests_to_master()).unwrap_or_default(),
+                    requests: requests(&config, app.as_deref()),
                 };
                 let fresh: Vec<_> = listeners.fresh().map(|listener| listener.fd.as_fd()).collect();
                 if let Err(error) = control.send(&loaded, &fresh) {
@@ -263,6 +264,21 @@ impl Zygote {
 enum Forked {
     Zygote,
     Worker,
+}
+
+/// What the master is asked for about signals: by the application while it was loaded, and by the
+/// configuration.
+fn requests(config: &Config, app: Option<&dyn App>) -> Vec<signals::Request> {
+    let mut requests = app.map(App::requests_to_master).unwrap_or_default();
+    requests.extend(config.signals.iter().cloned());
+    for request in &mut requests {
+        if let signals::Request::Watch { path, .. } = request
+            && let Ok(absolute) = std::path::absolute(&*path)
+        {
+            *path = absolute;
+        }
+    }
+    requests
 }
 
 /// What a generation that can serve has.

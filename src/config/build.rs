@@ -65,6 +65,7 @@ impl Config {
             python: PythonOptions::default(),
             locks: 0,
             caches: Vec::new(),
+            signals: Vec::new(),
             plugin_dirs: Vec::new(),
             static_maps: Vec::new(),
             static_index: vec!["index.html".to_owned()],

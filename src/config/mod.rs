@@ -199,6 +199,8 @@ pub struct Config {
     pub locks: u32,
     /// `cache2`, `cache`: caches for the application, in order.
     pub caches: Vec<crate::cache::Spec>,
+    /// `timer`, `rbtimer`, `fs-signal`: signals of the application that the master raises.
+    pub signals: Vec<crate::signals::Request>,
     /// `plugin-dir`: directories of plugins, in the order they are searched.
     pub plugin_dirs: Vec<PathBuf>,
     /// `static-map`, `static-dir` (as prefix `/`), in order.

@@ -1,6 +1,6 @@
 //! The application's signals in the master's loop: the table, the clock, the watched files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -14,8 +14,11 @@ use crate::signals::table::{Candidate, Effect, Origin, Signals, Waiting};
 use crate::sys::inotify::{Inotify, Mask, Watch};
 
 use super::state::Phase;
-use super::workers::Generation;
+use super::workers::{Generation, WorkerId};
 use super::{Runner, Source};
+
+/// Signals that a worker may have to handle still before it gets no more.
+const UNHANDLED: u64 = 64;
 
 /// What counts as a change of a watched file or directory.
 const CHANGES: Mask = Mask::IN_ATTRIB
@@ -33,6 +36,10 @@ pub(super) struct AppSignals {
     table: Signals,
     inotify: Option<Inotify>,
     watches: HashMap<Watch, (PathBuf, Vec<u8>)>,
+    /// Signals sent to each worker, counted on from what it had handled before.
+    sent: HashMap<WorkerId, u64>,
+    /// Workers that were sent more than they handle, and that the log knows of.
+    behind: HashSet<WorkerId>,
 }
 
 impl AppSignals {
@@ -155,10 +162,42 @@ impl Runner {
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Deliver { worker, number } => self.tell(worker, &ToWorker::Signal { number }),
+                Effect::Deliver { worker, number } => self.send_signal(worker, number),
                 Effect::Warn(line) => warn!("{line}"),
                 Effect::WatchOnly(paths) => self.watch_only(&paths),
             }
+        }
+    }
+
+    /// Sends a signal, unless the worker has enough of them: they must not take the room of orders.
+    fn send_signal(&mut self, worker: WorkerId, number: u8) {
+        let Some((_, entry)) = self.machine.workers().find(|(id, _)| *id == worker) else { return };
+        let handled = self.holdings.scoreboard.cell(entry.cell).signals();
+        let slot = entry.slot;
+        let sent = self.app_signals.sent.entry(worker).or_insert(handled);
+        if sent.saturating_sub(handled) >= UNHANDLED {
+            if self.app_signals.behind.insert(worker) {
+                warn!(
+                    "worker {slot} does not keep up with its signals: some are dropped (the first is {number})"
+                );
+            }
+            return;
+        }
+        *sent = (*sent).max(handled) + 1;
+        self.app_signals.behind.remove(&worker);
+        if !self.tell(worker, &ToWorker::Signal { number }) {
+            // Nobody will handle it.
+            self.app_signals.sent.remove(&worker);
+        }
+        self.forget_the_dead();
+    }
+
+    /// Now and then, when many are.
+    fn forget_the_dead(&mut self) {
+        if self.app_signals.sent.len() > 2 * self.machine.workers().count() {
+            let alive: HashSet<WorkerId> = self.machine.workers().map(|(id, _)| id).collect();
+            self.app_signals.sent.retain(|id, _| alive.contains(id));
+            self.app_signals.behind.retain(|id| alive.contains(id));
         }
     }
 

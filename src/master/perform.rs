@@ -46,8 +46,12 @@ impl Runner {
             Action::Drain { worker, mode, patience } => {
                 self.tell(worker, &ToWorker::Drain { mode, patience_ms: patience.as_millis() as u64 });
             }
-            Action::Pause { worker } => self.tell(worker, &ToWorker::Pause),
-            Action::Resume { worker } => self.tell(worker, &ToWorker::Resume),
+            Action::Pause { worker } => {
+                self.tell(worker, &ToWorker::Pause);
+            }
+            Action::Resume { worker } => {
+                self.tell(worker, &ToWorker::Resume);
+            }
             Action::Kill { pid, signal } => self.kill(pid, signal),
             Action::ReportDeath { slot, cell, pid, exit, reason, .. } => {
                 report::death(&self.holdings.scoreboard.cell(cell), slot, pid, exit, reason.as_deref());
@@ -135,15 +139,18 @@ impl Runner {
         Ok(())
     }
 
-    pub(super) fn tell(&self, worker: WorkerId, message: &ToWorker) {
-        let Some(channel) = self.workers.get(&worker) else { return };
-        match channel.send(message, &[]) {
+    /// True when the message is on its way.
+    pub(super) fn tell(&self, worker: WorkerId, message: &ToWorker) -> bool {
+        let Some(channel) = self.workers.get(&worker) else { return false };
+        let sent = channel.send(message, &[]);
+        match &sent {
             Ok(()) => {}
             // It is dead, or about to be; that is reported when it is reaped.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             // It is stuck: its deadline decides.
             Err(error) => warn!("worker {worker} cannot be told {message:?}: {error}"),
         }
+        sent.is_ok()
     }
 
     fn kill(&self, pid: process::Pid, signal: process::Signal) {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub mod cron;
+pub mod given;
 pub mod table;
 
 pub use cron::Schedule;

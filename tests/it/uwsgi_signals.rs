@@ -249,3 +249,48 @@ def everyone():
     assert!(refused.as_str().is_some_and(|it| it.starts_with("NotImplementedError: uwsgi.signal_wait")));
     server.wait_for_log_after(Mark::START, "note: waiting");
 }
+
+#[test]
+fn the_configuration_can_raise_signals_too() {
+    let functions = r#"
+uwsgi.register_signal(1, "worker1", lambda number: note("timer"))
+uwsgi.register_signal(2, "worker1", lambda number: note("once"))
+uwsgi.register_signal(3, "worker1", lambda number: note("changed"))
+"#;
+    let server = server(functions)
+        .file("watched", "")
+        .args(["--timer=1 1", "--signal-rbtimer=2 1 1", "--fs-signal=watched 3"])
+        .start();
+    wait_noted(&server, "timer", 3);
+    assert_eq!(noted(&server, "once"), 1);
+    fs::write(server.path("watched"), "new").expect("a file of ours");
+    wait_noted(&server, "changed", 1);
+}
+
+#[test]
+fn a_worker_that_does_not_keep_up_still_hears_that_it_is_to_leave() {
+    let functions = r#"
+import socket
+
+uwsgi.register_signal(1, "worker1", lambda number: note("handled"))
+uwsgi.add_ms_timer(1, 1)
+
+def wait():
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect("gate")
+        connection.recv(1)
+    return "finished"
+"#;
+    let server = server(functions).arg("--processes=1").start();
+    let gate = server.gate();
+    std::thread::scope(|scope| {
+        let request = scope.spawn(|| call(&server, "wait"));
+        let visitor = gate.wait();
+        server.wait_for_log("worker 1 does not keep up with its signals");
+        server.reload();
+        drop(visitor);
+        assert_eq!(request.join().expect("no panic"), "finished");
+    });
+    server.wait_for_log("buried after 0 seconds, exit code 0");
+    assert!(!server.log().lines().iter().any(|line| line.contains("cannot be told")));
+}

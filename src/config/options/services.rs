@@ -3,6 +3,7 @@
 use crate::cache::spec;
 use crate::config::schema::Group::Services;
 use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
+use crate::signals::given;
 
 const DAEMON: &str = "it is not started; give it a systemd unit of its own";
 const MULE: &str = "there are no mules; run workers of a task queue as a service of their own";
@@ -51,14 +52,23 @@ pub(super) const ROWS: &[OptionSpec] = &[
         .and(&["legion-cron", "unique-legion-cron"])
         .repeatable(),
     not_yet(Services, "cron-harakiri", Shape::Seconds, "Time limit of the command.", CRON).default("0"),
-    not_yet(
+    row(
         Services,
         "timer",
-        Shape::Name,
-        "Raise a uwsgi signal again and again.",
-        "use a timer of systemd",
+        Kind::Parsed(|c, text| given::timer(text).map(|timer| c.signals.push(timer))),
+        "Raise a signal of the application every so many seconds; it registers a function for it.",
     )
-    .and(&["timer2", "rbtimer", "signal-timer", "signal-rbtimer"])
+    .aliases(&["signal-timer"])
+    .metavar("SIGNAL SECONDS")
+    .repeatable(),
+    row(
+        Services,
+        "rbtimer",
+        Kind::Parsed(|c, text| given::limited_timer(text).map(|timer| c.signals.push(timer))),
+        "The same, as often as said.",
+    )
+    .aliases(&["signal-rbtimer"])
+    .metavar("SIGNAL SECONDS [TIMES]")
     .repeatable(),
     row(
         Services,
