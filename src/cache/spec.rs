@@ -82,6 +82,12 @@ pub fn add(caches: &mut Vec<Spec>, cache: Spec) -> Result<(), ValueError> {
     Ok(())
 }
 
+/// Adds a cache, in the place of one of its name.
+pub fn replace(caches: &mut Vec<Spec>, cache: Spec) {
+    caches.retain(|other| other.name != cache.name);
+    caches.push(cache);
+}
+
 fn checked(spec: Spec) -> Result<Spec, ValueError> {
     let bytes = (spec.key_size + spec.value_size).checked_mul(spec.items);
     match bytes {

@@ -81,7 +81,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Services,
         "cache",
-        Kind::Parsed(|c, text| spec::plain(text).and_then(|cache| spec::add(&mut c.caches, cache))),
+        Kind::Parsed(|c, text| spec::plain(text).map(|cache| spec::replace(&mut c.caches, cache))),
         "The same, of that many items and with the name default.",
     )
     .metavar("N"),
