@@ -235,3 +235,31 @@ pub fn bounded_reason(mut reason: String) -> String {
     }
     reason
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zygote_of_an_older_release_asks_for_nothing_and_a_newer_one_may_say_more() {
+        for text in [
+            r#"{"Loaded": {"entries": [], "listeners": []}}"#,
+            r#"{"Loaded": {"entries": [], "listeners": [], "requests": [], "of_the_future": 1}}"#,
+        ] {
+            let loaded: FromZygote = serde_json::from_str(text).expect("understood");
+            assert_eq!(
+                loaded,
+                FromZygote::Loaded { entries: Vec::new(), listeners: Vec::new(), requests: Vec::new() }
+            );
+        }
+    }
+
+    #[test]
+    fn what_this_release_does_not_know_does_not_hide_what_follows() {
+        let (ours, theirs): (WorkerChannel, _) = pair().expect("descriptors");
+        seqpacket::send(theirs.as_fd(), br#"{"OfTheFuture": 1}"#, &[]).expect("room");
+        seqpacket::send(theirs.as_fd(), br#""Ready""#, &[]).expect("room");
+        assert_eq!(ours.receive().expect_err("unknown").kind(), io::ErrorKind::InvalidData);
+        assert!(matches!(ours.receive(), Ok(Incoming::Message(FromWorker::Ready, _))));
+    }
+}

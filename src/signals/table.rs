@@ -77,6 +77,8 @@ pub struct Signals {
     /// What was asked for at the start of the generation, so that it counts once.
     at_start: Vec<Request>,
     pending: VecDeque<u8>,
+    /// Signals that the log knows to go nowhere.
+    complained: BTreeSet<u8>,
     /// Whose turn it is among equals.
     turn: usize,
 }
@@ -291,9 +293,7 @@ impl Signals {
 
     fn route(&mut self, number: u8, candidates: &[Candidate]) -> Vec<Effect> {
         let Some(function) = self.functions.get(&number) else {
-            return vec![Effect::Warn(format!(
-                "signal {number} was raised, and no function is registered for it"
-            ))];
+            return self.complain(number, "was raised, and no function is registered for it");
         };
         let knows =
             |it: &&Candidate| function.known_to.as_ref().is_none_or(|known| known.contains(&it.worker));
@@ -312,10 +312,19 @@ impl Signals {
             Target::Nobody => return Vec::new(),
         };
         if effects.is_empty() {
-            let target = &function.target;
-            return vec![Effect::Warn(format!("signal {number} has no worker to go to (target {target:?})"))];
+            let reason = format!("has no worker to go to (target {:?})", function.target);
+            return self.complain(number, &reason);
         }
+        self.complained.remove(&number);
         effects
+    }
+
+    /// Says so once, until the signal finds somebody: a timer would fill the log.
+    fn complain(&mut self, number: u8, reason: &str) -> Vec<Effect> {
+        if !self.complained.insert(number) {
+            return Vec::new();
+        }
+        vec![Effect::Warn(format!("signal {number} {reason}; it is dropped, and so are those that follow"))]
     }
 }
 
@@ -389,13 +398,28 @@ mod tests {
         bench.ask(1, Origin::Zygote, register(1, Target::All));
         bench.ask(1, Origin::Zygote, register(2, Target::Worker(2)));
         bench.ask(1, Origin::Zygote, register(3, Target::Worker(9)));
-        for number in [1, 2, 3, 4] {
+        for number in [1, 2, 3] {
             bench.signals.raise(number);
         }
         assert_eq!(bench.deliver(), [(1, 1), (2, 1), (2, 2)]);
         bench.signals.raise(4);
         let effects = bench.signals.deliver(&[idle(1)]);
         assert!(matches!(&effects[..], [Effect::Warn(line)] if line.contains("no function is registered")));
+    }
+
+    #[test]
+    fn a_signal_that_goes_nowhere_is_told_once() {
+        let mut bench = Bench::new();
+        let raise = |bench: &mut Bench| {
+            bench.signals.raise(4);
+            bench.signals.deliver(&[idle(1)])
+        };
+        assert!(matches!(raise(&mut bench)[..], [Effect::Warn(_)]));
+        assert_eq!(raise(&mut bench), []);
+        bench.ask(1, Origin::Zygote, register(4, Target::All));
+        assert_eq!(raise(&mut bench), [Effect::Deliver { worker: 1, number: 4 }]);
+        bench.ask(1, Origin::Zygote, register(4, Target::Worker(2)));
+        assert!(matches!(raise(&mut bench)[..], [Effect::Warn(_)]));
     }
 
     #[test]
