@@ -56,7 +56,7 @@ impl fmt::Display for Peer {
 pub struct ConnectionInfo {
     /// The client.
     pub peer: Peer,
-    /// The listener's address as configured.
+    /// The listener's address as bound, with the real port.
     pub listener: Arc<str>,
     origin: OnceCell<Arc<Origin>>,
 }

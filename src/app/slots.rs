@@ -13,13 +13,14 @@ use std::task::{Context, Poll, Waker, ready};
 /// The permits of one worker.
 #[derive(Debug)]
 pub struct Slots {
+    count: usize,
     /// Numbers of the free slots, the next one to use last.
     free: RefCell<Vec<u32>>,
     /// Requests that wait for a slot, the oldest first.
     queue: RefCell<VecDeque<Rc<Place>>>,
     /// Requests that had one and left it; they come before those that were never begun.
     returning: RefCell<VecDeque<Rc<Place>>>,
-    /// The accept loop, when it waits for a free slot.
+    /// The accept loop, when it waits for a free slot; later the worker that leaves.
     watcher: RefCell<Option<Waker>>,
 }
 
@@ -35,6 +36,7 @@ impl Slots {
     /// `threads` free slots.
     pub fn new(threads: u32) -> Rc<Self> {
         Rc::new(Slots {
+            count: threads.max(1) as usize,
             free: RefCell::new((0..threads.max(1)).rev().collect()),
             queue: RefCell::default(),
             returning: RefCell::default(),
@@ -51,6 +53,24 @@ impl Slots {
     pub async fn wait_free(&self) {
         poll_fn(|cx| {
             if self.free() {
+                return Poll::Ready(());
+            }
+            *self.watcher.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// True when no request has one.
+    pub fn all_free(&self) -> bool {
+        self.free.borrow().len() == self.count
+    }
+
+    /// Waits until [`Slots::all_free`]: the application has finished. Only when nobody waits in
+    /// [`Slots::wait_free`] any more.
+    pub async fn wait_all_free(&self) {
+        poll_fn(|cx| {
+            if self.all_free() {
                 return Poll::Ready(());
             }
             *self.watcher.borrow_mut() = Some(cx.waker().clone());

@@ -32,6 +32,7 @@ impl Config {
         Config {
             processes: 1,
             threads: 1,
+            relief: true,
             lazy_apps: false,
             need_app: false,
             no_orphans: false,

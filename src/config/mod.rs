@@ -132,6 +132,8 @@ pub struct Config {
     pub processes: u32,
     /// `threads`: requests that one worker runs at a time, at least 1.
     pub threads: u32,
+    /// `relief`: connections of a worker that is stuck in a request go to others, default on.
+    pub relief: bool,
     /// `lazy-apps`: each worker loads the app itself.
     pub lazy_apps: bool,
     /// `need-app`: start-up fails when no application could be loaded.

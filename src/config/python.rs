@@ -26,8 +26,6 @@ pub struct PythonOptions {
     pub callable: Callable,
     /// `mount`, in order; no prefix twice.
     pub mounts: Vec<Mount>,
-    /// `manage-script-name`: the prefix of the mount point goes from `PATH_INFO` to `SCRIPT_NAME`.
-    pub manage_script_name: bool,
     /// `no-default-app`: 404 outside the mount points.
     pub no_default_app: bool,
 
@@ -91,7 +89,6 @@ impl Default for PythonOptions {
             eval: None,
             callable: Callable { name: "application".to_owned(), is_factory: false },
             mounts: Vec::new(),
-            manage_script_name: false,
             no_default_app: false,
             virtualenv: None,
             executable: None,

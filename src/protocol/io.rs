@@ -16,6 +16,7 @@ use super::accounting::Accounting;
 use super::gate::Gate;
 use super::outgoing;
 use super::state::ConnectionState;
+use crate::sys::fd;
 use crate::sys::sendfile::{Sent, sendfile};
 
 /// A client connection of either kind.
@@ -45,6 +46,11 @@ impl Stream {
     /// Writes some of `bytes`.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         each!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    /// Writes without asking the reactor, which will say it if there is no room.
+    fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        each!(self, stream => fd::write(stream.as_fd(), bytes))
     }
 
     fn poll_write_vectored(
@@ -114,6 +120,9 @@ pub struct Io {
     stream: Stream,
     /// Bytes that another worker had read already; they come before those of the socket.
     replay: Bytes,
+    /// The socket is new to the reactor, which does not know yet that it can be written to; waiting for
+    /// that could mean to wait for another request.
+    eager: bool,
     gate: Gate,
     scratch: Scratch,
     state: Rc<ConnectionState>,
@@ -130,7 +139,8 @@ impl Io {
         state: Rc<ConnectionState>,
         accounting: Rc<Accounting>,
     ) -> Self {
-        Io { stream, replay, gate, scratch, state, accounting }
+        let eager = !replay.is_empty();
+        Io { stream, replay, eager, gate, scratch, state, accounting }
     }
 
     /// The bare socket, and what was to be replayed and has not been.
@@ -216,6 +226,11 @@ impl hyper::rt::Read for Io {
 impl hyper::rt::Write for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if std::mem::take(&mut this.eager)
+            && let Ok(count) = this.stream.write_at_once(bytes)
+        {
+            return this.written(Poll::Ready(Ok(count)));
+        }
         let result = this.stream.poll_write(cx, bytes);
         this.written(result)
     }

@@ -46,6 +46,52 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(OFlag::O_CLOEXEC)?)
 }
 
+/// Reads what is there (read(2)); zero at the end. Interruptions are retried.
+///
+/// # Errors
+/// `WouldBlock` when nothing is there and `fd` is in non-blocking mode.
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    retry(|| Ok(nix::unistd::read(fd, buffer)?))
+}
+
+/// Writes what there is room for (write(2)). Interruptions are retried.
+///
+/// # Errors
+/// `WouldBlock` when there is no room and `fd` is in non-blocking mode.
+pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    retry(|| Ok(nix::unistd::write(fd, bytes)?))
+}
+
+/// Waits until one of `fds` is readable, at its end or broken, for no longer than `patience`; the positions
+/// of those that are. Numbers that are no open descriptor count as readable.
+///
+/// # Errors
+/// Those of `poll(2)`.
+pub fn readable_among(fds: impl Iterator<Item = RawFd>, patience: Duration) -> io::Result<Vec<usize>> {
+    let mut fds: Vec<libc::pollfd> =
+        fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
+    let milliseconds = libc::c_int::try_from(patience.as_millis()).unwrap_or(libc::c_int::MAX);
+    let count = fds.len() as libc::nfds_t;
+    // SAFETY: the array is valid for the call, and has that many elements.
+    match cvt(unsafe { libc::poll(fds.as_mut_ptr(), count, milliseconds) }) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(_) => Ok((0..fds.len()).filter(|&position| fds[position].revents != 0).collect()),
+    }
+}
+
+/// A copy of the descriptor with this number, close-on-exec.
+///
+/// # Errors
+/// When it is not open, or no number is left.
+pub fn duplicate_number(fd: RawFd) -> io::Result<OwnedFd> {
+    const LOWEST: libc::c_int = 3;
+    // SAFETY: takes numbers only; one that is not open is an error.
+    let copy = cvt(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, LOWEST) })?;
+    // SAFETY: new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// Waits until `fd` is readable or at its end, for no longer than `patience`; false when it is not by
 /// then. Interruptions are retried.
 ///

@@ -90,6 +90,14 @@ pub fn write_on(signal: Signal, pipe: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps all signals from this thread: the others of the process get them.
+///
+/// # Errors
+/// None that the system documents.
+pub fn block_all() -> io::Result<()> {
+    Ok(SigSet::all().thread_block()?)
+}
+
 /// Whether a blocked signal has arrived and waits for its delivery.
 pub fn pending(signal: Signal) -> bool {
     // SAFETY: all zeroes is a valid set.

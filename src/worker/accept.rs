@@ -35,6 +35,8 @@ const DEFERENCE: Duration = Duration::from_millis(1);
 /// Connections taken between two looks at the reactor when requests occupy no slot: a look costs a
 /// system call, and there is no slot that the first of them could fill.
 const BATCH: u32 = 4;
+/// Connections taken out of the hand-over queue, and served, before the worker looks at its own.
+const TAKEN_AT_ONCE: u32 = 32;
 /// Pause after the process has run out of descriptors: accepting at once again would spin.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -227,23 +229,30 @@ impl Acceptor {
     }
 }
 
-/// Takes connections that leaving workers pass on, one at a time, until aborted.
+/// Takes connections that other workers pass on, one at a time, until aborted. With `defers`, a worker that
+/// has more than its share leaves them to the others for a moment; without, who is free is right:
+/// clients may be waiting in them.
 pub async fn take_handed_over(
     queue: AsyncFd<OwnedFd>,
     scoreboard: Arc<Scoreboard>,
     cell: usize,
+    defers: bool,
     mut serve: impl FnMut(Parcel),
 ) {
     loop {
         let Ok(mut ready) = queue.readable().await else { return };
         // A whole generation's connections may be on their way: only who has a surplus waits.
-        if Share::of(&scoreboard, cell).surplus() > 0 {
+        if defers && Share::of(&scoreboard, cell).surplus() > 0 {
             tokio::time::sleep(DEFERENCE).await;
         }
-        match ready.try_io(|queue| handover::take(queue.get_ref().as_fd())) {
-            Ok(Ok(parcel)) => serve(parcel),
-            Ok(Err(error)) => warn!("{error}"),
-            Err(_would_block) => {}
+        // Who waits in the queue has waited longer than who comes now.
+        let most = if defers { 1 } else { TAKEN_AT_ONCE };
+        for _ in 0..most {
+            match ready.try_io(|queue| handover::take(queue.get_ref().as_fd())) {
+                Ok(Ok(parcel)) => serve(parcel),
+                Ok(Err(error)) => warn!("{error}"),
+                Err(_would_block) => break,
+            }
         }
         tokio::task::yield_now().await;
     }

@@ -4,6 +4,7 @@
 //! longer wanted, when its client is refused, and how it ends without losing the last answer.
 
 use std::future::Future;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use hyper::server::conn::http1;
 use tokio::io::ReadBuf;
 
 use super::connections::ConnectionSet;
-use super::handover::Parcel;
+use super::handover::{Parcel, stream_fd};
+use super::relief::Place;
 use crate::app::ConnectionInfo;
 use crate::protocol::http::{Service, error_bytes};
 use crate::protocol::io::{Io, Stream};
@@ -37,6 +39,8 @@ pub struct Connection {
     state: Rc<ConnectionState>,
     set: Rc<ConnectionSet>,
     index: usize,
+    /// How others may take it while this worker is stuck.
+    place: Option<Arc<Place>>,
 }
 
 /// What follows hyper on a connection.
@@ -55,9 +59,11 @@ impl Connection {
     /// Serves `stream`. `replay` are bytes that were read from it before, by another worker.
     pub fn new(set: &Rc<ConnectionSet>, stream: Stream, replay: Bytes, info: Rc<ConnectionInfo>) -> Self {
         let state = Rc::new(ConnectionState::default());
-        let http = set.front().serve(stream, replay, Rc::clone(&info), Rc::clone(&state));
         let index = set.insert(Rc::clone(&state), Instant::now());
-        Connection { http: Some(http), closing: None, info, state, set: Rc::clone(set), index }
+        let socket = stream_fd(&stream).as_raw_fd();
+        let place = set.relief().map(|relief| relief.enter(index, socket, Arc::clone(&info.listener)));
+        let http = set.front().serve(stream, replay, Rc::clone(&info), Rc::clone(&state));
+        Connection { http: Some(http), closing: None, info, state, set: Rc::clone(set), index, place }
     }
 
     /// Takes the socket back, with the bytes that were read from it and not answered, to serve it
@@ -123,6 +129,30 @@ impl Future for Connection {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
+        let Some(place) = &this.place else { return this.advance(cx) };
+        if !place.claim() {
+            // Another worker serves it by now. Closing our descriptor says nothing to the client.
+            return Poll::Ready(());
+        }
+        let polled = this.advance(cx);
+        if let Some(place) = &this.place
+            && polled.is_pending()
+            && this.closing.is_none()
+            && this.movable()
+            && !this.state.in_head.get()
+        {
+            place.rest();
+        }
+        polled
+    }
+}
+
+impl Connection {
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self;
+        if let Some(relief) = this.set.relief() {
+            relief.turn();
+        }
         this.set.disturb();
         this.state.register(cx);
         if this.closing.is_none() {
@@ -154,6 +184,10 @@ impl Future for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        // The fields, and with them the socket, are dropped after this.
+        if let (Some(_), Some(relief)) = (&self.place, self.set.relief()) {
+            relief.leave(self.index);
+        }
         self.set.remove(self.index);
     }
 }

@@ -7,12 +7,14 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::handover::{Giver, Parcel};
+use super::relief::Relief;
 use crate::protocol::Refusal;
 use crate::protocol::http::Front;
 use crate::protocol::state::{ConnectionState, Order, Phase};
@@ -64,11 +66,14 @@ pub struct ConnectionSet {
     giver: Giver,
     /// Connections that wait for room in the hand-over queue.
     parcels: Cell<usize>,
+    /// Gives connections away while this worker is stuck.
+    relief: Option<Arc<Relief>>,
 }
 
 impl ConnectionSet {
-    /// An empty set of connections behind `front`; those that leave unserved go to `giver`.
-    pub fn new(front: Rc<Front>, giver: Giver) -> Rc<Self> {
+    /// An empty set of connections behind `front`; those that leave unserved go to `giver`. With
+    /// `relief`, others may take connections while this worker is stuck.
+    pub fn new(front: Rc<Front>, giver: Giver, relief: Option<Arc<Relief>>) -> Rc<Self> {
         Rc::new(ConnectionSet {
             front,
             entries: RefCell::default(),
@@ -80,12 +85,17 @@ impl ConnectionSet {
             emptied: Notify::new(),
             giver,
             parcels: Cell::new(0),
+            relief,
         })
     }
 
     /// The front door of these connections.
     pub fn front(&self) -> &Rc<Front> {
         &self.front
+    }
+
+    pub(super) fn relief(&self) -> Option<&Arc<Relief>> {
+        self.relief.as_ref()
     }
 
     /// Open connections.

@@ -10,6 +10,7 @@ use log::{debug, info, warn};
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::task::AbortHandle;
 
+use crate::app::slots::Slots;
 use crate::channel::{DrainMode, FromWorker, Incoming, ToWorker};
 use crate::logging::logfile;
 use crate::protocol::accounting::Accounting;
@@ -29,6 +30,7 @@ pub(super) struct Control {
     pub(super) orders: AsyncFd<OwnedFd>,
     pub(super) door: Rc<Door>,
     pub(super) connections: Rc<ConnectionSet>,
+    pub(super) slots: Rc<Slots>,
     pub(super) accounting: Rc<Accounting>,
     pub(super) signals: Signals,
     pub(super) birth_mercy: Duration,
@@ -133,10 +135,10 @@ impl Control {
         self.begin(leave);
         let mut deadline = leave.deadline;
         let mut master_gone = false;
-        while !(self.connections.is_empty() && self.signals.is_empty()) {
+        // An application may be at work on a request whose client is gone, or has all of its answer.
+        while !(self.connections.is_empty() && self.slots.all_free()) {
             tokio::select! {
-                () = self.connections.emptied(), if !self.connections.is_empty() => {}
-                () = self.signals.finished(), if self.connections.is_empty() => {}
+                () = self.finished() => {}
                 () = tokio::time::sleep_until(deadline.into()) => {
                     debug!("patience ends with {} connections open", self.connections.len());
                     return;
@@ -167,6 +169,11 @@ impl Control {
                 }
             }
         }
+    }
+
+    async fn finished(&self) {
+        self.connections.emptied().await;
+        self.slots.wait_all_free().await;
     }
 
     fn begin(&self, leave: Leave) {

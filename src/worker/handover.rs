@@ -7,6 +7,7 @@
 //! waits in the socket and travels with it. The client sees no close and makes no new connection.
 //! A message that nobody has read yet survives the worker that sent it.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,12 +20,17 @@ use tokio::io::unix::AsyncFd;
 
 use crate::app::{ConnectionInfo, Peer};
 use crate::protocol::io::Stream;
-use crate::sys::{seqpacket, watch};
+use crate::sys::{fd, seqpacket, watch};
 
 /// Largest message; more unread bytes than this stay where they are until they have been served.
 const MESSAGE_LIMIT: usize = 96 * 1024;
 /// Version of [`Header`]: sender and receiver may be of different releases.
 const VERSION: u32 = 1;
+
+thread_local! {
+    /// Room for a message.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What travels in front of the unread bytes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,7 +91,15 @@ impl Giver {
     }
 }
 
-fn stream_fd(stream: &Stream) -> BorrowedFd<'_> {
+/// Gives away a connection of which nothing has been read.
+///
+/// # Errors
+/// `WouldBlock` when the queue is full.
+pub(super) fn give_unread(queue: BorrowedFd<'_>, listener: &str, socket: BorrowedFd<'_>) -> io::Result<()> {
+    seqpacket::send(queue, &encode(listener, &[])?, &[socket])
+}
+
+pub(super) fn stream_fd(stream: &Stream) -> BorrowedFd<'_> {
     match stream {
         Stream::Tcp(stream) => stream.as_fd(),
         Stream::Unix(stream) => stream.as_fd(),
@@ -98,14 +112,28 @@ fn stream_fd(stream: &Stream) -> BorrowedFd<'_> {
 /// `WouldBlock` when the queue is empty, `InvalidData` for a message of another release that this
 /// one cannot read; its connection is closed then.
 pub fn take(queue: BorrowedFd<'_>) -> io::Result<Parcel> {
-    let mut buffer = vec![0; MESSAGE_LIMIT];
-    let received = seqpacket::recv(queue, &mut buffer)?;
-    buffer.truncate(received.len);
-    let (listener, unread) = decode(&buffer)?;
-    let unread = Bytes::copy_from_slice(unread);
-    let socket = received.fds.into_iter().next().ok_or_else(|| invalid("a connection without its socket"))?;
-    let (stream, peer) = open(socket)?;
-    Ok(Parcel { stream, unread, info: ConnectionInfo::new(peer, Arc::from(listener)) })
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(MESSAGE_LIMIT, 0);
+        let received = seqpacket::recv(queue, buffer)?;
+        let (listener, unread) = decode(&buffer[..received.len])?;
+        let (info, unread) = (Arc::from(listener), Bytes::copy_from_slice(unread));
+        let socket = received.fds.into_iter().next();
+        let socket = socket.ok_or_else(|| invalid("a connection without its socket"))?;
+        // What has arrived is read now: the reactor would only tell of it when it is next asked, and
+        // the client has waited long enough.
+        let unread = if unread.is_empty() { read_at_once(&socket, buffer) } else { unread };
+        let (stream, peer) = open(socket)?;
+        Ok(Parcel { stream, unread, info: ConnectionInfo::new(peer, info) })
+    })
+}
+
+/// Bytes that wait in the socket; none when there are none, or the client is gone, which will be found
+/// out in due course.
+fn read_at_once(socket: &OwnedFd, buffer: &mut [u8]) -> Bytes {
+    match fd::read(socket.as_fd(), buffer) {
+        Ok(count) => Bytes::copy_from_slice(&buffer[..count]),
+        Err(_) => Bytes::new(),
+    }
 }
 
 /// The same socket under the reactor of this process. The peer is asked for again: it is not worth

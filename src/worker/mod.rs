@@ -6,8 +6,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +38,7 @@ pub mod connection;
 pub mod connections;
 mod control;
 pub mod handover;
+pub mod relief;
 mod request_log;
 mod signals;
 
@@ -43,6 +46,7 @@ use accept::{Accepted, Acceptor, Door, Mode};
 use connection::Connection;
 use connections::ConnectionSet;
 use handover::{Giver, Parcel};
+use relief::Relief;
 use signals::Signals;
 
 /// Everything a fresh worker has in its hands.
@@ -126,14 +130,27 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     // Request lines are written when there is nothing better to do.
     runtime.enable_io().enable_time().on_thread_park(request_log::flush);
-    if let Some(hooks) = app.wait_hooks() {
-        runtime.on_thread_unpark(hooks.after).on_thread_park(move || {
-            request_log::flush();
-            (hooks.before)();
-        });
-    }
+    let relief = match app.wait_hooks() {
+        Some(hooks) => {
+            // The application runs on this thread, and nothing else does meanwhile.
+            let relief = birth.config.relief.then(|| Relief::start(&birth.handover.1)).transpose()?;
+            let (parking, unparking) = (relief.clone(), relief.clone());
+            runtime.on_thread_park(move || {
+                request_log::flush();
+                parking.iter().for_each(|relief| relief.before_wait());
+                (hooks.before)();
+            });
+            runtime.on_thread_unpark(move || {
+                (hooks.after)();
+                unparking.iter().for_each(|relief| relief.after_wait());
+            });
+            relief
+        }
+        None => None,
+    };
     let app: Rc<dyn App> = Rc::from(app);
-    let code = LocalSet::new().block_on(&runtime.build()?, serve(birth, Rc::clone(&app), channel, wake))?;
+    let code =
+        LocalSet::new().block_on(&runtime.build()?, serve(birth, Rc::clone(&app), relief, channel, wake))?;
     app.worker_stops();
     Ok(code)
 }
@@ -189,7 +206,13 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Opt
     }
 }
 
-async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake: OwnedFd) -> io::Result<u8> {
+async fn serve(
+    birth: Birth,
+    app: Rc<dyn App>,
+    relief: Option<Arc<Relief>>,
+    channel: Arc<MasterChannel>,
+    wake: OwnedFd,
+) -> io::Result<u8> {
     let slots = Slots::new(birth.config.threads);
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
@@ -197,15 +220,22 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
     let signals = Signals::new(Rc::clone(&app), Rc::clone(&slots), Arc::clone(&birth.scoreboard), birth.cell);
     let front = Front::new(HttpLimits::from(&*birth.config), app, Rc::clone(&slots), Rc::clone(&accounting));
     let (take_from, give_to) = birth.handover;
-    let connections = ConnectionSet::new(front, Giver::new(give_to));
+    let defers = relief.is_none();
+    let connections = ConnectionSet::new(front, Giver::new(give_to), relief);
     tokio::task::spawn_local(Rc::clone(&connections).run_sweeper());
 
     let door = Door::new(if birth.paused { Mode::Paused } else { Mode::Open });
     let names: Vec<Arc<str>> =
-        birth.listeners.iter().map(|listener| Arc::from(listener.name.as_str())).collect();
+        birth.listeners.iter().map(|listener| Arc::from(listener.local.as_str())).collect();
     let fds: Vec<OwnedFd> = birth.listeners.into_iter().map(|listener| listener.fd).collect();
-    let acceptor =
-        Acceptor::new(fds, slots, bounded, Rc::clone(&door), Arc::clone(&birth.scoreboard), birth.cell)?;
+    let acceptor = Acceptor::new(
+        fds,
+        Rc::clone(&slots),
+        bounded,
+        Rc::clone(&door),
+        Arc::clone(&birth.scoreboard),
+        birth.cell,
+    )?;
     let take = {
         let connections = Rc::clone(&connections);
         move |accepted| admit(&connections, &names, accepted)
@@ -215,12 +245,18 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
     let receive = {
         let connections = Rc::clone(&connections);
         move |parcel: Parcel| {
-            let connection =
-                Connection::new(&connections, parcel.stream, parcel.unread, Rc::new(parcel.info));
-            tokio::task::spawn_local(connection);
+            let (stream, unread, info) = (parcel.stream, parcel.unread, Rc::new(parcel.info));
+            let mut connection = Connection::new(&connections, stream, unread, info);
+            // Before those that were here first: it has waited in the queue. The task polls again, and
+            // then it is heard when something arrives.
+            let mut cx = Context::from_waker(Waker::noop());
+            if Pin::new(&mut connection).poll(&mut cx).is_pending() {
+                tokio::task::spawn_local(connection);
+            }
         }
     };
-    let taking = accept::take_handed_over(watch::readable(take_from)?, birth.scoreboard, birth.cell, receive);
+    let taking =
+        accept::take_handed_over(watch::readable(take_from)?, birth.scoreboard, birth.cell, defers, receive);
     let taking = tokio::task::spawn_local(taking).abort_handle();
     accounting.set_resting_state(if birth.paused { WorkerState::Paused } else { WorkerState::Idle });
     let hup = catch_hup()?;
@@ -230,6 +266,7 @@ async fn serve(birth: Birth, app: Rc<dyn App>, channel: Arc<MasterChannel>, wake
         channel,
         door,
         connections: Rc::clone(&connections),
+        slots,
         accounting,
         signals,
         birth_mercy: birth.config.worker_reload_mercy,

@@ -117,6 +117,9 @@ pub enum Step {
     Done,
     /// There may be more: `next` goes on, and `close` ends it early.
     More,
+    /// The response is complete, but the application wants to hear of its end: `close` is called once the
+    /// response is on its way, so that the client does not wait for what is done there.
+    Ended,
     /// It failed and the plugin has forgotten it. The cause has been logged.
     Failed,
 }
@@ -257,7 +260,8 @@ pub struct Host {
         answer: extern "C" fn(context: *mut c_void, text: Bytes),
         context: *mut c_void,
     ),
-    /// The head of the response; once, before any piece of the body. An empty `reason` is the usual one.
+    /// The head of the response, before any piece of the body. Called again, it takes the place of all that
+    /// was said before, unless that is out already. An empty `reason` is the usual one.
     pub head: extern "C" fn(
         exchange: Exchange,
         status: u16,
@@ -269,6 +273,7 @@ pub struct Host {
     /// [`Plugin::release_bytes`]; if that is null they are copied.
     pub piece: extern "C" fn(exchange: Exchange, bytes: Bytes, owner: *mut c_void) -> Taken,
     /// The body is `length` bytes of the file `fd` from `offset` on; the server makes a descriptor of its own.
+    /// If that is refused, the bytes are to be given as pieces.
     pub file: extern "C" fn(exchange: Exchange, fd: i32, offset: u64, length: u64) -> Taken,
     /// Sends what there is now, before the call returns if it can: for `write()` of WSGI.
     pub flush: extern "C" fn(exchange: Exchange) -> Taken,
@@ -305,11 +310,11 @@ pub struct Plugin {
     pub acquire: extern "C" fn(),
     /// Lets others have the runtime.
     pub release: extern "C" fn(),
-    /// Begins a request; with `Step::More`, `response` is set.
+    /// Begins a request; with `Step::More` and `Step::Ended`, `response` is set.
     pub call: extern "C" fn(request: *const Request, exchange: Exchange, response: *mut Response) -> Step,
     /// Goes on with a response: one piece, or its end. After `More` it is called again.
     pub next: extern "C" fn(response: Response, exchange: Exchange) -> Step,
-    /// Ends a response before its own end.
+    /// The response has ended, by itself or before: the plugin forgets the request.
     pub close: extern "C" fn(response: Response),
     /// The owner of a piece is no longer needed.
     pub release_bytes: extern "C" fn(owner: *mut c_void),

@@ -1,13 +1,14 @@
 //! The applications: loaded once, kept for the life of the process.
 
 use std::ffi::{CStr, CString, c_void};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use appserver_plugin_abi::{Bytes, Report};
 use pyo3_ffi as ffi;
 
 use crate::object::{self, Owned, Reporter};
-use crate::{environ, failure, module, runtime, start_response};
+use crate::{environ, failure, module, runtime, start_response, wsgi};
 
 const BOOTSTRAP: &CStr = c"_appserver_bootstrap";
 
@@ -23,11 +24,14 @@ pub(crate) enum Helper {
     EnvironTemplate,
     FileWrapper,
     FileRange,
+    ExceptionPage,
+    Imports,
+    NameThread,
     Signal,
     AfterRequest,
 }
 
-const HELPERS: [(Helper, &CStr); 11] = [
+const HELPERS: [(Helper, &CStr); 14] = [
     (Helper::Prepare, c"prepare"),
     (Helper::Load, c"load"),
     (Helper::WorkerStarted, c"worker_started"),
@@ -37,6 +41,9 @@ const HELPERS: [(Helper, &CStr); 11] = [
     (Helper::EnvironTemplate, c"environ_template"),
     (Helper::FileWrapper, c"FileWrapper"),
     (Helper::FileRange, c"file_range"),
+    (Helper::ExceptionPage, c"exception_page"),
+    (Helper::Imports, c"imports"),
+    (Helper::NameThread, c"name_thread"),
     (Helper::Signal, c"handle_signal"),
     (Helper::AfterRequest, c"after_request"),
 ];
@@ -75,6 +82,7 @@ pub(crate) fn prepare(settings: &str) -> bool {
         object::call(helper(Helper::Prepare), &[&object::text(settings)?])?;
         start_response::prepare()?;
         let settings = object::attribute(&bootstrap, c"settings")?;
+        wsgi::prepare(&settings)?;
         environ::prepare(&settings)
     };
     prepare().is_some()
@@ -95,7 +103,13 @@ fn module_of_source(name: &CStr, source: &str) -> Option<Owned> {
 
 pub(crate) extern "C" fn load(report: Report, context: *mut c_void) -> bool {
     runtime::acquire();
-    match object::call(helper(Helper::Load), &[]).and_then(|list| table_of(&list)) {
+    let load = || {
+        object::call(helper(Helper::Imports), &[])?;
+        // What the imports did to it with putenv(3), os.environ does not know.
+        let list = object::call(helper(Helper::Load), &[&environment()?])?;
+        table_of(&list)
+    };
+    match load() {
         Some(apps) if apps.is_empty() => {
             Reporter { report, context }.say("no Python application is named");
             false
@@ -109,6 +123,21 @@ pub(crate) extern "C" fn load(report: Report, context: *mut c_void) -> bool {
             false
         }
     }
+}
+
+/// The environment of the process as it is now: a dictionary of bytes.
+fn environment() -> Option<Owned> {
+    // SAFETY: the result is new.
+    let dictionary = unsafe { Owned::new(ffi::PyDict_New())? };
+    for (name, value) in std::env::vars_os() {
+        let (name, value) = (object::bytes(name.as_bytes())?, object::bytes(value.as_bytes())?);
+        // SAFETY: live objects.
+        let set = unsafe { ffi::PyDict_SetItem(dictionary.as_ptr(), name.as_ptr(), value.as_ptr()) };
+        if set != 0 {
+            return None;
+        }
+    }
+    Some(dictionary)
 }
 
 fn table_of(list: &Owned) -> Option<Vec<Mounted>> {
@@ -164,7 +193,13 @@ pub(crate) fn after_request() {
 pub(crate) fn before_fork() {}
 
 /// Gives an application thread its name.
-pub(crate) fn name_thread(_core: u32) {}
+pub(crate) fn name_thread(core: u32) {
+    // SAFETY: the GIL is held; the result is new.
+    let core = unsafe { Owned::new(ffi::PyLong_FromLong(core.into())) };
+    if core.and_then(|core| object::call(helper(Helper::NameThread), &[&core])).is_none() {
+        failure::log("the name of a thread");
+    }
+}
 
 pub(crate) extern "C" fn stop() {
     if object::call(helper(Helper::Stop), &[]).is_none() {

@@ -30,7 +30,6 @@ struct Cache {
     open: Owned,
     /// `threads` is more than one.
     has_cores: bool,
-    manages_script_name: bool,
 }
 
 /// Keys of what every request sets.
@@ -130,7 +129,6 @@ pub(crate) fn prepare(settings: &Owned) -> Option<()> {
         bytes_io: object::attribute(&io, c"BytesIO")?,
         open: object::attribute(&io, c"open")?,
         has_cores: object::is_true_item(settings, c"has_cores"),
-        manages_script_name: object::is_true_item(settings, c"manage_script_name"),
     };
     CACHE.store(Box::into_raw(Box::new(cache)), Ordering::Relaxed);
     Some(())
@@ -144,12 +142,13 @@ fn import(name: &std::ffi::CStr) -> Option<Owned> {
 /// A fresh `environ` for `request` and the application it is for; `None` with an exception set.
 /// Without an application the request is for none of the mount points.
 pub(crate) fn build(request: &Request) -> Option<(Owned, Option<&'static Mounted>)> {
-    // SAFETY: made by `prepare`; the GIL is held, and nothing called below runs code that could
-    // come here again: no garbage is collected while strings are made and dictionaries filled.
-    let cache = unsafe { CACHE.load(Ordering::Relaxed).as_mut() }.expect("invariant: prepared first");
-    // SAFETY: a live dictionary; the result is new. This may collect garbage, and with it run any
-    // code, but nothing of the cache is held meanwhile.
-    let environ = unsafe { Owned::new(ffi::PyDict_Copy(cache.template.as_ptr()))? };
+    let cache = CACHE.load(Ordering::Relaxed);
+    // SAFETY: made by `prepare`; a live dictionary; the result is new. This may collect garbage, and with
+    // it run any code, but nothing of the cache is borrowed meanwhile.
+    let environ = unsafe { Owned::new(ffi::PyDict_Copy((*cache).template.as_ptr()))? };
+    // SAFETY: as above; the GIL is held, and nothing called below runs code that could come here again:
+    // no garbage is collected while strings are made and dictionaries filled.
+    let cache = unsafe { &mut *cache };
     let set = |key: &Owned, value: &Owned| set(&environ, key, value);
     // SAFETY: the server keeps the request's bytes alive for the call.
     let (method, target, path, query) = unsafe {
@@ -164,9 +163,10 @@ pub(crate) fn build(request: &Request) -> Option<(Owned, Option<&'static Mounted
     if !query.is_empty() {
         set(&keys.query, &object::latin1(query)?)?;
     }
-    let path = decoded(path);
+    // `OPTIONS *` is about the server: no path of any application.
+    let path = if path == b"*" { Cow::Borrowed(&b""[..]) } else { decoded(path) };
     let (mounted, split) = choose(&path);
-    if split > 0 && cache.manages_script_name {
+    if split > 0 {
         set(&keys.script, &object::latin1(&path[..split])?)?;
         set(&keys.path, &object::latin1(&path[split..])?)?;
     } else {
@@ -209,8 +209,10 @@ pub(crate) fn build(request: &Request) -> Option<(Owned, Option<&'static Mounted
     if request.has_body {
         set(&keys.content_length, &object::latin1(request.body_length.to_string().as_bytes())?)?;
         if request.body_length > 0 {
-            let input = input(&cache.bytes_io, &cache.open, request)?;
-            set(&keys.input, &input)?;
+            // From here on any code may run, and come here again for another request.
+            let (bytes_io, open, key) =
+                (cache.bytes_io.another(), cache.open.another(), keys.input.another());
+            set(&key, &input(&bytes_io, &open, request)?)?;
         }
     }
     Some((environ, mounted))

@@ -10,10 +10,16 @@ use crate::object::{self, Owned};
 /// Writes the exception that is set, with its traceback, to the log, and clears it. `place` says what
 /// was being done.
 pub(crate) fn log(place: &str) {
-    let Some(exception) = take() else { return };
-    let arguments = object::text(place)
-        .and_then(|place| object::call(app::helper(app::Helper::LogException), &[&place, &exception]));
-    if arguments.is_none() {
+    if let Some(exception) = take() {
+        log_of(place, &exception);
+    }
+}
+
+/// The same for an exception that was taken.
+pub(crate) fn log_of(place: &str, exception: &Owned) {
+    let logged = object::text(place)
+        .and_then(|place| object::call(app::helper(app::Helper::LogException), &[&place, exception]));
+    if logged.is_none() {
         // The log itself fails: what is left is the interpreter's last resort.
         // SAFETY: an exception is set; the object is alive.
         unsafe { ffi::PyErr_WriteUnraisable(exception.as_ptr()) }
@@ -76,4 +82,10 @@ pub(crate) fn raise(kind: Kind, message: &str) {
         };
         ffi::PyErr_SetString(class, message.as_ptr());
     }
+}
+
+/// Sets a Python exception where a value is expected.
+pub(crate) fn refuse<T>(kind: Kind, message: &str) -> Option<T> {
+    raise(kind, message);
+    None
 }

@@ -4,8 +4,9 @@
 //! one build serves every Python from 3.9 on and the server links none. [`abi`] is the border.
 //!
 //! [`runtime`] starts the interpreter and takes it through forks, [`app`] finds and keeps the
-//! applications, [`environ`] is what they are called with, [`start_response`] what they call,
-//! [`wsgi`] the call itself and the iteration of what it returns, [`module`] what the `uwsgi` module can ask of the server. What need not be fast is Python, in `py/`.
+//! applications, [`environ`] is what they are called with, [`start_response`] what they call with a
+//! [`head`], [`wsgi`] the call itself, [`pieces`] the iteration of what it returns, [`module`] what
+//! the `uwsgi` module can ask of the server. What need not be fast is Python, in `py/`.
 //!
 //! The C API is called by hand: with cached keys and values that costs a third of a safe wrapper
 //! under the stable ABI. Every function that touches an object needs the GIL; the border says who
@@ -20,8 +21,10 @@ mod app;
 mod cache;
 mod environ;
 mod failure;
+mod head;
 mod module;
 mod object;
+mod pieces;
 mod runtime;
 mod start_response;
 mod wsgi;
@@ -44,8 +47,8 @@ static PLUGIN: Plugin = Plugin {
     acquire: runtime::acquire,
     release: runtime::release,
     call: wsgi::call,
-    next: wsgi::next,
-    close: wsgi::close,
+    next: pieces::next,
+    close: pieces::close,
     release_bytes,
     signal: app::signal,
     stop: app::stop,

@@ -33,6 +33,30 @@ impl Owned {
         NonNull::new(object).map(Owned)
     }
 
+    /// A second reference to it. The GIL must be held.
+    pub(crate) fn another(&self) -> Self {
+        // SAFETY: a live object.
+        unsafe { ffi::Py_INCREF(self.0.as_ptr()) };
+        Owned(self.0)
+    }
+
+    /// Its type.
+    pub(crate) fn class(&self) -> *mut ffi::PyTypeObject {
+        // SAFETY: a live object, which keeps its type alive.
+        unsafe { ffi::Py_TYPE(self.0.as_ptr()) }
+    }
+
+    /// The name of its type, to be shown.
+    pub(crate) fn class_name(&self) -> String {
+        // SAFETY: a live type, and a `str` that is alive until the return.
+        unsafe {
+            let class = self.class().cast::<PyObject>();
+            let name = Owned::new(ffi::PyObject_GetAttrString(class, c"__name__".as_ptr()));
+            let text = name.as_ref().and_then(|name| utf8(name.as_ptr()));
+            text.map_or_else(|| "an object".to_owned(), |text| String::from_utf8_lossy(text).into_owned())
+        }
+    }
+
     /// The object, still owned by this.
     pub(crate) fn as_ptr(&self) -> *mut PyObject {
         self.0.as_ptr()

@@ -5,18 +5,16 @@ use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use appserver_plugin_abi::{Bytes, Exchange, Field, Taken};
+use appserver_plugin_abi::{Bytes, Exchange, Taken};
 use pyo3_ffi::{self as ffi, PyObject, PyType_Slot, PyType_Spec};
 
-use crate::failure::{Kind, raise};
-use crate::host;
+use crate::failure::{self, Kind, raise, refuse};
 use crate::object::{self, Owned};
+use crate::{head, host, pieces, wsgi};
 
 static TYPE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 /// An object that no application has kept, for the next request.
 static SPARE: AtomicPtr<PyObject> = AtomicPtr::new(ptr::null_mut());
-/// Room for the fields of a response; used with the GIL held, by one call at a time.
-static FIELDS: AtomicPtr<Vec<Field>> = AtomicPtr::new(ptr::null_mut());
 
 /// The memory of the object.
 #[repr(C)]
@@ -49,7 +47,7 @@ pub(crate) fn prepare() -> Option<()> {
     // SAFETY: the specification is read during the call; its name is static.
     let class = unsafe { Owned::new(ffi::PyType_FromSpec(&raw mut spec))? };
     TYPE.store(class.into_ptr().cast(), Ordering::Relaxed);
-    FIELDS.store(Box::into_raw(Box::new(Vec::with_capacity(64))), Ordering::Relaxed);
+    head::prepare();
     Some(())
 }
 
@@ -194,9 +192,22 @@ unsafe fn start(
         );
     }
     // SAFETY: objects that the arguments keep alive.
-    unsafe { announce(exchange, status, headers)? };
+    unsafe { head::announce(exchange, status, headers)? };
+    let nodelay = wsgi::options().nodelay;
     // SAFETY: as above.
-    unsafe { (*layout).started = true };
+    unsafe {
+        (*layout).started = true;
+        (*layout).sent = nodelay;
+    }
+    if has_exc_info {
+        // The client sees what the application makes of the error; this is for the operator.
+        // SAFETY: as above.
+        unsafe { raise_again(exc_info) };
+        failure::log("start_response was given the error");
+    }
+    if nodelay {
+        (host().flush)(exchange);
+    }
     Some(Returned::Write)
 }
 
@@ -219,85 +230,6 @@ unsafe fn raise_again(exc_info: *mut PyObject) {
     }
 }
 
-/// Tells the server the head of the response. `None` with an exception set.
-///
-/// # Safety
-/// Live objects; the exchange is that of the step at hand.
-unsafe fn announce(exchange: Exchange, status: *mut PyObject, headers: *mut PyObject) -> Option<()> {
-    // SAFETY: live objects, here and below; items of lists and tuples are borrowed from them.
-    unsafe {
-        if ffi::PyUnicode_Check(status) == 0 {
-            return refuse(Kind::Type, "the status is not a str");
-        }
-        if ffi::PyList_Check(headers) == 0 {
-            return refuse(Kind::Type, "the headers are not a list");
-        }
-    }
-    let mut kept = Vec::new();
-    // SAFETY: the status is alive.
-    let line = unsafe { octets(status, &mut kept)? };
-    let (code, reason) = line.split_at(line.len().min(3));
-    let number = std::str::from_utf8(code).ok().and_then(|code| code.parse::<u16>().ok());
-    let Some(number) = number.filter(|number| (100..1000).contains(number)) else {
-        return refuse(Kind::Value, "the status does not begin with a number of three digits");
-    };
-    let reason = reason.trim_ascii();
-    // SAFETY: made by `prepare`, used by one call at a time: no Python code runs in this function.
-    let fields = unsafe { &mut *FIELDS.load(Ordering::Relaxed) };
-    fields.clear();
-    // SAFETY: live objects.
-    for index in 0..unsafe { ffi::PyList_Size(headers) } {
-        // SAFETY: within the list and the tuple; both keep their items alive.
-        let (name, value) = unsafe {
-            let item = ffi::PyList_GetItem(headers, index);
-            if ffi::PyTuple_Check(item) == 0 || ffi::PyTuple_Size(item) != 2 {
-                return refuse(Kind::Type, "a header is not a tuple of name and value");
-            }
-            let (name, value) = (ffi::PyTuple_GetItem(item, 0), ffi::PyTuple_GetItem(item, 1));
-            if ffi::PyUnicode_Check(name) == 0 || ffi::PyUnicode_Check(value) == 0 {
-                return refuse(Kind::Type, "name and value of a header are not both str");
-            }
-            (octets(name, &mut kept)?, octets(value, &mut kept)?)
-        };
-        fields.push(Field { name: Bytes::of(name), value: Bytes::of(value) });
-    }
-    let taken = (host().head)(exchange, number, Bytes::of(reason), fields.as_ptr(), fields.len());
-    match taken {
-        Taken::Yes | Taken::Gone => Some(()),
-        Taken::Refused => {
-            let shown: Vec<String> = fields.iter().map(shown).collect();
-            refuse(Kind::Value, &format!("a header is not valid in HTTP: one of {}", shown.join(", ")))
-        }
-    }
-}
-
-fn shown(field: &Field) -> String {
-    // SAFETY: the texts are alive as long as the list of headers.
-    let (name, value) = unsafe { (field.name.slice(), field.value.slice()) };
-    format!("{:?}: {:?}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
-}
-
-/// The text as one byte per character. `kept` holds what had to be made for it.
-///
-/// # Safety
-/// A live `str`, which lives as long as the result, and so does `kept`.
-unsafe fn octets<'a>(text: *mut PyObject, kept: &mut Vec<Owned>) -> Option<&'a [u8]> {
-    // SAFETY: as the caller promises.
-    if let Some(utf8) = unsafe { object::utf8(text) }
-        && utf8.is_ascii()
-    {
-        return Some(utf8);
-    }
-    // SAFETY: a live `str`; the result is new, and kept.
-    unsafe {
-        ffi::PyErr_Clear();
-        let encoded = Owned::new(ffi::PyUnicode_AsLatin1String(text))?;
-        let octets = object::content(encoded.as_ptr());
-        kept.push(encoded);
-        Some(octets)
-    }
-}
-
 /// `write(data)`
 ///
 /// # Safety
@@ -305,27 +237,28 @@ unsafe fn octets<'a>(text: *mut PyObject, kept: &mut Vec<Owned>) -> Option<&'a [
 unsafe fn write(layout: *mut Layout, data: *mut PyObject) -> Option<Returned> {
     // SAFETY: no Rust reference points into the object now.
     let (exchange, started) = unsafe { ((*layout).exchange, (*layout).started) };
-    if exchange.is_null() || !started {
-        return refuse(Kind::Runtime, "write() belongs to no request that is being answered");
+    if exchange.is_null() {
+        return refuse(Kind::Runtime, "write() of a request that is over");
     }
-    // SAFETY: a live object.
-    if unsafe { ffi::PyBytes_Check(data) } == 0 {
-        return refuse(Kind::Type, "write() takes bytes");
+    if !started {
+        return refuse(Kind::Type, "start_response takes a status, a list of headers, and exc_info");
     }
+    // SAFETY: a live object, of which this becomes a reference of its own.
+    let data = pieces::octets(unsafe { Owned::borrowed(data)? }, "what write() is given")?;
     // SAFETY: a live bytes object.
-    let content = unsafe { object::content(data) };
-    if !content.is_empty() {
-        // SAFETY: as above.
-        unsafe { (*layout).sent = true };
-        let taken = (host().piece)(exchange, Bytes::of(content), ptr::null_mut());
-        if taken == Taken::Gone || (host().flush)(exchange) == Taken::Gone {
-            return refuse(Kind::Os, "write error: the client is gone");
-        }
+    let content = unsafe { object::content(data.as_ptr()) };
+    if content.is_empty() {
+        return Some(Returned::Nothing);
     }
-    Some(Returned::Nothing)
-}
-
-fn refuse<T>(kind: Kind, message: &str) -> Option<T> {
-    raise(kind, message);
-    None
+    // SAFETY: as above.
+    unsafe { (*layout).sent = true };
+    let mut taken = (host().piece)(exchange, Bytes::of(content), ptr::null_mut());
+    if taken == Taken::Yes {
+        taken = (host().flush)(exchange);
+    }
+    match taken {
+        Taken::Yes => Some(Returned::Nothing),
+        Taken::Gone => refuse(Kind::Os, "write error: the client is gone"),
+        Taken::Refused => refuse(Kind::Assertion, "write() is given more than the Content-Length says"),
+    }
 }

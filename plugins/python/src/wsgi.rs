@@ -2,24 +2,59 @@
 
 use std::cell::Cell;
 use std::ptr;
+use std::sync::OnceLock;
 
-use appserver_plugin_abi::{Bytes, Exchange, Request, Response, Step, Taken};
-use pyo3_ffi::{self as ffi, PyObject};
+use appserver_plugin_abi::{Bytes, Exchange, Field, Request, Response, Step, Taken};
+use pyo3_ffi as ffi;
 
-use crate::app::{self, Helper};
-use crate::failure::{self, Kind, raise};
+use crate::app::{self, Helper, Mounted};
+use crate::failure;
 use crate::object::{self, Owned};
+use crate::pieces::{Outcome, Pieces, close_after, finish, give, iterate};
 use crate::start_response::StartResponse;
 use crate::{environ, host};
-
-/// Pieces of at least this many bytes are not copied but lent until they are sent.
-const LENT: usize = 16 * 1024;
 
 thread_local! {
     /// The request this thread works on.
     static EXCHANGE: Cell<Exchange> = const { Cell::new(ptr::null_mut()) };
     /// Its `environ`, alive while the application is called; null otherwise.
-    static ENVIRON: Cell<*mut PyObject> = const { Cell::new(ptr::null_mut()) };
+    static ENVIRON: Cell<*mut ffi::PyObject> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// What the operator wants of responses.
+pub(crate) struct Options {
+    /// `wsgi-accept-buffer`
+    pub(crate) accept_buffer: bool,
+    /// `wsgi-strict`
+    strict: bool,
+    /// `start_response-nodelay`
+    pub(crate) nodelay: bool,
+    /// `catch-exceptions`
+    catch_exceptions: bool,
+    /// The type of generators, of which the end needs no `close`.
+    pub(crate) generator: usize,
+}
+
+static OPTIONS: OnceLock<Options> = OnceLock::new();
+
+/// Reads the settings. `None` with an exception set.
+pub(crate) fn prepare(settings: &Owned) -> Option<()> {
+    // SAFETY: a C string; the result is new.
+    let types = unsafe { Owned::new(ffi::PyImport_ImportModule(c"types".as_ptr()))? };
+    let generator = object::attribute(&types, c"GeneratorType")?.as_ptr() as usize;
+    let is_on = |name| object::is_true_item(settings, name);
+    OPTIONS.get_or_init(|| Options {
+        accept_buffer: is_on(c"accept_buffer"),
+        strict: is_on(c"strict"),
+        nodelay: is_on(c"start_response_nodelay"),
+        catch_exceptions: is_on(c"catch_exceptions"),
+        generator,
+    });
+    Some(())
+}
+
+pub(crate) fn options() -> &'static Options {
+    OPTIONS.get().expect("invariant: prepared first")
 }
 
 /// The server's side of the request that this thread works on; null if there is none.
@@ -33,67 +68,56 @@ pub(crate) fn environ() -> Option<Owned> {
     unsafe { Owned::borrowed(ENVIRON.get()) }
 }
 
-/// A response that comes piece by piece.
-struct Pieces {
-    /// What the application returned; its `close` is called at the end.
-    result: Owned,
-    iterator: Owned,
-    start_response: StartResponse,
-}
-
-/// The outcome of a step that did not fail; a failure is a Python exception.
-enum Outcome {
-    Done,
-    More(Pieces),
+/// Says which one that is.
+pub(crate) fn set_exchange(exchange: Exchange) {
+    EXCHANGE.set(exchange);
 }
 
 pub(crate) extern "C" fn call(request: *const Request, exchange: Exchange, response: *mut Response) -> Step {
     EXCHANGE.set(exchange);
     // SAFETY: the server's request, alive for the call.
     let request = unsafe { &*request };
-    let step = match answer(request, exchange) {
-        Some(Outcome::Done) => Step::Done,
-        Some(Outcome::More(pieces)) => {
-            pieces.start_response.connect(ptr::null_mut());
-            // SAFETY: a place for one pointer.
-            unsafe { *response = Box::into_raw(Box::new(pieces)).cast() };
-            Step::More
+    let (step, pieces) = match environ::build(request) {
+        Some((environ, Some(mounted))) => match answer(&environ, mounted, exchange) {
+            Some(Outcome::Done) => (Step::Done, None),
+            Some(Outcome::More(pieces)) => (Step::More, Some(pieces)),
+            Some(Outcome::Ended(pieces)) => (Step::Ended, Some(pieces)),
+            None => (failed(&environ, exchange), None),
+        },
+        Some((_, None)) => {
+            not_found(exchange);
+            (Step::Done, None)
         }
         None => {
-            failure::log(&place(request));
-            Step::Failed
+            failure::log("environ");
+            (Step::Failed, None)
         }
     };
+    if let Some(pieces) = pieces {
+        pieces.start_response.connect(ptr::null_mut());
+        // SAFETY: a place for one pointer.
+        unsafe { *response = Box::into_raw(Box::new(pieces)).cast() };
+    }
     EXCHANGE.set(ptr::null_mut());
-    if step != Step::More {
+    if matches!(step, Step::Done | Step::Failed) {
         app::after_request();
     }
     step
 }
 
-/// For the log: which request it was.
-fn place(request: &Request) -> String {
-    // SAFETY: alive for the call.
-    let (method, target) = unsafe { (request.method.slice(), request.target.slice()) };
-    format!("{} {}", String::from_utf8_lossy(method), String::from_utf8_lossy(target))
-}
-
 /// `None` with an exception set.
-fn answer(request: &Request, exchange: Exchange) -> Option<Outcome> {
-    let (environ, mounted) = environ::build(request)?;
-    let Some(mounted) = mounted else {
-        not_found(exchange);
-        return Some(Outcome::Done);
-    };
+fn answer(environ: &Owned, mounted: &Mounted, exchange: Exchange) -> Option<Outcome> {
     let start_response = StartResponse::take()?;
     start_response.connect(exchange);
     ENVIRON.set(environ.as_ptr());
-    let result = object::call(&mounted.callable, &[&environ, start_response.object()]);
+    let result = object::call(&mounted.callable, &[environ, start_response.object()]);
     ENVIRON.set(ptr::null_mut());
     let result = result?;
-    let class = kind(&result);
-    match class {
-        Returned::Bytes => give(exchange, &start_response, result).and_then(|_| finish(&start_response)),
+    match kind(&result) {
+        Returned::Bytes => {
+            give(exchange, &start_response, result)?;
+            finish(&start_response)
+        }
         Returned::List => {
             // An application may have kept the list: its length is asked for each time.
             let mut index = 0;
@@ -101,20 +125,19 @@ fn answer(request: &Request, exchange: Exchange) -> Option<Outcome> {
             while index < unsafe { ffi::PyList_Size(result.as_ptr()) } {
                 // SAFETY: as above.
                 let item = unsafe { Owned::borrowed(ffi::PyList_GetItem(result.as_ptr(), index))? };
-                give(exchange, &start_response, item)?;
+                if give(exchange, &start_response, item)? != Taken::Yes {
+                    break;
+                }
                 index += 1;
             }
             finish(&start_response)
         }
-        Returned::File => {
-            let sent = send_file(exchange, &start_response, &result);
-            match sent {
-                Some(true) => close_after(&result, finish(&start_response)),
-                Some(false) => iterate(result, start_response, exchange),
-                None => close_after(&result, None),
-            }
-        }
-        Returned::Other => iterate(result, start_response, exchange),
+        Returned::File => match send_file(exchange, &start_response, &result) {
+            Some(true) => Some(Outcome::Ended(Pieces::new(result, None, start_response, environ))),
+            Some(false) => iterate(result, start_response, environ, exchange),
+            None => close_after(&result, None),
+        },
+        Returned::Other => iterate(result, start_response, environ, exchange),
     }
 }
 
@@ -126,60 +149,61 @@ enum Returned {
 }
 
 fn kind(result: &Owned) -> Returned {
-    // SAFETY: live objects.
-    unsafe {
-        let class = ffi::Py_TYPE(result.as_ptr());
-        if class == &raw mut ffi::PyList_Type {
-            Returned::List
-        } else if class == &raw mut ffi::PyBytes_Type {
-            Returned::Bytes
-        } else if class.cast() == app::helper(Helper::FileWrapper).as_ptr() {
-            Returned::File
-        } else {
-            Returned::Other
-        }
+    let class = result.class();
+    if class == (&raw mut ffi::PyList_Type) {
+        Returned::List
+    } else if class == (&raw mut ffi::PyBytes_Type) && !options().strict {
+        Returned::Bytes
+    } else if class.cast() == app::helper(Helper::FileWrapper).as_ptr() {
+        Returned::File
+    } else {
+        Returned::Other
     }
 }
 
 fn not_found(exchange: Exchange) {
-    let body = b"not found\n";
-    let field = appserver_plugin_abi::Field {
-        name: Bytes::of(b"content-type"),
-        value: Bytes::of(b"text/plain; charset=utf-8"),
+    plain(exchange, 404, b"not found\n");
+}
+
+/// An answer of the plugin's own; false when the application's is out already.
+fn plain(exchange: Exchange, status: u16, body: &[u8]) -> bool {
+    let field = Field { name: Bytes::of(b"content-type"), value: Bytes::of(b"text/plain; charset=utf-8") };
+    let taken = (host().head)(exchange, status, Bytes::EMPTY, &raw const field, 1);
+    taken == Taken::Yes && (host().piece)(exchange, Bytes::of(body), ptr::null_mut()) == Taken::Yes
+}
+
+/// The application raised an exception, which is set, in its first step.
+fn failed(environ: &Owned, exchange: Exchange) -> Step {
+    let Some(exception) = failure::take() else { return Step::Failed };
+    failure::log_of(&place(environ), &exception);
+    if !options().catch_exceptions {
+        return Step::Failed;
+    }
+    let page = object::call(app::helper(Helper::ExceptionPage), &[&exception, environ]);
+    let Some(page) = page else {
+        failure::log("the page about it");
+        return Step::Failed;
     };
-    (host().head)(exchange, 404, Bytes::EMPTY, &raw const field, 1);
-    (host().piece)(exchange, Bytes::of(body), ptr::null_mut());
+    // SAFETY: the helper returns bytes.
+    let sent = plain(exchange, 500, unsafe { object::content(page.as_ptr()) });
+    if sent { Step::Done } else { Step::Failed }
 }
 
-/// Gives a piece of the body to the server; `None` with an exception set.
-fn give(exchange: Exchange, start_response: &StartResponse, item: Owned) -> Option<Taken> {
-    // SAFETY: a live object.
-    if unsafe { ffi::PyBytes_Check(item.as_ptr()) } == 0 {
-        raise(Kind::Type, "a piece of the response is not bytes");
-        return None;
-    }
-    // SAFETY: a bytes object, alive until given away.
-    let content = unsafe { object::content(item.as_ptr()) };
-    if content.is_empty() {
-        return Some(Taken::Yes);
-    }
-    if !start_response.started() {
-        raise(Kind::Assertion, "the application returned a body without calling start_response");
-        return None;
-    }
-    start_response.set_sent();
-    let bytes = Bytes::of(content);
-    let owner = if content.len() >= LENT { item.into_ptr().cast() } else { ptr::null_mut() };
-    Some((host().piece)(exchange, bytes, owner))
-}
-
-/// The body is complete.
-fn finish(start_response: &StartResponse) -> Option<Outcome> {
-    if start_response.started() {
-        return Some(Outcome::Done);
-    }
-    raise(Kind::Assertion, "the application did not call start_response");
-    None
+/// For the log: which request it was. The application may have changed what `environ` says. No exception
+/// may be set.
+pub(crate) fn place(environ: &Owned) -> String {
+    let item = |name: &std::ffi::CStr| {
+        // SAFETY: a live dictionary and a C string; the item is borrowed and alive until the return.
+        let text = unsafe {
+            let item = ffi::PyDict_GetItemString(environ.as_ptr(), name.as_ptr());
+            if item.is_null() || ffi::PyUnicode_Check(item) == 0 { None } else { object::utf8(item) }
+        };
+        text.map_or_else(|| "?".to_owned(), |text| String::from_utf8_lossy(text).into_owned())
+    };
+    let place = format!("{} {}", item(c"REQUEST_METHOD"), item(c"REQUEST_URI"));
+    // SAFETY: the GIL is held; a text that cannot be shown is no reason to fail.
+    unsafe { ffi::PyErr_Clear() };
+    place
 }
 
 /// `None` with an exception set, `Some(false)` if the file has to be iterated.
@@ -193,116 +217,9 @@ fn send_file(exchange: Exchange, start_response: &StartResponse, result: &Owned)
         let number = |index| ffi::PyLong_AsLongLong(ffi::PyTuple_GetItem(range.as_ptr(), index));
         (number(0) as i32, number(1).cast_unsigned(), number(2).cast_unsigned())
     };
-    start_response.set_sent();
-    (host().file)(exchange, fd, offset, length);
-    Some(true)
-}
-
-fn iterate(result: Owned, start_response: StartResponse, exchange: Exchange) -> Option<Outcome> {
-    // SAFETY: a live object; the result is new.
-    match unsafe { Owned::new(ffi::PyObject_GetIter(result.as_ptr())) } {
-        Some(iterator) => {
-            let pieces = Pieces { result, iterator, start_response };
-            match advance(&pieces, exchange)? {
-                Progress::More => Some(Outcome::More(pieces)),
-                Progress::End => Some(Outcome::Done),
-            }
-        }
-        None => close_after(&result, None),
+    let is_taken = (host().file)(exchange, fd, offset, length) == Taken::Yes;
+    if is_taken {
+        start_response.set_sent();
     }
-}
-
-/// Whether there may be more pieces.
-#[derive(Clone, Copy)]
-enum Progress {
-    More,
-    /// `close` has been called.
-    End,
-}
-
-/// Goes on to the next piece that is not empty; `None` with an exception set.
-fn advance(pieces: &Pieces, exchange: Exchange) -> Option<Progress> {
-    loop {
-        // SAFETY: a live iterator; the result is new.
-        let item = unsafe { Owned::new(ffi::PyIter_Next(pieces.iterator.as_ptr())) };
-        let Some(item) = item else {
-            // SAFETY: the GIL is held.
-            let failed = unsafe { !ffi::PyErr_Occurred().is_null() };
-            let end = if failed { None } else { finish(&pieces.start_response).map(|_| Progress::End) };
-            return close_after(&pieces.result, end);
-        };
-        // SAFETY: a live object.
-        let empty =
-            unsafe { ffi::PyBytes_Check(item.as_ptr()) != 0 && ffi::PyBytes_Size(item.as_ptr()) == 0 };
-        if empty {
-            continue;
-        }
-        match give(exchange, &pieces.start_response, item) {
-            Some(Taken::Yes) => return Some(Progress::More),
-            Some(Taken::Gone | Taken::Refused) => return close_after(&pieces.result, Some(Progress::End)),
-            None => return close_after(&pieces.result, None),
-        }
-    }
-}
-
-pub(crate) extern "C" fn next(response: Response, exchange: Exchange) -> Step {
-    let pieces: *mut Pieces = response.cast();
-    EXCHANGE.set(exchange);
-    // SAFETY: what `call` made; the server uses it for one step at a time.
-    let progress = unsafe {
-        (*pieces).start_response.connect(exchange);
-        let progress = advance(&*pieces, exchange);
-        (*pieces).start_response.connect(ptr::null_mut());
-        progress
-    };
-    let step = match progress {
-        Some(Progress::More) => Step::More,
-        Some(Progress::End) => Step::Done,
-        None => {
-            failure::log("while the response was sent");
-            Step::Failed
-        }
-    };
-    EXCHANGE.set(ptr::null_mut());
-    if step != Step::More {
-        // SAFETY: as above; the server forgets it with any step but `More`.
-        drop(unsafe { Box::from_raw(pieces) });
-        app::after_request();
-    }
-    step
-}
-
-pub(crate) extern "C" fn close(response: Response) {
-    // SAFETY: what `call` gave to the server, which gives it back once.
-    let pieces = unsafe { Box::from_raw(response.cast::<Pieces>()) };
-    close_after(&pieces.result, Some(()));
-    app::after_request();
-}
-
-/// Calls `close` of what the application returned, if it has one. An exception that is set stays set;
-/// one that `close` raises is logged.
-fn close_after<T>(result: &Owned, outcome: Option<T>) -> Option<T> {
-    let pending = match outcome {
-        Some(_) => None,
-        None => failure::take(),
-    };
-    match object::attribute(result, c"close") {
-        Some(close) => {
-            if object::call(&close, &[]).is_none() {
-                failure::log("close() of the response");
-            }
-        }
-        // SAFETY: the GIL is held.
-        None => unsafe { ffi::PyErr_Clear() },
-    }
-    if let Some(exception) = pending {
-        set(&exception);
-    }
-    outcome
-}
-
-/// Sets an exception that was taken.
-fn set(exception: &Owned) {
-    // SAFETY: a live exception; the traceback is attached to it.
-    unsafe { ffi::PyErr_SetObject(ffi::Py_TYPE(exception.as_ptr()).cast::<PyObject>(), exception.as_ptr()) }
+    Some(is_taken)
 }

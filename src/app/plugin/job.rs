@@ -7,9 +7,11 @@ use std::sync::Arc;
 use appserver_plugin_abi as abi;
 use bytes::Bytes;
 use http::request::Parts;
+use http::uri::Authority;
 use http::{HeaderMap, Version, header};
 
-use super::exchange::Exchange;
+use super::draft::Draft;
+use super::exchange::{Exchange, Passage};
 use super::upload::Upload;
 use super::{Started, table};
 use crate::app::Request;
@@ -36,28 +38,34 @@ impl Job {
         Job { head: request.head, body, origin, core }
     }
 
+    /// The same, with another number to show to the application.
+    pub(super) fn in_core(self, core: u32) -> Self {
+        Job { core, ..self }
+    }
+
     /// An exchange for its response.
     pub(super) fn exchange(&self) -> Exchange {
         Exchange::new(&self.head.method)
     }
 
-    /// Calls the application. The runtime must be held.
-    pub(super) fn call(self, exchange: &mut Exchange) -> (abi::Step, Option<Started>) {
+    /// Calls the application with it, as [`call`].
+    pub(super) fn call(self, exchange: &mut Exchange) -> (Option<Draft>, Option<Started>) {
         call(&self.head, self.body, &self.origin, self.core, exchange)
     }
 }
 
-/// Calls the application with a request. The runtime must be held.
+/// Calls the application with a request: its response, unless that was passed on already, and what it has
+/// not finished. The runtime must be held.
 pub(super) fn call(
     head: &Parts,
     body: Option<Upload>,
     origin: &Origin,
     core: u32,
     exchange: &mut Exchange,
-) -> (abi::Step, Option<Started>) {
+) -> (Option<Draft>, Option<Started>) {
     let target = head.uri.path_and_query().map_or("", |target| target.as_str());
     let mut fields = ROOM.take();
-    let told = tell(&head.headers, &mut fields);
+    let told = tell(&head.headers, head.uri.authority().map(Authority::as_str), &mut fields);
     let has_body = body.is_some() || told.has_length;
     let (body, body_file, body_length) = match body {
         None => (Bytes::new(), -1, 0),
@@ -89,7 +97,9 @@ pub(super) fn call(
     let step = (table().call)(&raw const request, exchange.pointer(), &raw mut response);
     fields.clear();
     ROOM.set(fields);
-    (step, (step == abi::Step::More).then_some(Started(response)))
+    let Passage { draft, rest } = exchange.pass_on(step);
+    let has_more = matches!(step, abi::Step::More | abi::Step::Ended);
+    (draft, has_more.then_some(Started { response, rest }))
 }
 
 /// What the header fields say to the server.
@@ -99,8 +109,9 @@ struct Told {
     came_by_https: bool,
 }
 
-/// Lists the header fields, and looks at some of them on the way.
-fn tell(headers: &HeaderMap, fields: &mut Vec<abi::Field>) -> Told {
+/// Lists the header fields, and looks at some of them on the way. `authority` is that of a target in
+/// absolute form, which goes before `Host` (RFC 9112 §3.2.2).
+fn tell(headers: &HeaderMap, authority: Option<&str>, fields: &mut Vec<abi::Field>) -> Told {
     let mut told = Told::default();
     for (name, value) in headers {
         let field = abi::Field { name: text(name.as_str()), value: abi::Bytes::of(value.as_bytes()) };
@@ -110,6 +121,12 @@ fn tell(headers: &HeaderMap, fields: &mut Vec<abi::Field>) -> Told {
             told.came_by_https = value.as_bytes().eq_ignore_ascii_case(b"https");
         }
         fields.push(field);
+    }
+    if let Some(authority) = authority {
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        // SAFETY: the names are those of the map, which lives on.
+        fields.retain(|field| unsafe { field.name.slice() } != b"host");
+        fields.push(abi::Field { name: text("host"), value: text(host) });
     }
     told
 }

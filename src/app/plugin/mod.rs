@@ -13,7 +13,7 @@ use std::ffi::c_void;
 use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use appserver_plugin_abi as abi;
 use http_body::Body;
@@ -25,6 +25,7 @@ use crate::sys::dl::{Library, Visibility};
 use crate::sys::process::ThreadsPrepared;
 
 mod ask;
+mod draft;
 mod exchange;
 mod facts;
 mod familiar;
@@ -35,12 +36,12 @@ mod pool;
 mod shared;
 mod upload;
 
-use exchange::{Exchange, Passage};
+use exchange::{Exchange, Rest};
 use job::Job;
-use outlet::{End, Outlet};
+use outlet::End;
 use pool::Pool;
 pub use shared::{Shared, share};
-use upload::Upload;
+use upload::{Upload, UploadError};
 
 static HOST: abi::Host = abi::Host {
     version: abi::VERSION,
@@ -87,29 +88,44 @@ struct Inner {
 }
 
 /// A response that the application has not finished.
-struct Started(abi::Response);
+struct Started {
+    response: abi::Response,
+    rest: Rest,
+}
 
 // SAFETY: the plugin demands no thread, only that its runtime is held.
 unsafe impl Send for Started {}
 
 impl Started {
-    /// Has the application make the next piece, for `outlet` or for nobody; `None` when it has finished.
-    /// The runtime must be held.
-    fn go_on(self, outlet: Option<&Arc<Outlet>>) -> Option<Self> {
-        if outlet.is_some_and(|outlet| outlet.closed()) {
-            (table().close)(self.0);
+    /// Has the application make the next piece, or hear of the end; `None` when it has finished. The
+    /// runtime must be held.
+    fn go_on(mut self) -> Option<Self> {
+        let closed = match &self.rest {
+            Rest::Outlet(outlet) => outlet.closed(),
+            Rest::Full(_) => false,
+            Rest::Closing => true,
+        };
+        if closed {
+            (table().close)(self.response);
             return None;
         }
-        let mut exchange = Exchange::continued(outlet.cloned());
-        let end = match (table().next)(self.0, exchange.pointer()) {
-            abi::Step::More => return Some(self),
-            abi::Step::Done => End::Complete,
-            abi::Step::Failed => End::Broken,
-        };
-        if let Some(outlet) = outlet {
-            outlet.end(end);
+        let mut exchange = Exchange::continued(&self.rest);
+        let step = (table().next)(self.response, exchange.pointer());
+        if let Rest::Outlet(outlet) = &self.rest {
+            match step {
+                abi::Step::More => {}
+                abi::Step::Done | abi::Step::Ended => outlet.end(End::Complete),
+                abi::Step::Failed => outlet.end(End::Broken),
+            }
         }
-        None
+        match step {
+            abi::Step::More => Some(self),
+            abi::Step::Ended => {
+                self.rest = Rest::Closing;
+                Some(self)
+            }
+            abi::Step::Done | abi::Step::Failed => None,
+        }
     }
 }
 
@@ -180,9 +196,14 @@ impl App for PluginApp {
                     Reply::Now(response) => response,
                     Reply::Later(later) => later.await,
                 },
-                Err(error) => {
-                    log::warn!("{} {}: {error}", request.head.method, request.head.uri);
-                    text(http::StatusCode::BAD_REQUEST, "the request body cannot be received\n")
+                Err(UploadError::Client(error)) => {
+                    // The request log has it; the answer is for a client that only closed its side.
+                    log::debug!("{} {}: {error}", request.head.method, request.head.uri);
+                    text(http::StatusCode::BAD_REQUEST, "the request body is incomplete\n")
+                }
+                Err(UploadError::Server(error)) => {
+                    log::error!("{} {}: {error}", request.head.method, request.head.uri);
+                    text(http::StatusCode::INTERNAL_SERVER_ERROR, "the request body cannot be kept\n")
                 }
             }
         }))
@@ -289,14 +310,11 @@ impl Inner {
             None => {
                 let Request { head, connection, claim, .. } = &request;
                 let mut exchange = Exchange::new(&head.method);
-                let (step, started) = job::call(head, body, connection.origin(), claim.core(), &mut exchange);
-                let (draft, outlet) = match exchange.pass_on(step) {
-                    Passage::Whole(draft) | Passage::WholeBeforeEnd(draft) => (draft, None),
-                    Passage::Beginning(draft, outlet) => (draft, Some(outlet)),
-                    Passage::Early(_) => unreachable!("invariant: only threads pass on early"),
-                };
+                let (draft, started) =
+                    job::call(head, body, connection.origin(), claim.core(), &mut exchange);
+                let draft = draft.expect("invariant: only threads pass on early");
                 if let Some(started) = started {
-                    tokio::task::spawn_local(go_on(started, outlet, claim.pin()));
+                    tokio::task::spawn_local(go_on(started, claim.pin()));
                 }
                 Reply::Now(draft.into_response())
             }
@@ -308,14 +326,14 @@ impl Inner {
 ///
 /// Between two pieces the connection gets to send: PEP 3333 wants each on its way before the next is
 /// asked for.
-async fn go_on(started: Started, outlet: Option<Arc<Outlet>>, pinned: Option<Pinned>) {
+async fn go_on(started: Started, pinned: Option<Pinned>) {
     let mut left = Some(started);
     tokio::task::yield_now().await;
     while let Some(started) = left.take() {
-        if let Some(outlet) = &outlet {
+        if let Rest::Outlet(outlet) = &started.rest {
             std::future::poll_fn(|cx| outlet.poll_room(cx)).await;
         }
-        left = started.go_on(outlet.as_ref());
+        left = started.go_on();
         tokio::task::yield_now().await;
     }
     drop(pinned);

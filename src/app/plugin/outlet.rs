@@ -22,12 +22,13 @@ use crate::app::logvars::LogVars;
 const IN_MEMORY: usize = 512 * 1024;
 /// Bytes that wait in the file; nginx uses as many.
 const IN_FILE: u64 = 1024 * 1024 * 1024;
-/// Bytes read from the file at a time.
-const FILE_PIECE: usize = 64 * 1024;
+/// Bytes handed over at a time: they are copied into a buffer that must not grow to their size.
+pub(super) const PIECE: usize = 64 * 1024;
 
 /// The queue between an application and its client.
 #[derive(Debug, Default)]
 pub(super) struct Outlet {
+    promised: Option<u64>,
     state: Mutex<State>,
     /// For an application thread that waits for room.
     room: Condvar,
@@ -40,6 +41,8 @@ struct State {
     memory: VecDeque<Bytes>,
     in_memory: usize,
     overflow: Option<Overflow>,
+    /// Bytes that the head promises and that have not come yet, if it promises a number.
+    left: Option<u64>,
     end: Option<End>,
     /// The client is gone.
     closed: bool,
@@ -64,10 +67,22 @@ pub(super) enum End {
     Broken,
 }
 
+/// What became of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It will be sent.
+    Taken,
+    /// It, or the end of it, is more than the head promises.
+    Excess,
+    /// The client is gone.
+    Gone,
+}
+
 impl Outlet {
-    /// An empty one, for a request with these additions to its log line.
-    pub(super) fn logging(vars: LogVars) -> Self {
-        Outlet { vars, ..Outlet::default() }
+    /// With `promised`, a response of that many bytes; `vars` are the additions to its log line.
+    pub(super) fn new(promised: Option<u64>, vars: LogVars) -> Self {
+        let state = Mutex::new(State { left: promised, ..State::default() });
+        Outlet { promised, state, room: Condvar::new(), vars }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -75,35 +90,66 @@ impl Outlet {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a piece. False when the client is gone.
-    pub(super) fn push(&self, piece: Bytes) -> bool {
+    /// Adds a piece.
+    pub(super) fn push(&self, mut piece: Bytes) -> Pushed {
         let mut state = self.state();
         if state.closed {
-            return false;
+            return Pushed::Gone;
         }
-        if let Err(error) = state.push(piece) {
-            log::error!("a response waits for its client, and the file for it fails: {error}");
+        let mut pushed = Pushed::Taken;
+        if let Some(left) = &mut state.left {
+            let fits = piece.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= fits as u64;
+            if fits < piece.len() {
+                piece.truncate(fits);
+                pushed = Pushed::Excess;
+            }
+        }
+        if !piece.is_empty()
+            && let Err(error) = state.push(piece)
+        {
+            log::error!(
+                "a response waits for its client, and the file for it in {} (TMPDIR) fails: {error}",
+                std::env::temp_dir().display()
+            );
             state.end = Some(End::Broken);
             state.closed = true;
+            pushed = Pushed::Gone;
         }
-        let is_open = !state.closed;
         let reader = state.reader.take();
         drop(state);
         if let Some(reader) = reader {
             reader.wake();
         }
-        is_open
+        pushed
     }
 
-    /// The application has finished.
+    /// The application has finished. What it has promised and not given breaks the response.
     pub(super) fn end(&self, end: End) {
         let mut state = self.state();
-        state.end.get_or_insert(end);
+        let missing = state.left.filter(|&left| left > 0 && end == End::Complete && !state.closed);
+        if let (Some(missing), Some(promised)) = (missing, self.promised) {
+            log::error!(
+                "the application promised a body of {promised} bytes and gave {}; the client is cut off",
+                promised - missing
+            );
+        }
+        state.end.get_or_insert(if missing.is_some() { End::Broken } else { end });
         let reader = state.reader.take();
         drop(state);
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+
+    /// Bytes that the head promises; zero if it does not.
+    pub(super) fn promised(&self) -> u64 {
+        self.promised.unwrap_or_default()
+    }
+
+    /// The application has to wait.
+    pub(super) fn is_full(&self) -> bool {
+        !self.state().has_room()
     }
 
     /// The client is gone.
@@ -157,7 +203,11 @@ impl State {
     }
 
     fn pop(&mut self) -> io::Result<Option<Bytes>> {
-        if let Some(piece) = self.memory.pop_front() {
+        if let Some(front) = self.memory.front_mut() {
+            let piece = front.split_to(front.len().min(PIECE));
+            if front.is_empty() {
+                self.memory.pop_front();
+            }
             self.in_memory -= piece.len();
             return Ok(Some(piece));
         }
@@ -165,7 +215,7 @@ impl State {
         else {
             return Ok(None);
         };
-        let length = usize::try_from(overflow.written - overflow.read).unwrap_or(FILE_PIECE).min(FILE_PIECE);
+        let length = usize::try_from(overflow.written - overflow.read).unwrap_or(PIECE).min(PIECE);
         let mut piece = vec![0; length];
         overflow.file.read_exact_at(&mut piece, overflow.read)?;
         overflow.read += length as u64;
@@ -178,12 +228,14 @@ pub(super) struct OutletBody {
     outlet: Arc<Outlet>,
     /// Bytes that the head promises and that have not passed yet, if it promises a number.
     left: Option<u64>,
+    /// The end is broken; what came before it is being sent.
+    breaking: bool,
 }
 
 impl OutletBody {
-    /// With `length`, the body has exactly that many bytes, or breaks.
+    /// `length` is what the head promises.
     pub(super) fn new(outlet: Arc<Outlet>, length: Option<u64>) -> Self {
-        OutletBody { outlet, left: length }
+        OutletBody { outlet, left: length, breaking: false }
     }
 }
 
@@ -206,17 +258,22 @@ impl Body for OutletBody {
         }
         match popped {
             Err(error) => Poll::Ready(Some(Err(error.into()))),
-            Ok(Some(mut piece)) => {
+            Ok(Some(piece)) => {
                 if let Some(left) = &mut self.left {
-                    piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
                     *left -= piece.len() as u64;
                 }
                 Poll::Ready(Some(Ok(Frame::data(piece))))
             }
             Ok(None) => match state.end {
-                Some(End::Complete) if self.left.is_none_or(|left| left == 0) => Poll::Ready(None),
-                Some(_) => {
+                Some(End::Complete) => Poll::Ready(None),
+                Some(End::Broken) if self.breaking => {
                     Poll::Ready(Some(Err(io::Error::other("the application's response is cut short").into())))
+                }
+                Some(End::Broken) => {
+                    // An error throws away what has not been written; waiting once has it written first.
+                    self.breaking = true;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
                 }
                 None => {
                     state.reader = Some(cx.waker().clone());
@@ -224,6 +281,10 @@ impl Body for OutletBody {
                 }
             },
         }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -234,7 +295,8 @@ impl Body for OutletBody {
 impl Drop for OutletBody {
     fn drop(&mut self) {
         let mut state = self.outlet.state();
-        state.closed = true;
+        // With all that was promised in the client's hands, the application may go on to its end.
+        state.closed = self.left != Some(0);
         let writer = state.writer.take();
         state.memory.clear();
         state.overflow = None;
@@ -275,7 +337,7 @@ mod tests {
             for number in 0..40u8 {
                 let piece = vec![round * 40 + number; 60_000];
                 expected.extend_from_slice(&piece);
-                assert!(outlet.push(piece.into()));
+                assert_eq!(outlet.push(piece.into()), Pushed::Taken);
             }
             taken.extend(drain(&mut body));
         }
@@ -287,29 +349,43 @@ mod tests {
 
     #[test]
     fn a_body_that_is_shorter_than_promised_breaks() {
-        let outlet = Arc::new(Outlet::default());
+        let outlet = Arc::new(Outlet::new(Some(10), LogVars::default()));
         let mut body = OutletBody::new(Arc::clone(&outlet), Some(10));
         outlet.push(Bytes::from_static(b"12345"));
         outlet.end(End::Complete);
         assert_eq!(poll(&mut body), Poll::Ready(Some(Ok(Bytes::from_static(b"12345")))));
+        assert!(poll(&mut body).is_pending(), "what was there is written first");
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Err(_)))));
     }
 
     #[test]
     fn what_exceeds_the_promise_is_cut_off() {
-        let outlet = Arc::new(Outlet::default());
+        let outlet = Arc::new(Outlet::new(Some(3), LogVars::default()));
         let mut body = OutletBody::new(Arc::clone(&outlet), Some(3));
-        outlet.push(Bytes::from_static(b"12345"));
+        assert_eq!(outlet.push(Bytes::from_static(b"12345")), Pushed::Excess);
+        assert_eq!(outlet.push(Bytes::from_static(b"6")), Pushed::Excess);
         outlet.end(End::Complete);
         assert_eq!(drain(&mut body), b"123");
+    }
+
+    #[test]
+    fn an_application_may_go_on_when_its_client_has_everything() {
+        let outlet = Arc::new(Outlet::new(Some(3), LogVars::default()));
+        let mut body = OutletBody::new(Arc::clone(&outlet), Some(3));
+        assert_eq!(outlet.push(Bytes::from_static(b"123")), Pushed::Taken);
+        assert_eq!(drain(&mut body), b"123");
+        assert!(body.is_end_stream());
+        drop(body);
+        assert!(!outlet.closed());
     }
 
     #[test]
     fn an_application_hears_that_its_client_is_gone() {
         let outlet = Arc::new(Outlet::default());
         let body = OutletBody::new(Arc::clone(&outlet), None);
-        assert!(outlet.push(Bytes::from_static(b"x")));
+        assert_eq!(outlet.push(Bytes::from_static(b"x")), Pushed::Taken);
         drop(body);
-        assert!(!outlet.push(Bytes::from_static(b"y")) && outlet.closed());
+        assert_eq!(outlet.push(Bytes::from_static(b"y")), Pushed::Gone);
+        assert!(outlet.closed());
     }
 }

@@ -13,7 +13,8 @@ use std::task::{Context, Poll, ready};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::oneshot;
 
-use super::exchange::{Draft, Passage};
+use super::draft::Draft;
+use super::exchange::Rest;
 use super::job::Job;
 use super::lent::Owner;
 use super::table;
@@ -50,7 +51,7 @@ impl Pool {
             let receiver = receiver.clone();
             std::thread::Builder::new().name(format!("app-{core}")).spawn(move || {
                 (table().thread_started)(core);
-                work(&receiver);
+                work(&receiver, core);
             })?;
         }
         Ok(Pool { tasks })
@@ -79,10 +80,11 @@ impl Pool {
     }
 }
 
-fn work(tasks: &Receiver<Task>) {
+fn work(tasks: &Receiver<Task>, core: u32) {
     while let Ok(task) = tasks.recv() {
         match task {
-            Task::Request(job, deliver) => serve(job, deliver),
+            // Whichever slot the request has: the application sees the number of its thread.
+            Task::Request(job, deliver) => serve(job.in_core(core), deliver),
             Task::Signal(number, done) => {
                 (table().acquire)();
                 (table().signal)(number);
@@ -101,7 +103,8 @@ fn work(tasks: &Receiver<Task>) {
 
 fn serve(job: Job, deliver: oneshot::Sender<Delivered>) {
     // Dropped when the application has finished, whatever way this function ends.
-    let (_finished, rest) = oneshot::channel();
+    let (finished, rest) = oneshot::channel();
+    let mut finished = Some(finished);
     let mut delivery = Some((deliver, rest));
     let deliver = move |draft| {
         if let Some((deliver, rest)) = delivery.take() {
@@ -114,30 +117,25 @@ fn serve(job: Job, deliver: oneshot::Sender<Delivered>) {
     let early = Rc::clone(&deliver);
     exchange.set_early(Box::new(move |draft| early.borrow_mut()(draft)));
     (table().acquire)();
-    let (step, started) = job.call(&mut exchange);
-    let passage = exchange.pass_on(step);
-    let outlet = match passage {
-        Passage::Whole(draft) | Passage::WholeBeforeEnd(draft) => {
-            deliver.borrow_mut()(draft);
-            None
-        }
-        Passage::Beginning(draft, outlet) => {
-            deliver.borrow_mut()(draft);
-            Some(outlet)
-        }
-        Passage::Early(outlet) => Some(outlet),
-    };
-    let mut left = started;
+    let (draft, mut left) = job.call(&mut exchange);
+    if left.is_none() {
+        // Before the response: then nothing has to wait for this thread once more.
+        finished = None;
+    }
+    if let Some(draft) = draft {
+        deliver.borrow_mut()(draft);
+    }
     while let Some(started) = left.take() {
-        if let Some(outlet) = &outlet {
-            // Others may have the runtime meanwhile, and between two pieces.
-            (table().release)();
+        // Others may have the runtime between two pieces, and the response may leave.
+        (table().release)();
+        if let Rest::Outlet(outlet) = &started.rest {
             outlet.wait_room();
-            (table().acquire)();
         }
-        left = started.go_on(outlet.as_ref());
+        (table().acquire)();
+        left = started.go_on();
     }
     (table().release)();
+    drop(finished);
 }
 
 /// Waits for the response of a [`Job`]. The slot stays occupied until the application has finished,

@@ -21,12 +21,20 @@ pub(super) enum Upload {
     File(File, u64),
 }
 
+/// Why a body cannot be received.
+pub(super) enum UploadError {
+    /// The client left, or was too slow.
+    Client(BodyError),
+    /// There is no place for the file.
+    Server(io::Error),
+}
+
 impl Upload {
     /// Receives `body`; more than `in_memory` bytes of it go to a file.
     ///
     /// # Errors
     /// When the client leaves, or there is no place for the file.
-    pub(super) async fn receive(mut body: RequestBody, in_memory: usize) -> Result<Self, BodyError> {
+    pub(super) async fn receive(mut body: RequestBody, in_memory: usize) -> Result<Self, UploadError> {
         let Some(first) = next(&mut body).await? else { return Ok(Upload::Memory(Bytes::new())) };
         // Nearly always that was all of it.
         if body.is_end_stream() && first.len() <= in_memory {
@@ -45,7 +53,7 @@ impl Upload {
         Self::spool(memory, body).await
     }
 
-    async fn spool(memory: Vec<u8>, mut body: RequestBody) -> Result<Self, BodyError> {
+    async fn spool(memory: Vec<u8>, mut body: RequestBody) -> Result<Self, UploadError> {
         let mut file = tempfile::tempfile().map_err(no_room)?;
         let mut length = memory.len() as u64;
         file.write_all(&memory).map_err(no_room)?;
@@ -54,24 +62,24 @@ impl Upload {
             file.write_all(&piece).map_err(no_room)?;
             length += piece.len() as u64;
         }
-        io::Seek::rewind(&mut file)?;
+        io::Seek::rewind(&mut file).map_err(no_room)?;
         Ok(Upload::File(file, length))
     }
 }
 
-fn no_room(error: io::Error) -> io::Error {
+fn no_room(error: io::Error) -> UploadError {
     let directory = std::env::temp_dir();
-    io::Error::new(
+    UploadError::Server(io::Error::new(
         error.kind(),
         format!("the request body cannot be kept in {} (TMPDIR): {error}", directory.display()),
-    )
+    ))
 }
 
 /// The next data of the body; trailers are of no interest to applications.
-async fn next(body: &mut RequestBody) -> Result<Option<Bytes>, BodyError> {
+async fn next(body: &mut RequestBody) -> Result<Option<Bytes>, UploadError> {
     loop {
         let frame = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await;
-        match frame.transpose()? {
+        match frame.transpose().map_err(UploadError::Client)? {
             None => return Ok(None),
             Some(frame) => {
                 if let Ok(data) = frame.into_data() {

@@ -51,14 +51,11 @@ fn command_line(interpreter: &Interpreter, options: &PythonOptions) -> String {
 
 fn settings(config: &Config) -> Value {
     let options = &config.python;
-    let mut mounts: Vec<Value> = options.default_app().iter().map(|source| mount("", source)).collect();
-    mounts.extend(
-        options.mounts.iter().map(|Mount { prefix, source }| mount(prefix.trim_end_matches('/'), source)),
-    );
+    let mut mounts: Vec<Value> = options.default_app().iter().map(|source| mount(None, source)).collect();
+    mounts.extend(options.mounts.iter().map(|Mount { prefix, source }| mount(Some(prefix), source)));
     json!({
         "mounts": mounts,
         "callable": options.callable.to_string(),
-        "manage_script_name": options.manage_script_name || !options.mounts.is_empty(),
         "no_default_app": options.no_default_app,
         "py_executable": options.sys_executable.as_deref().map(Path::to_string_lossy),
         "pythonpath": options.path.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
@@ -69,6 +66,7 @@ fn settings(config: &Config) -> Value {
         "file_wrapper": options.file_wrapper,
         "accept_buffer": options.accept_buffer,
         "strict": options.strict,
+        "start_response_nodelay": options.start_response_nodelay,
         "catch_exceptions": options.catch_exceptions,
         "reload_os_env": options.reload_os_env,
         "autoreload": options.autoreload.as_secs_f64(),
@@ -85,13 +83,17 @@ fn settings(config: &Config) -> Value {
     })
 }
 
-fn mount(prefix: &str, source: &AppSource) -> Value {
+/// An application and its mount point; without one, the default application.
+fn mount(prefix: Option<&str>, source: &AppSource) -> Value {
     let (kind, what) = match source {
         AppSource::Module(module) => ("module", module.to_string()),
         AppSource::File(file) => ("file", file.to_string_lossy().into_owned()),
         AppSource::Code(code) => ("code", code.clone()),
     };
-    json!({ "prefix": prefix, "kind": kind, "what": what })
+    let is_default = prefix.is_none();
+    // The root has no prefix.
+    let prefix = prefix.unwrap_or_default().trim_end_matches('/');
+    json!({ "prefix": prefix, "is_default": is_default, "kind": kind, "what": what })
 }
 
 /// `uwsgi.opt`: every option as given, the values of repeated ones in a list.

@@ -24,6 +24,14 @@ pub(super) const ROWS: &[OptionSpec] = &[
     .default("1"),
     row(
         Processes,
+        "relief",
+        Kind::Flag(|c, on| c.relief = on),
+        "While an application that runs on the worker's own thread is slow, hand that worker's other connections \
+         to free workers.",
+    )
+    .default("true"),
+    row(
+        Processes,
         "threads",
         Kind::Int { min: 1, max: MAX_THREADS, set: |c, n| c.threads = to_u32(n) },
         "How many requests a worker runs at a time.",

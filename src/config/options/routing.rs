@@ -24,11 +24,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .repeatable()
     .application(),
-    row(
+    accepted(
         Routing,
         "manage-script-name",
-        Kind::Flag(|c, on| c.python.manage_script_name = on),
+        Shape::Flag,
         "Split the path at the mount point: SCRIPT_NAME is the prefix, PATH_INFO the rest.",
+        "that is always done",
     ),
     accepted(
         Routing,

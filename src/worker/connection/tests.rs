@@ -103,7 +103,8 @@ impl Server {
         let (called, go_on) = (Rc::new(Notify::new()), Rc::new(Notify::new()));
         let app = Rc::new(Echo { called: Rc::clone(&called), go_on: Rc::clone(&go_on) });
         let (queue, give) = seqpacket::pair().expect("descriptors are left");
-        let set = ConnectionSet::new(Front::new(limits, app, Slots::new(1), accounting), Giver::new(give));
+        let set =
+            ConnectionSet::new(Front::new(limits, app, Slots::new(1), accounting), Giver::new(give), None);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let accepting = Rc::clone(&set);

@@ -263,6 +263,15 @@ impl Connection {
         }
     }
 
+    /// Reads one chunk of a chunked body, when its head was read before; empty at the end.
+    pub fn receive_chunk(&mut self) -> Result<Vec<u8>, Failure> {
+        let line = self.take_line()?;
+        let size = usize::from_str_radix(&line, 16).map_err(|_| Failure::Malformed(line))?;
+        let chunk = self.take(size)?;
+        self.take_line()?;
+        Ok(chunk)
+    }
+
     fn take_line(&mut self) -> Result<String, Failure> {
         loop {
             if let Some(at) = memchr::memmem::find(&self.unread, b"\r\n") {

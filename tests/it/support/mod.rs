@@ -11,6 +11,7 @@
 //! - [`nginx`]: the web server in front of one.
 //! - [`browser`]: a client with cookies that sends forms.
 //! - [`python`]: the applications of `tests/apps`, with their virtual environments.
+//! - [`wsgi`]: applications that are written in the test.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -33,6 +34,7 @@ pub mod processes;
 pub mod python;
 pub mod server;
 pub mod uwsgi_app;
+pub mod wsgi;
 
 pub use exchange::Exchange;
 pub use http::{Client, Connection, Failure, Target, get};

@@ -67,18 +67,26 @@ class BuiltinSources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return _appserver.source(name)
 
 
-def load():
-    """Loads what the settings name; a list of (mount point, callable), the default application first."""
+def imports():
+    """What is loaded before the applications."""
     alias(settings["aliases"])
     for name in settings["imports"]:
         try:
             import_anything(name)
         except Exception as error:
             log_exception(f"cannot import {name}", error)
+
+
+def load(environment):
+    """Loads what the settings name; a list of (mount point, callable), the default application first."""
+    if settings["reload_os_env"]:
+        reload_os_environ(environment)
     apps = []
     for mount in settings["mounts"]:
         load = {"module": from_module, "file": from_file, "code": from_code}[mount["kind"]]
         for prefix, app in load(mount["what"]).items():
+            if mount["is_default"] and not prefix and settings["no_default_app"]:
+                continue
             apps.append((mount["prefix"] + prefix, app))
     alias(settings["post_aliases"])
     report_threads()
@@ -87,6 +95,16 @@ def load():
     gc.collect()
     gc.freeze()
     return apps
+
+
+def reload_os_environ(environment):
+    """Takes over what was changed past `os.environ`, by `os.putenv` or a library."""
+    known = os.environb
+    for name in known.keys() - environment.keys():
+        del known[name]
+    for name, value in environment.items():
+        if known.get(name) != value:
+            known[name] = value
 
 
 def alias(pairs):
@@ -217,6 +235,12 @@ def after_request():
     sys.modules["uwsgi"]._after_request()
 
 
+def name_thread(core):
+    """Names an application thread as uWSGI does."""
+    worker = sys.modules["uwsgi"].worker_id()
+    threading.current_thread().name = f"uWSGIWorker{worker}Core{core}"
+
+
 def stop():
     """The worker leaves: what Python does at exit, but for tearing down memory that goes anyway."""
     uwsgi = sys.modules["uwsgi"]
@@ -264,11 +288,20 @@ def summary(error):
     return f"{line} ({frames[-1].filename}:{frames[-1].lineno})" if frames else line
 
 
-class EmptyInput:
-    """`wsgi.input` of all requests without a body."""
+class EmptyInput(io.BufferedIOBase):
+    """`wsgi.input` of all requests without a body; nothing that an application does to it lasts."""
 
     def read(self, size=-1):
         return b""
+
+    def read1(self, size=-1):
+        return b""
+
+    def readinto(self, buffer):
+        return 0
+
+    def readinto1(self, buffer):
+        return 0
 
     def readline(self, size=-1):
         return b""
@@ -276,14 +309,23 @@ class EmptyInput:
     def readlines(self, hint=-1):
         return []
 
-    def __iter__(self):
-        return iter(())
+    def __next__(self):
+        raise StopIteration
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
 
     def seek(self, position, whence=0):
         return 0
 
     def tell(self):
         return 0
+
+    def detach(self):
+        return self
 
     def close(self):
         pass
@@ -341,20 +383,19 @@ class FileWrapper:
 def file_range(wrapper):
     """(descriptor, offset, length) if the wrapped object is nothing but a regular file, else None.
 
-    Many objects have a `fileno` and yet give other bytes than the file has, such as GzipFile; so the
-    types are known ones. Their position is honoured, as PEP 3333 demands.
+    Many objects have a `fileno` and yet give other bytes than the file has, such as GzipFile, or a
+    subclass with a `read` of its own; so the types are known ones. Their position is honoured, as
+    PEP 3333 demands.
     """
-    file = wrapper.filelike
-    for _ in range(3):
-        if isinstance(file, io.FileIO) or isinstance(getattr(file, "raw", None), io.FileIO):
-            break
-        # Wrappers of tempfile and Django.
-        file = getattr(file, "file", None)
-    else:
-        return None
-    if isinstance(file, io.TextIOBase):
-        return None
+    file = bare(wrapper.filelike)
+    if type(file) is not io.FileIO:
+        if type(file) not in (io.BufferedReader, io.BufferedRandom) or type(file.raw) is not io.FileIO:
+            return None
     try:
+        if not file.readable():
+            return None
+        if type(file) is io.BufferedRandom:
+            file.flush()
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             return None
@@ -362,3 +403,30 @@ def file_range(wrapper):
     except (OSError, ValueError):
         return None
     return file.fileno(), offset, max(0, status.st_size - offset)
+
+
+def bare(file):
+    """What is inside the wrappers of tempfile and Django, which add nothing to `read`."""
+    for _ in range(3):
+        tempfile = sys.modules.get("tempfile")
+        django = sys.modules.get("django.core.files.utils")
+        if tempfile is not None and type(file) is tempfile._TemporaryFileWrapper:
+            file = file.file
+        elif django is not None and getattr(type(file), "read", None) is django.FileProxyMixin.read:
+            file = file.file
+        else:
+            break
+    return file
+
+
+def exception_page(error, environ):
+    """What `catch-exceptions` shows to the client."""
+    lines = [f"{environ.get('REQUEST_METHOD')} {environ.get('REQUEST_URI')}", ""]
+    lines += "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
+    lines.append("")
+    for key in sorted(environ, key=str):
+        try:
+            lines.append(f"{key} = {environ[key]!r}")
+        except Exception as unshown:
+            lines.append(f"{key} cannot be shown: {type(unshown).__name__}")
+    return "\n".join(lines).encode("utf-8", "backslashreplace") + b"\n"
