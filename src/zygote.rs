@@ -6,12 +6,13 @@
 //! master (a subreaper, prctl(2)) and there is one supervisor instead of a tree of them.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use log::{error, warn};
 
 use crate::app::plugin::Shared;
+use crate::app::stray::turn_away;
 use crate::app::{self, App, AppFactory, Side};
 use crate::boot::{Envelope, StartContext};
 use crate::cache::Caches;
@@ -21,7 +22,7 @@ use crate::config::Config;
 use crate::config::context::Reading;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
 use crate::locks::Locks;
-use crate::logging::{self, Role, logfile};
+use crate::logging::{self, Role, logfile, spare};
 use crate::master::spawn::ZygoteBoot;
 use crate::net::set::ListenerSet;
 use crate::net::{Listener, ListenerState};
@@ -29,7 +30,7 @@ use crate::scoreboard::Scoreboard;
 use crate::signals;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
-use crate::sys::{self, fd, signal};
+use crate::sys::{self, fd, signal, stray};
 use crate::worker::{self, Birth};
 
 /// Signals that a terminal or `pkill` sends to the whole family; the master answers them.
@@ -43,6 +44,9 @@ const FAMILY_SIGNALS: &[Signal] = &[
     Signal::SIGUSR2,
     Signal::SIGALRM,
 ];
+
+/// "No child processes", errno(3).
+const ECHILD: i32 = 10;
 
 /// A generation that cannot serve: the reason and the exit code of a first start.
 struct Unfit {
@@ -94,7 +98,7 @@ pub fn run(start: &StartContext, envelope: Envelope, factory: AppFactory) -> u8 
 }
 
 fn take_control(raw: i32) -> io::Result<OwnedFd> {
-    let control = fd::claim(raw)?;
+    let control = fd::shelter(fd::claim(raw)?);
     // The zygote has nothing else to wait for.
     fd::set_nonblocking(control.as_fd(), false)?;
     Ok(control)
@@ -109,7 +113,7 @@ impl Zygote {
         factory: AppFactory,
     ) -> Result<Self, u8> {
         let mut title = Title::prepare();
-        match proven(start, &boot, listeners, factory, &mut title) {
+        match proven(start, &boot, control.as_fd(), listeners, factory, &mut title) {
             Ok(Proven { config, app, listeners, scoreboard, handover }) => {
                 let loaded = FromZygote::Loaded {
                     entries: config.entries.clone(),
@@ -122,7 +126,7 @@ impl Zygote {
                     return Err(EXIT_ERROR);
                 }
                 let master = process::parent();
-                let listeners = listeners.into_listeners();
+                let listeners = listeners.into_listeners().into_iter().map(sheltered).collect();
                 Ok(Zygote {
                     boot,
                     control,
@@ -158,6 +162,7 @@ impl Zygote {
                     match self.fork_worker(worker) {
                         Ok(Forked::Zygote) => {}
                         Ok(Forked::Worker) => {
+                            logging::set_role(Role::Worker { slot });
                             if let Some(app) = &self.app {
                                 app.after_fork(Side::Child);
                             }
@@ -219,7 +224,11 @@ impl Zygote {
                 drop((pid_in, go_out));
                 let mut pid = [0; 4];
                 let told = std::fs::File::from(pid_out).read_exact(&mut pid);
-                process::wait(middle)?;
+                match process::wait(middle) {
+                    // Reaped by the kernel: the application ignores SIGCHLD.
+                    Err(error) if error.raw_os_error() == Some(ECHILD) => {}
+                    waited => drop(waited?),
+                }
                 told.map_err(|_| io::Error::other("the second fork failed; is a process limit reached?"))?;
                 let pid = i32::from_ne_bytes(pid);
                 self.control.send(&FromZygote::Forked { worker, pid }, &[])?;
@@ -240,6 +249,7 @@ impl Zygote {
         control: OwnedFd,
     ) -> Birth {
         drop(self.control);
+        let control = fd::shelter(control);
         Birth {
             worker,
             slot,
@@ -293,6 +303,7 @@ struct Proven {
 fn proven(
     start: &StartContext,
     boot: &ZygoteBoot,
+    control: BorrowedFd<'_>,
     listeners: Vec<ListenerState>,
     factory: AppFactory,
     title: &mut Title,
@@ -325,22 +336,51 @@ fn proven(
     let base = config.base_directory(&start.cwd);
     std::env::set_current_dir(&base)
         .map_err(|error| Unfit::new(format!("chdir: cannot enter {}: {error}", base.display())))?;
-    let listeners =
-        listeners.into_iter().map(Listener::adopt).collect::<io::Result<Vec<_>>>().map_err(Unfit::new)?;
-    let scoreboard = fd::claim(boot.scoreboard).and_then(Scoreboard::adopt).map_err(Unfit::new)?;
+    let adopt = |state| Listener::adopt(state).map(sheltered);
+    let listeners = listeners.into_iter().map(adopt).collect::<io::Result<Vec<_>>>().map_err(Unfit::new)?;
+    let claim = |raw| fd::claim(raw).map(fd::shelter);
+    let scoreboard = claim(boot.scoreboard).and_then(Scoreboard::adopt).map_err(Unfit::new)?;
     let (take, give) = boot.handover;
-    let handover = (fd::claim(take).map_err(Unfit::new)?, fd::claim(give).map_err(Unfit::new)?);
-    let locks =
-        boot.locks.map(|raw| fd::claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
+    let handover = (claim(take).map_err(Unfit::new)?, claim(give).map_err(Unfit::new)?);
+    let locks = boot.locks.map(|raw| claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
     let caches = Caches::create(&config.caches).map_err(Unfit::new)?;
     app::plugin::share(boot.generation, Shared { locks, highest_lock: config.locks, caches });
     let app = if config.lazy_apps {
         None
     } else {
-        let code = if config.need_app { EXIT_NO_APP } else { EXIT_ERROR };
-        Some(factory(&config).map_err(|error| Unfit { reason: format!("no application: {error}"), code })?)
+        let mut held: Vec<BorrowedFd<'_>> = vec![control, handover.0.as_fd(), handover.1.as_fd()];
+        held.extend(listeners.iter().map(|listener| listener.fd.as_fd()));
+        Some(load(&config, factory, &held)?)
     };
     // Last of all: sockets of a generation that cannot serve need not be taken back.
     let listeners = ListenerSet::bind(&config, listeners).map_err(Unfit::new)?;
     Ok(Proven { config: Arc::new(config), app, listeners, scoreboard: Arc::new(scoreboard), handover })
+}
+
+/// Loads the application, and puts right what it did to this process.
+fn load(config: &Config, factory: AppFactory, held: &[BorrowedFd<'_>]) -> Result<Box<dyn App>, Unfit> {
+    let code = if config.need_app { EXIT_NO_APP } else { EXIT_ERROR };
+    let identities: Vec<_> = held.iter().map(|fd| fd::identity(*fd).ok()).collect();
+    spare::keep();
+    stray::watch();
+    let app = factory(config);
+    turn_away("while it was loaded");
+    spare::mend();
+    if held.iter().map(|fd| fd::identity(*fd).ok()).ne(identities) {
+        error!(
+            "the application has closed descriptors of the server while it was loaded: it must close only \
+             those that it has opened"
+        );
+        // The channel to the master may be one of them, and none of them may be closed again.
+        process::exit_now(i32::from(code));
+    }
+    let app = app.map_err(|error| Unfit { reason: format!("no application: {error}"), code })?;
+    // Code that gives signals their default actions means its own process, not the zygote's part.
+    signal::shrug_off(&signal::defaulted(FAMILY_SIGNALS)).map_err(Unfit::new)?;
+    Ok(app)
+}
+
+/// The same listener out of the application's way.
+fn sheltered(listener: Listener) -> Listener {
+    Listener { fd: fd::shelter(listener.fd), ..listener }
 }

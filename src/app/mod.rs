@@ -28,6 +28,7 @@ pub mod plugin;
 pub mod python;
 pub mod slots;
 pub mod staticfiles;
+pub mod stray;
 pub mod welcome;
 
 /// An error that ends a body early.

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use super::checks::can_write;
 use super::problem::{Problem, Severity};
 use crate::app::AppFactory;
+use crate::app::stray::turn_away;
 use crate::boot::StartContext;
 use crate::config::{Config, Entry, value};
 use crate::sys::fs::{Right, may};
 use crate::sys::process::{self, Exit, Fork, Pid, Signal};
-use crate::sys::{self, cred, fd};
+use crate::sys::{self, cred, fd, stray};
 
 /// Runs the trial; what it found, and what became of it if it did not end well.
 pub fn run(config: &Config, start: &StartContext, factory: AppFactory) -> Vec<Problem> {
@@ -37,6 +38,8 @@ fn attempt(config: &Config, start: &StartContext, factory: AppFactory) -> Result
         Fork::Parent(child) => child,
         Fork::Child => {
             drop(ours);
+            // The application may close low descriptors, as it may in a zygote.
+            let theirs = UnixStream::from(fd::shelter(theirs.into()));
             report(theirs, &probation(config, start, factory));
             process::exit_now(0);
         }
@@ -119,7 +122,10 @@ fn probation(config: &Config, start: &StartContext, factory: AppFactory) -> Vec<
     for (name, value) in &config.env {
         sys::env::set_var(name, value);
     }
-    if let Err(error) = factory(config) {
+    stray::watch();
+    let loaded = factory(config);
+    turn_away("while it was loaded");
+    if let Err(error) = loaded {
         problems.push(Problem {
             severity: Severity::Error,
             origin: "default".to_owned(),

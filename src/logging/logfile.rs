@@ -113,8 +113,9 @@ impl LogFile {
 
 /// Writes where the master writes from now on: `fds` came along with its word that the log is another.
 pub fn follow_master(fds: Vec<OwnedFd>) {
-    if let Some(Err(error)) = fds.into_iter().next().map(install_passed) {
-        log::warn!("the new log cannot be used: {error}");
+    match fds.into_iter().next().map(install_passed) {
+        Some(Err(error)) => log::warn!("the new log cannot be used: {error}"),
+        _ => super::spare::keep(),
     }
 }
 

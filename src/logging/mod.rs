@@ -6,6 +6,7 @@
 //! thread and no lock that a fork could leave taken.
 //!
 //! - [`logfile`]: the file behind descriptors 1 and 2, opened and reopened by the master alone.
+//! - [`spare`]: what puts descriptors 0 to 2 back when application code has closed them.
 //! - [`reqlog`]: one line per request, buffered in the worker; [`mod@line`] is uWSGI's, [`mod@format`] the
 //!   operator's own.
 //! - [`clock`]: times as text.
@@ -28,6 +29,7 @@ pub mod format;
 pub mod line;
 pub mod logfile;
 pub mod reqlog;
+pub mod spare;
 pub mod title;
 
 /// The variables that choose the log level, the first one that is set wins.
@@ -103,7 +105,17 @@ pub fn init(role: Role) {
         builder.parse_filters(&filter);
     }
     if builder.try_init().is_ok() {
-        std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
+        std::panic::set_hook(Box::new(|panic| match panic.payload_as_str() {
+            // Descriptors of the reactor are closed, or are something else by now: whatever thread
+            // finds out, none can serve.
+            Some(text) if text.contains("I/O driver") => {
+                log::error!(
+                    "{text}: the application has closed descriptors of the server; this process ends"
+                );
+                crate::sys::process::exit_now(i32::from(crate::error::EXIT_ERROR));
+            }
+            _ => log::error!("{panic}"),
+        }));
     }
 }
 

@@ -153,6 +153,15 @@ pub enum Action {
         /// Which.
         signal: Signal,
     },
+    /// Tell the log that a worker is killed that has not left in time.
+    ReportImpatience {
+        /// Its number.
+        slot: SlotId,
+        /// Its scoreboard cell.
+        cell: usize,
+        /// Its process id.
+        pid: Pid,
+    },
     /// Tell the log how a worker died that was not told to, before its cell is cleared.
     ReportDeath {
         /// Which.

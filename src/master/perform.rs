@@ -56,6 +56,9 @@ impl Runner {
             Action::ReportDeath { slot, cell, pid, exit, reason, .. } => {
                 report::death(&self.holdings.scoreboard.cell(cell), slot, pid, exit, reason.as_deref());
             }
+            Action::ReportImpatience { slot, cell, pid } => {
+                report::impatience(&self.holdings.scoreboard.cell(cell), slot, pid);
+            }
             Action::Retire { worker, cell } => {
                 if let Some(channel) = self.workers.remove(&worker) {
                     self.unwatch(channel.as_raw_fd(), Source::Worker(worker));

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use log::{error, info};
+use log::{error, info, warn};
 
 use crate::scoreboard::{Cell, Scoreboard};
 use crate::sys::process::{Exit, Pid};
@@ -24,6 +24,34 @@ pub fn death(cell: &Cell<'_>, slot: u32, pid: Pid, exit: Exit, reason: Option<&s
         (many, last) => format!("with {many} requests in flight, the last one begun is {last}"),
     };
     error!("DAMN ! worker {slot} (pid: {pid}) died {how} :( trying respawn ...{reason} ({doing})");
+}
+
+/// A worker has not left in time and is killed: what it was doing.
+pub fn impatience(cell: &Cell<'_>, slot: u32, pid: Pid) {
+    let doing = match cell.in_flight() {
+        0 => format!(
+            "no request is in flight any more, an exit hook or a thread of the application keeps it; the last \
+             one was {}",
+            Some(cell.last_request()).filter(|last| !last.is_empty()).unwrap_or_else(|| "none".into())
+        ),
+        many => busy(cell, now_micros()).map_or_else(
+            || format!("{many} requests were in flight"),
+            |busy| format!("{many} requests were in flight, {busy}"),
+        ),
+    };
+    warn!("worker {slot} (pid: {pid}) is taking too much time to die...NO MERCY !!! ({doing})");
+}
+
+/// Since when it works on which request; `None` while it does not.
+fn busy(cell: &Cell<'_>, now_micros: u64) -> Option<String> {
+    let is_busy = cell.in_flight() > 0 && cell.request_start() > 0;
+    let milliseconds = now_micros.saturating_sub(cell.request_start()) / 1000;
+    is_busy.then(|| format!("busy for {milliseconds} ms with {}", cell.last_request()))
+}
+
+/// Microseconds since the epoch.
+fn now_micros() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
 /// USR1 and FIFO `s`: the configuration and the counters.
@@ -52,7 +80,7 @@ pub fn statistics(holdings: &Holdings, machine: &Master) {
 
 /// USR2: what each worker is doing.
 pub fn workers(holdings: &Holdings, machine: &Master) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = now_micros();
     info!(
         "master {} generation {} reloads {}{}",
         crate::sys::process::this(),
@@ -61,7 +89,7 @@ pub fn workers(holdings: &Holdings, machine: &Master) {
         if machine.is_paused() { ", paused" } else { "" }
     );
     for (_, worker) in machine.workers() {
-        info!("{}", worker_line(&holdings.scoreboard, worker.cell, now.as_micros() as u64));
+        info!("{}", worker_line(&holdings.scoreboard, worker.cell, now));
     }
 }
 
@@ -79,9 +107,8 @@ pub fn worker_line(scoreboard: &Scoreboard, cell: usize, now_micros: u64) -> Str
         cell.connections(),
         cell.in_flight(),
     );
-    if cell.in_flight() > 0 && cell.request_start() > 0 {
-        let milliseconds = now_micros.saturating_sub(cell.request_start()) / 1000;
-        line.push_str(&format!(", busy for {milliseconds} ms with {}", cell.last_request()));
+    if let Some(busy) = busy(&cell, now_micros) {
+        line.push_str(&format!(", {busy}"));
     }
     line
 }

@@ -257,10 +257,8 @@ impl Master {
                 }
                 (Stage::Leaving { kill_at, .. }, Some(pid)) if now >= *kill_at => {
                     *kill_at = now + BRUTAL_PATIENCE;
-                    self.log(
-                        Level::Warn,
-                        format!("worker {slot} (pid: {pid}) is taking too much time to die...NO MERCY !!!"),
-                    );
+                    let cell = worker.cell;
+                    self.push(Action::ReportImpatience { slot, cell, pid });
                     self.push(Action::Kill { pid, signal: Signal::SIGKILL });
                 }
                 _ => {}

@@ -183,6 +183,11 @@ impl Accounting {
         self.in_flight.get()
     }
 
+    /// The last request that has begun: method and path.
+    pub fn last_request(&self) -> String {
+        self.board().last_request()
+    }
+
     /// Reads the wall clock again, which may have been set. Called by the sweeper.
     pub(crate) fn synchronise_clock(&self) {
         self.anchor.set(Anchor::now());

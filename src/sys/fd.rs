@@ -241,6 +241,45 @@ pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
+/// Descriptors of ours are moved here or above before application code runs: some of it closes or
+/// overwrites low numbers which it takes for its own.
+pub const SHELTER: RawFd = 64;
+
+/// Moves a descriptor out of the way of application code; where the limit on descriptors leaves no
+/// room for that it stays where it is.
+pub fn shelter(fd: OwnedFd) -> OwnedFd {
+    if fd.as_raw_fd() >= SHELTER {
+        return fd;
+    }
+    match fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(SHELTER)) {
+        // SAFETY: the kernel has just made this number for us and nobody else knows it.
+        Ok(raw) => unsafe { OwnedFd::from_raw_fd(raw) },
+        Err(_) => fd,
+    }
+}
+
+/// Fills the numbers below [`SHELTER`], so that descriptors made while the result lives get others.
+pub fn occupy_low() -> Vec<OwnedFd> {
+    let mut fillers = Vec::new();
+    let Ok(mut last) = std::fs::File::open("/dev/null").map(OwnedFd::from) else { return fillers };
+    while last.as_raw_fd() < SHELTER {
+        let Ok(next) = duplicate(last.as_fd()) else { break };
+        fillers.push(std::mem::replace(&mut last, next));
+    }
+    fillers
+}
+
+/// Makes the closed ones of numbers 0 to 2 copies of `log`, which must be a higher one; true if there
+/// were any. Without that the next file or connection would be taken for standard output.
+///
+/// # Errors
+/// Those of `dup2(2)`.
+pub fn mend_standard_streams(log: BorrowedFd<'_>) -> io::Result<bool> {
+    let closed: Vec<RawFd> = (0..=libc::STDERR_FILENO).filter(|&raw| !is_open(raw)).collect();
+    closed.iter().try_for_each(|&raw| replace(log, raw))?;
+    Ok(!closed.is_empty())
+}
+
 /// Numbers claimed so far, with the file each of them was.
 static CLAIMED: Mutex<Option<HashMap<RawFd, (u64, u64)>>> = Mutex::new(None);
 

@@ -43,7 +43,7 @@ impl KillTimer {
         if OWNER.load(SeqCst) == this {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the kill timer is already installed"));
         }
-        let copy = fd::duplicate(notify)?;
+        let copy = fd::shelter(fd::duplicate(notify)?);
         let timer = create()?;
 
         ARMED.store(false, SeqCst);
@@ -53,6 +53,21 @@ impl KillTimer {
         NOTIFY.store(copy.into_raw_fd(), SeqCst);
         OWNER.store(this, SeqCst);
 
+        Self::catch(trigger)
+    }
+
+    /// Takes the trigger back from application code that has installed a handler of its own.
+    ///
+    /// # Errors
+    /// `NotFound` when the timer is not installed in this process.
+    pub fn retake(trigger: Signal) -> io::Result<()> {
+        if OWNER.load(SeqCst) != nix::unistd::getpid().as_raw() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the kill timer is not installed"));
+        }
+        Self::catch(trigger)
+    }
+
+    fn catch(trigger: Signal) -> io::Result<()> {
         // SAFETY: all zeroes is a valid sigaction.
         let mut action: libc::sigaction = unsafe { mem::zeroed() };
         action.sa_sigaction = on_trigger as *const () as usize;

@@ -27,6 +27,7 @@ pub mod sendfile;
 pub mod seqpacket;
 pub mod shm;
 pub mod signal;
+pub mod stray;
 pub mod title;
 pub mod watch;
 

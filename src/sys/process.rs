@@ -10,7 +10,7 @@ pub use nix::sys::signal::Signal;
 pub use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::{cvt, cvt_long, retry};
+use super::{cvt, cvt_long, retry, stray};
 
 /// Which side of [`fork`] this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub fn fork_among_threads(_word: &ThreadsPrepared) -> io::Result<Fork> {
 /// See fork(2): no other thread may hold a lock that the child needs.
 unsafe fn copy() -> io::Result<Fork> {
     // SAFETY: as the caller promises.
-    match unsafe { nix::unistd::fork() }? {
+    match stray::known(|| unsafe { nix::unistd::fork() })? {
         nix::unistd::ForkResult::Child => Ok(Fork::Child),
         nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
     }

@@ -22,6 +22,14 @@ pub fn block(signals: &[Signal]) -> io::Result<()> {
     Ok(signals.iter().copied().collect::<SigSet>().thread_block()?)
 }
 
+/// Unblocks the given signals in the calling thread.
+///
+/// # Errors
+/// None that the kernel documents.
+pub fn unblock(signals: &[Signal]) -> io::Result<()> {
+    Ok(signals.iter().copied().collect::<SigSet>().thread_unblock()?)
+}
+
 /// Unblocks every signal in the calling thread. The mask survives `execve` and fork, so a new
 /// image and a new child cannot know what they were given.
 ///
@@ -29,6 +37,26 @@ pub fn block(signals: &[Signal]) -> io::Result<()> {
 /// None that the kernel documents.
 pub fn unblock_all() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// Blocks all signals in the calling thread; the mask it had. Async-signal-safe.
+pub(super) fn block_all() -> libc::sigset_t {
+    // SAFETY: all zeroes is a valid set.
+    let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = unsafe { (mem::zeroed(), mem::zeroed()) };
+    // SAFETY: both sets are valid for the calls, which cannot fail with these arguments.
+    unsafe {
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut old);
+    }
+    old
+}
+
+/// Gives the calling thread the mask that [`block_all`] has returned. Async-signal-safe.
+pub(super) fn restore_mask(mask: Option<libc::sigset_t>) {
+    if let Some(mask) = mask {
+        // SAFETY: a set that the kernel has filled; this cannot fail.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const mask, ptr::null_mut()) };
+    }
 }
 
 /// Gives every signal its default action, also the real-time ones and those that were ignored,
@@ -64,6 +92,44 @@ pub fn ignore(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
+extern "C" fn nothing(_: libc::c_int) {}
+
+/// The action of a signal: `SIG_DFL`, `SIG_IGN`, or the address of its handler.
+fn action(number: libc::c_int) -> libc::sighandler_t {
+    // SAFETY: all zeroes is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: `action` is valid for the call; a null new action changes nothing.
+    unsafe { libc::sigaction(number, ptr::null(), &raw mut action) };
+    action.sa_sigaction
+}
+
+/// Those of `signals` that have their default action, which application code may have given back to
+/// them.
+pub fn defaulted(signals: &[Signal]) -> Vec<Signal> {
+    signals.iter().copied().filter(|signal| action(*signal as libc::c_int) == libc::SIG_DFL).collect()
+}
+
+/// Signals that [`remember_own_handler`] was told, and their handlers.
+static OWN: [AtomicUsize; 65] = [const { AtomicUsize::new(0) }; 65];
+
+/// The handler that `signal` has now is ours.
+pub fn remember_own_handler(signal: Signal) {
+    OWN[signal as usize].store(action(signal as libc::c_int), Ordering::Relaxed);
+}
+
+/// Gives the signals whose handlers are ours their default actions. Async-signal-safe.
+pub(super) fn forget_own_handlers() {
+    for (number, own) in OWN.iter().enumerate().skip(1) {
+        let number = number as libc::c_int;
+        let now = action(number);
+        if now == nothing as *const () as usize || (now > libc::SIG_IGN && now == own.load(Ordering::Relaxed))
+        {
+            // SAFETY: SIG_DFL installs no code.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+    }
+}
+
 /// Catches signals and does nothing about them.
 ///
 /// Unlike [`ignore`] this does not reach programs that the process executes: they start with the
@@ -72,7 +138,6 @@ pub fn ignore(signal: Signal) -> io::Result<()> {
 /// # Errors
 /// For signals nobody may catch.
 pub fn shrug_off(signals: &[Signal]) -> io::Result<()> {
-    extern "C" fn nothing(_: libc::c_int) {}
     let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::SA_RESTART, SigSet::empty());
     for signal in signals {
         // SAFETY: the handler runs no code that could interfere with what it interrupts.
@@ -94,7 +159,7 @@ pub fn write_on(signal: Signal, pipe: OwnedFd) -> io::Result<()> {
 ///
 /// # Errors
 /// None that the system documents.
-pub fn block_all() -> io::Result<()> {
+pub fn keep_from_this_thread() -> io::Result<()> {
     Ok(SigSet::all().thread_block()?)
 }
 

@@ -11,24 +11,28 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use log::warn;
+use log::{error, warn};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use crate::error::EXIT_ERROR;
+use crate::logging::spare;
 use crate::scoreboard::Scoreboard;
 use crate::sys::accept::{self, Client};
-use crate::sys::watch;
+use crate::sys::{fd, process, watch};
 
 use super::handover::{self, Parcel};
 use crate::app::slots::Slots;
 use crate::scoreboard::share::Share;
 
+/// Standard error.
+const STDERR: RawFd = 2;
 /// How long a worker with many connections leaves a waiting one to the others. They may be stuck,
 /// so it is a moment and never for good.
 const DEFERENCE: Duration = Duration::from_millis(1);
@@ -201,13 +205,24 @@ impl Acceptor {
     fn accept(&self, index: usize) -> io::Result<Option<Accepted>> {
         let listener = &self.listeners[index];
         match accept::accept(listener.get_ref().as_fd()) {
-            Ok((socket, client)) => Ok(Some(Accepted { socket, client, listener: index })),
+            Ok((mut socket, client)) => {
+                if socket.as_raw_fd() <= STDERR {
+                    // The next word in the log would go to the client.
+                    socket = fd::shelter(socket);
+                    spare::mend();
+                }
+                Ok(Some(Accepted { socket, client, listener: index }))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 clear_ready(listener);
                 Ok(None)
             }
             Err(error) => match error.raw_os_error() {
                 Some(code) if exhausted(code) => Err(error),
+                Some(code) if lost(code) => {
+                    error!("a listener is gone: {error}; has the application closed it? This worker ends");
+                    process::exit_now(i32::from(EXIT_ERROR));
+                }
                 // Errors of that one connection, which accept(2) passes on.
                 _ => Ok(None),
             },
@@ -265,6 +280,11 @@ fn clear_ready(watched: &AsyncFd<OwnedFd>) {
     if let Poll::Ready(Ok(mut guard)) = watched.poll_read_ready(&mut cx) {
         guard.clear_ready();
     }
+}
+
+/// EBADF, EINVAL, ENOTSOCK of accept(2): the number is no longer the listener.
+fn lost(code: i32) -> bool {
+    [9, 22, 88].contains(&code)
 }
 
 fn exhausted(code: i32) -> bool {

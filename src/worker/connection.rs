@@ -22,6 +22,7 @@ use crate::app::ConnectionInfo;
 use crate::protocol::http::{Service, error_bytes};
 use crate::protocol::io::{Io, Stream};
 use crate::protocol::state::{ConnectionState, Order};
+use crate::sys::stray;
 
 #[cfg(test)]
 mod tests;
@@ -99,7 +100,8 @@ impl Connection {
             // connection under its answer.
             let clean =
                 self.state.last_request.get() && !self.state.in_head.get() && !self.state.in_body.get();
-            let drop = self.state.end_of_input.get() || (clean && result.is_ok());
+            // Where a child of the application may hold the socket, only a shutdown ends it.
+            let drop = (self.state.end_of_input.get() || (clean && result.is_ok())) && !stray::made();
             return Poll::Ready(if drop { Next::Drop } else { Next::Linger });
         }
         let order = self.state.order.take();

@@ -140,7 +140,13 @@ impl Control {
             tokio::select! {
                 () = self.finished() => {}
                 () = tokio::time::sleep_until(deadline.into()) => {
-                    debug!("patience ends with {} connections open", self.connections.len());
+                    match self.accounting.in_flight() {
+                        0 => debug!("patience ends with {} connections open", self.connections.len()),
+                        many => warn!(
+                            "patience ends with {many} requests in flight, which are cut; the last one begun is {}",
+                            self.accounting.last_request()
+                        ),
+                    }
                     return;
                 }
                 ready = self.orders.readable(), if !master_gone => {

@@ -17,11 +17,12 @@ use log::{error, warn};
 use tokio::task::LocalSet;
 
 use crate::app::slots::Slots;
+use crate::app::stray::turn_away;
 use crate::app::{App, AppCommand, AppFactory, ConnectionInfo, Peer, WorkerInfo};
 use crate::channel::{Channel, FromWorker, ToWorker, bounded_reason};
 use crate::config::Config;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
-use crate::logging::{self, Role};
+use crate::logging::{self, Role, spare};
 use crate::net::Listener;
 use crate::protocol::accounting::Accounting;
 use crate::protocol::http::{Front, HttpLimits};
@@ -31,7 +32,7 @@ use crate::sys::accept::Client;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::{self, KillTimer};
 use crate::sys::title::Title;
-use crate::sys::{fd, watch};
+use crate::sys::{fd, stray, watch};
 
 pub mod accept;
 pub mod connection;
@@ -105,8 +106,10 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     cell.set_pid(process::this().as_raw() as u64);
     let title = Arc::new(Mutex::new(birth.title.take()));
     show_title(&title, &logging::title::worker(&birth.config, birth.slot, birth.generation));
+    keep_strays_out(&birth);
     let wake = stay_mortal(&birth)?;
-    let channel: Arc<MasterChannel> = Arc::new(Channel::new(birth.control.try_clone()?));
+    let channel: Arc<MasterChannel> = Arc::new(Channel::new(fd::shelter(birth.control.try_clone()?)));
+    stray::withhold(channel.as_fd());
     if let Some(directory) = &birth.config.chdir2 {
         std::env::set_current_dir(directory).map_err(|error| {
             io::Error::new(error.kind(), format!("chdir2: {}: {error}", directory.display()))
@@ -127,6 +130,10 @@ fn live(mut birth: Birth) -> io::Result<u8> {
         },
     };
     app.worker_started(&worker_info(&birth, &channel, Arc::clone(&title)));
+    turn_away("at the start of a worker");
+    take_back()?;
+    // What the reactor opens stays out of the application's way, too.
+    let low = fd::occupy_low();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     // Request lines are written when there is nothing better to do.
     runtime.enable_io().enable_time().on_thread_park(request_log::flush);
@@ -149,10 +156,33 @@ fn live(mut birth: Birth) -> io::Result<u8> {
         None => None,
     };
     let app: Rc<dyn App> = Rc::from(app);
-    let code =
-        LocalSet::new().block_on(&runtime.build()?, serve(birth, Rc::clone(&app), relief, channel, wake))?;
+    let code = LocalSet::new()
+        .block_on(&runtime.build()?, serve(birth, Rc::clone(&app), relief, channel, wake, low))?;
     app.worker_stops();
+    turn_away("at the exit of a worker");
     Ok(code)
+}
+
+/// Keeps from processes that the application forks what would let them meddle.
+fn keep_strays_out(birth: &Birth) {
+    spare::keep();
+    stray::watch();
+    birth.listeners.iter().for_each(|listener| stray::withhold(listener.fd.as_fd()));
+    for fd in [&birth.control, &birth.handover.0, &birth.handover.1] {
+        stray::withhold(fd.as_fd());
+    }
+}
+
+/// Takes back what the application may have changed while it was loaded, here or in the zygote.
+fn take_back() -> io::Result<()> {
+    KillTimer::retake(Signal::SIGTERM)?;
+    signal::unblock(&[Signal::SIGTERM, Signal::SIGHUP])?;
+    if !signal::defaulted(&[Signal::SIGPIPE]).is_empty() {
+        // A client that goes away must not end the worker.
+        signal::ignore(Signal::SIGPIPE)?;
+    }
+    spare::mend();
+    Ok(())
 }
 
 /// Ties the worker's life to the master's, whatever the application does.
@@ -167,6 +197,7 @@ fn stay_mortal(birth: &Birth) -> io::Result<OwnedFd> {
         birth.config.worker_reload_mercy + Duration::from_secs(1),
         into.as_fd(),
     )?;
+    signal::remember_own_handler(Signal::SIGTERM);
     let death_signal = if birth.config.no_orphans { Signal::SIGKILL } else { Signal::SIGTERM };
     process::set_parent_death_signal(Some(death_signal))?;
     // It may have died before that; the setting tells of later deaths only (prctl(2)).
@@ -212,6 +243,7 @@ async fn serve(
     relief: Option<Arc<Relief>>,
     channel: Arc<MasterChannel>,
     wake: OwnedFd,
+    low: Vec<OwnedFd>,
 ) -> io::Result<u8> {
     let slots = Slots::new(birth.config.threads);
     let bounded = app.occupies_slot();
@@ -260,6 +292,7 @@ async fn serve(
     let taking = tokio::task::spawn_local(taking).abort_handle();
     accounting.set_resting_state(if birth.paused { WorkerState::Paused } else { WorkerState::Idle });
     let hup = catch_hup()?;
+    drop(low);
     channel.send(&FromWorker::Ready, &[])?;
     let control = control::Control {
         orders: watch::readable(birth.control)?,
@@ -306,6 +339,7 @@ fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted
 fn catch_hup() -> io::Result<OwnedFd> {
     let (out, into) = wake_pipe()?;
     signal::write_on(Signal::SIGHUP, into)?;
+    signal::remember_own_handler(Signal::SIGHUP);
     Ok(out)
 }
 
@@ -314,5 +348,5 @@ fn wake_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (out, into) = fd::pipe()?;
     fd::set_nonblocking(out.as_fd(), true)?;
     fd::set_nonblocking(into.as_fd(), true)?;
-    Ok((out, into))
+    Ok((fd::shelter(out), fd::shelter(into)))
 }

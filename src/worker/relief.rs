@@ -98,7 +98,7 @@ impl Relief {
         let helper = Arc::clone(&relief);
         std::thread::Builder::new().name("relief".to_owned()).stack_size(128 * 1024).spawn(move || {
             // They are for the worker's thread, whose system calls they are to interrupt.
-            if let Err(error) = signal::block_all() {
+            if let Err(error) = signal::keep_from_this_thread() {
                 log::warn!("relief: {error}");
             }
             helper.watch();

@@ -16,6 +16,7 @@ use super::upload::Upload;
 use super::{Started, table};
 use crate::app::Request;
 use crate::app::origin::Origin;
+use crate::app::stray::turn_away;
 
 thread_local! {
     /// Room for the fields of a request, between two of them.
@@ -95,6 +96,7 @@ pub(super) fn call(
     };
     let mut response = std::ptr::null_mut();
     let step = (table().call)(&raw const request, exchange.pointer(), &raw mut response);
+    turn_away("in a request");
     fields.clear();
     ROOM.set(fields);
     let Passage { draft, rest } = exchange.pass_on(step);

@@ -19,6 +19,7 @@ use appserver_plugin_abi as abi;
 use http_body::Body;
 
 use super::slots::Pinned;
+use super::stray::turn_away;
 use super::{App, Reply, Request, Side, WaitHooks, WorkerInfo, text};
 use crate::signals;
 use crate::sys::dl::{Library, Visibility};
@@ -111,6 +112,7 @@ impl Started {
         }
         let mut exchange = Exchange::continued(&self.rest);
         let step = (table().next)(self.response, exchange.pointer());
+        turn_away("in a response");
         if let Rest::Outlet(outlet) = &self.rest {
             match step {
                 abi::Step::More => {}

@@ -21,6 +21,10 @@ use super::table;
 use crate::app::Response;
 use crate::app::slots::Pinned;
 
+/// What a thread usually gets from the C library. Code for recursion in interpreters and extension
+/// modules counts on it; untouched pages cost nothing.
+const STACK: usize = 8 * 1024 * 1024;
+
 /// A response, and news of the application if it is not done with the request.
 pub(super) struct Delivered {
     pub(super) draft: Draft,
@@ -49,7 +53,8 @@ impl Pool {
         let (tasks, receiver) = unbounded();
         for core in 0..count {
             let receiver = receiver.clone();
-            std::thread::Builder::new().name(format!("app-{core}")).spawn(move || {
+            let thread = std::thread::Builder::new().name(format!("app-{core}")).stack_size(STACK);
+            thread.spawn(move || {
                 (table().thread_started)(core);
                 work(&receiver, core);
             })?;

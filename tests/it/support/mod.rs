@@ -12,6 +12,7 @@
 //! - [`browser`]: a client with cookies that sends forms.
 //! - [`python`]: the applications of `tests/apps`, with their virtual environments.
 //! - [`wsgi`]: applications that are written in the test.
+//! - [`python_app`]: Python applications, and the interpreter to run them with.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -32,6 +33,7 @@ pub mod log;
 pub mod nginx;
 pub mod processes;
 pub mod python;
+pub mod python_app;
 pub mod server;
 pub mod uwsgi_app;
 pub mod wsgi;

@@ -306,6 +306,11 @@ impl Server {
         http::Connection::open(self.target(), LIMIT).expect("the server listens")
     }
 
+    /// Replaces a file in its directory.
+    pub fn file(&self, name: &str, content: impl AsRef<[u8]>) {
+        write_file(&self.path(name), content.as_ref());
+    }
+
     /// Changes how the test application behaves when it is loaded next.
     pub fn set_settings(&self, settings: serde_json::Value) {
         write_file(&self.path(SETTINGS), settings.to_string().as_bytes());

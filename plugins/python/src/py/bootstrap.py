@@ -4,6 +4,7 @@ Everything here runs at start-up or at exit; nothing of it is on the path of a r
 """
 
 import atexit
+import faulthandler
 import gc
 import glob
 import importlib
@@ -30,10 +31,17 @@ class LoadError(Exception):
 def prepare(text):
     """Before any code of the application: streams, paths, the modules that the server provides."""
     settings.update(json.loads(text))
+    if settings["lc_ctype"] is None:
+        # In a C locale the interpreter sets it, for itself (PEP 538); programs that the application
+        # starts get the environment that the server was given.
+        os.environ.pop("LC_CTYPE", None)
     for stream in (sys.stdout, sys.stderr):
         # None when the descriptor is closed; a log that nobody sees before it is full is no log.
         if stream is not None:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    if sys.stderr is not None and not faulthandler.is_enabled():
+        # A crash tells where the application was.
+        faulthandler.enable()
     sys.argv = ["uwsgi", *settings["pyargv"]]
     if settings["py_executable"]:
         sys.executable = settings["py_executable"]
@@ -69,6 +77,8 @@ class BuiltinSources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def imports():
     """What is loaded before the applications."""
+    if settings["autoreload"] > 0:
+        importlib.import_module("_appserver_autoreload").watch_imports()
     alias(settings["aliases"])
     for name in settings["imports"]:
         try:
@@ -89,6 +99,8 @@ def load(environment):
                 continue
             apps.append((mount["prefix"] + prefix, app))
     alias(settings["post_aliases"])
+    if settings["autoreload"] > 0:
+        importlib.import_module("_appserver_autoreload").remember(settings)
     report_threads()
     # What is loaded now stays: a collection would only make pages private that are shared with
     # the other workers.
@@ -142,12 +154,22 @@ def from_code(code):
     return {"": callable_of(module, "eval", "")}
 
 
+class FileLoader(importlib.machinery.SourceFileLoader):
+    """Compiles the file each time, as uWSGI does: a cached .pyc cannot tell two edits of one second apart."""
+
+    def get_code(self, fullname):
+        path = self.get_filename(fullname)
+        # For autoreload, which looks at the file before it is read.
+        self.path_stats(path)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def module_of_file(path):
     if not os.path.exists(path):
         raise LoadError(f"there is no file {os.path.abspath(path)}")
     stem = path[:-3] if path.endswith(".py") else path
     name = "uwsgi_file_" + stem.replace(".", "_").replace("/", "_")
-    loader = importlib.machinery.SourceFileLoader(name, os.path.abspath(path))
+    loader = FileLoader(name, os.path.abspath(path))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
     # Before it runs, as import does: pickle and dataclasses look a class's module up by name.
     sys.modules[name] = module
@@ -262,13 +284,23 @@ def stop():
 
 def log_exception(place, error):
     """The traceback in one write, so that those of several workers do not mingle."""
-    lines = traceback.format_exception(type(error), error, error.__traceback__)
+    lines = traceback.format_exception(type(error), error, from_application(error.__traceback__))
     text = "".join(lines)
     if place:
         text = f"{place}:\n{text}"
-    if sys.stderr is not None:
+    try:
         sys.stderr.write(text)
         sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        # The application has closed or replaced it.
+        _appserver.log("error", text)
+
+
+def from_application(frames):
+    """The traceback without what is ours and the import system's, above the application."""
+    while frames and frames.tb_frame.f_code.co_filename.startswith(("<appserver>", "<frozen importlib")):
+        frames = frames.tb_next
+    return frames
 
 
 def summary(error):
