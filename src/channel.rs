@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::config::Entry;
 use crate::net::set::Announced;
+use crate::signals;
 use crate::sys::seqpacket;
 
 /// Longest message accepted; a traceback of an application fits.
@@ -49,6 +50,9 @@ pub enum FromZygote {
         entries: Vec<Entry>,
         /// Its listeners; the descriptors of the new ones come along.
         listeners: Vec<Announced>,
+        /// What the application asked for while it was loaded; nothing from older releases.
+        #[serde(default)]
+        requests: Vec<signals::Request>,
     },
     /// This generation cannot serve.
     LoadFailed {
@@ -98,6 +102,11 @@ pub enum ToWorker {
     Pause,
     /// Accept again.
     Resume,
+    /// Call the application's function for a signal. Sent only to workers that have registered one.
+    Signal {
+        /// Which.
+        number: u8,
+    },
     /// Write to this log from now on; the descriptor comes along.
     LogFile,
 }
@@ -121,6 +130,8 @@ pub enum FromWorker {
     Reload,
     /// The application asks for a stop.
     Stop,
+    /// The application asks for something about signals.
+    Signals(signals::Request),
 }
 
 /// One end of a channel that sends `S` and receives `R`.
@@ -223,4 +234,32 @@ pub fn bounded_reason(mut reason: String) -> String {
         reason.push_str(" [cut]");
     }
     reason
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zygote_of_an_older_release_asks_for_nothing_and_a_newer_one_may_say_more() {
+        for text in [
+            r#"{"Loaded": {"entries": [], "listeners": []}}"#,
+            r#"{"Loaded": {"entries": [], "listeners": [], "requests": [], "of_the_future": 1}}"#,
+        ] {
+            let loaded: FromZygote = serde_json::from_str(text).expect("understood");
+            assert_eq!(
+                loaded,
+                FromZygote::Loaded { entries: Vec::new(), listeners: Vec::new(), requests: Vec::new() }
+            );
+        }
+    }
+
+    #[test]
+    fn what_this_release_does_not_know_does_not_hide_what_follows() {
+        let (ours, theirs): (WorkerChannel, _) = pair().expect("descriptors");
+        seqpacket::send(theirs.as_fd(), br#"{"OfTheFuture": 1}"#, &[]).expect("room");
+        seqpacket::send(theirs.as_fd(), br#""Ready""#, &[]).expect("room");
+        assert_eq!(ours.receive().expect_err("unknown").kind(), io::ErrorKind::InvalidData);
+        assert!(matches!(ours.receive(), Ok(Incoming::Message(FromWorker::Ready, _))));
+    }
 }

@@ -12,6 +12,7 @@
 //! - [`control`]: the master FIFO, pidfiles, touch files and the commands they carry.
 //! - [`net`]: listen addresses and the sockets behind them.
 //! - [`channel`] and [`scoreboard`]: what travels between the processes.
+//! - [`signals`], [`locks`] and [`cache`]: what the workers of an application share.
 //! - [`logging`]: one log, one owner, uWSGI's request line.
 //! - [`sys`]: the only place that talks to libc.
 //!
@@ -27,18 +28,21 @@
 
 pub mod app;
 pub mod boot;
+pub mod cache;
 pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod error;
 pub mod inspect;
+pub mod locks;
 pub mod logging;
 pub mod master;
 pub mod net;
 pub mod protocol;
 mod run;
 pub mod scoreboard;
+pub mod signals;
 pub mod sys;
 pub mod worker;
 pub mod zygote;

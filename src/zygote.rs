@@ -11,19 +11,23 @@ use std::sync::Arc;
 
 use log::{error, warn};
 
+use crate::app::plugin::Shared;
 use crate::app::stray::turn_away;
-use crate::app::{App, AppFactory, Side};
+use crate::app::{self, App, AppFactory, Side};
 use crate::boot::{Envelope, StartContext};
+use crate::cache::Caches;
 use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason};
 use crate::cli;
 use crate::config::Config;
 use crate::config::context::Reading;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
+use crate::locks::Locks;
 use crate::logging::{self, Role, logfile, spare};
 use crate::master::spawn::ZygoteBoot;
 use crate::net::set::ListenerSet;
 use crate::net::{Listener, ListenerState};
 use crate::scoreboard::Scoreboard;
+use crate::signals;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
 use crate::sys::{self, fd, signal, stray};
@@ -111,8 +115,11 @@ impl Zygote {
         let mut title = Title::prepare();
         match proven(start, &boot, control.as_fd(), listeners, factory, &mut title) {
             Ok(Proven { config, app, listeners, scoreboard, handover }) => {
-                let loaded =
-                    FromZygote::Loaded { entries: config.entries.clone(), listeners: listeners.announce() };
+                let loaded = FromZygote::Loaded {
+                    entries: config.entries.clone(),
+                    listeners: listeners.announce(),
+                    requests: requests(&config, app.as_deref()),
+                };
                 let fresh: Vec<_> = listeners.fresh().map(|listener| listener.fd.as_fd()).collect();
                 if let Err(error) = control.send(&loaded, &fresh) {
                     error!("the master does not listen: {error}");
@@ -257,7 +264,7 @@ impl Zygote {
             config: self.config,
             app: self.app,
             factory: self.factory,
-            title: self.title,
+            title: Some(self.title),
             master: self.master,
         }
     }
@@ -267,6 +274,21 @@ impl Zygote {
 enum Forked {
     Zygote,
     Worker,
+}
+
+/// What the master is asked for about signals: by the application while it was loaded, and by the
+/// configuration.
+fn requests(config: &Config, app: Option<&dyn App>) -> Vec<signals::Request> {
+    let mut requests = app.map(App::requests_to_master).unwrap_or_default();
+    requests.extend(config.signals.iter().cloned());
+    for request in &mut requests {
+        if let signals::Request::Watch { path, .. } = request
+            && let Ok(absolute) = std::path::absolute(&*path)
+        {
+            *path = absolute;
+        }
+    }
+    requests
 }
 
 /// What a generation that can serve has.
@@ -320,6 +342,9 @@ fn proven(
     let scoreboard = claim(boot.scoreboard).and_then(Scoreboard::adopt).map_err(Unfit::new)?;
     let (take, give) = boot.handover;
     let handover = (claim(take).map_err(Unfit::new)?, claim(give).map_err(Unfit::new)?);
+    let locks = boot.locks.map(|raw| claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
+    let caches = Caches::create(&config.caches).map_err(Unfit::new)?;
+    app::plugin::share(boot.generation, Shared { locks, highest_lock: config.locks, caches });
     let app = if config.lazy_apps {
         None
     } else {

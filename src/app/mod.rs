@@ -18,9 +18,11 @@ use http_body::Frame;
 
 use crate::config::Config;
 use crate::scoreboard::Scoreboard;
+use crate::signals;
 use crate::sys::process::ThreadsPrepared;
 use origin::Origin;
 
+pub mod logvars;
 pub mod origin;
 pub mod plugin;
 pub mod python;
@@ -117,6 +119,18 @@ pub trait App {
         None
     }
 
+    /// What the application has asked of the master since it was asked last: in the zygote while it was
+    /// loaded, for every worker.
+    fn requests_to_master(&self) -> Vec<signals::Request> {
+        Vec::new()
+    }
+
+    /// A signal for this worker, which holds a slot for it; the future ends with the application's
+    /// function.
+    fn signal(&self, _number: u8) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Called last thing in a worker that leaves in good order.
     fn worker_stops(&self) {}
 
@@ -161,15 +175,21 @@ pub struct WorkerInfo {
     pub reloads: u64,
     /// Asks the master for things on behalf of the application.
     pub master: Arc<dyn Fn(AppCommand) + Send + Sync>,
+    /// Shows a text in `ps` for this process.
+    pub set_title: Arc<dyn Fn(&str) + Send + Sync>,
+    /// False when no request is ever logged.
+    pub requests_logged: bool,
 }
 
 /// What an application may ask of the master.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AppCommand {
     /// A graceful reload, as on `SIGHUP`.
     Reload,
     /// A graceful stop.
     Stop,
+    /// Something about signals.
+    Signals(signals::Request),
 }
 
 /// Builds the application. Runs in the zygote (or in each worker with `lazy-apps`), after

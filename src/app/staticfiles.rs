@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
@@ -17,6 +18,7 @@ use self::entity::Entity;
 use self::types::MediaTypes;
 use super::{App, Reply, Request, Response, Side, WaitHooks, WorkerInfo, text};
 use crate::config::{Config, StaticMap};
+use crate::signals;
 use crate::sys::beneath;
 use crate::sys::process::ThreadsPrepared;
 
@@ -141,6 +143,14 @@ impl App for StaticFiles {
 
     fn wait_hooks(&self) -> Option<WaitHooks> {
         self.behind.wait_hooks()
+    }
+
+    fn requests_to_master(&self) -> Vec<signals::Request> {
+        self.behind.requests_to_master()
+    }
+
+    fn signal(&self, number: u8) -> Pin<Box<dyn Future<Output = ()>>> {
+        self.behind.signal(number)
     }
 
     fn worker_stops(&self) {

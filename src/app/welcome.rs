@@ -190,6 +190,8 @@ mod tests {
             generation: 4,
             reloads: 9,
             master: Arc::new(|_| {}),
+            set_title: Arc::new(|_| {}),
+            requests_logged: true,
         });
         welcome
     }

@@ -197,6 +197,12 @@ pub struct Config {
     // Applications.
     /// Python applications.
     pub python: PythonOptions,
+    /// `locks`: the application may use the locks from 0 up to this one.
+    pub locks: u32,
+    /// `cache2`, `cache`: caches for the application, in order.
+    pub caches: Vec<crate::cache::Spec>,
+    /// `timer`, `rbtimer`, `fs-signal`: signals of the application that the master raises.
+    pub signals: Vec<crate::signals::Request>,
     /// `plugin-dir`: directories of plugins, in the order they are searched.
     pub plugin_dirs: Vec<PathBuf>,
     /// `static-map`, `static-dir` (as prefix `/`), in order.

@@ -39,7 +39,12 @@ fn zone() -> &'static TimeZone {
 
 /// Now, for a line of the server log: `2026-11-21 09:15:02.123 +0000`.
 pub fn now() -> String {
-    written("%Y-%m-%d %H:%M:%S.%3f %z", &Timestamp::now().to_zoned(zone().clone()))
+    written("%Y-%m-%d %H:%M:%S.%3f %z", &local_now())
+}
+
+/// Now, in the time zone of the machine.
+pub fn local_now() -> Zoned {
+    Timestamp::now().to_zoned(zone().clone())
 }
 
 fn written(pattern: &str, time: &Zoned) -> String {

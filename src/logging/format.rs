@@ -10,6 +10,8 @@ use super::reqlog::{LogRecord, Process};
 enum Part {
     Text(Vec<u8>),
     Variable(Variable),
+    /// One that the application may set.
+    Added(String),
 }
 
 /// What a `%(name)` stands for.
@@ -108,8 +110,9 @@ pub struct LogFormat {
 }
 
 impl LogFormat {
-    /// Reads a format. Never fails, as in uWSGI: a `%(` that is not closed is text, and a variable
-    /// that this server does not have is logged as `-`. Each such variable gives one warning.
+    /// Reads a format. Never fails, as in uWSGI: a `%(` that is not closed is text, a name of nobody's
+    /// is the application's to set, and one of uWSGI's own that this server does not have is logged as
+    /// `-`. Each of the latter gives one warning.
     pub fn parse(text: &str) -> (Self, Vec<String>) {
         let mut parts = Vec::new();
         let mut unknown: Vec<&str> = Vec::new();
@@ -118,13 +121,16 @@ impl LogFormat {
             if !before.is_empty() {
                 parts.push(Part::Text(before.into()));
             }
-            let variable = Variable::named(name).unwrap_or_else(|| {
-                if !unknown.contains(&name) {
-                    unknown.push(name);
+            parts.push(match Variable::named(name) {
+                Some(variable) => Part::Variable(variable),
+                None if !is_servers(name) => Part::Added(name.to_owned()),
+                None => {
+                    if !unknown.contains(&name) {
+                        unknown.push(name);
+                    }
+                    Part::Variable(Variable::Nothing)
                 }
-                Variable::Nothing
             });
-            parts.push(Part::Variable(variable));
             rest = after;
         }
         if !rest.is_empty() {
@@ -143,6 +149,10 @@ impl LogFormat {
         for part in &self.parts {
             match part {
                 Part::Text(text) => line.extend_from_slice(text),
+                Part::Added(name) => match record.vars.and_then(|vars| vars.get(name)) {
+                    Some(value) if !value.is_empty() => escape::append(line, &value),
+                    _ => line.push(b'-'),
+                },
                 Part::Variable(variable) => {
                     let start = line.len();
                     let dates = (&mut self.ctime, &mut self.apache);
@@ -154,6 +164,13 @@ impl LogFormat {
             }
         }
     }
+}
+
+/// Names that uWSGI gives a value itself, where this server has none.
+fn is_servers(name: &str) -> bool {
+    name.starts_with("var.")
+        || name.starts_with("metric.")
+        || matches!(name, "rss" | "vsz" | "rssM" | "vszM" | "ncores")
 }
 
 /// Splits at the first complete `%(name)`: the text before, the name, the text after.
@@ -300,6 +317,14 @@ mod tests {
         let mut line = Vec::new();
         format.append(&mut line, &record(&Peer::Unix), PROCESS);
         assert_eq!(line, b"- - -");
+    }
+
+    #[test]
+    fn names_of_nobodys_are_the_applications_to_set() {
+        let vars = crate::app::logvars::LogVars::default();
+        vars.set("tenant", b"a \"quoted\" one");
+        let record = LogRecord { vars: Some(&vars), ..record(&Peer::Unix) };
+        assert_eq!(line_of("%(tenant)|%(other)", &record), r"a \x22quoted\x22 one|-");
     }
 
     #[test]

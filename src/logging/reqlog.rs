@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::format::LogFormat;
 use super::line::DefaultLine;
 use crate::app::Peer;
+use crate::app::logvars::LogVars;
 use crate::config;
 
 /// Longest line and longest write, in bytes: Linux's `PIPE_BUF`, up to which writes of several
@@ -58,6 +59,8 @@ pub struct LogRecord<'a> {
     pub total_requests: u64,
     /// The client went away before the response was finished.
     pub aborted: bool,
+    /// What the application adds.
+    pub vars: Option<&'a LogVars>,
 }
 
 /// The process that logs: constant for the life of a worker.
@@ -208,6 +211,7 @@ fn wanted(config: &config::RequestLog, record: &LogRecord<'_>) -> bool {
     let slow = config.slow.is_some_and(|limit| record.duration >= Duration::from_millis(limit));
     config.enabled
         || slow
+        || record.vars.is_some_and(LogVars::is_forced)
         || (config.log_4xx && (400..500).contains(&record.status))
         || (config.log_5xx && (500..600).contains(&record.status))
 }
@@ -241,6 +245,7 @@ pub(super) mod tests {
             worker_requests: 1,
             total_requests: 7,
             aborted: false,
+            vars: None,
         }
     }
 

@@ -14,6 +14,7 @@ use crate::control::fifo::MasterFifo;
 use crate::control::fifo_watch::FifoWatch;
 use crate::control::pidfile::{self, Pidfile};
 use crate::control::touch::TouchFiles;
+use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::set::{self, Announced};
 use crate::net::{Listener, VacuumOutcome};
@@ -99,6 +100,8 @@ pub struct Holdings {
     pub scoreboard: Arc<Scoreboard>,
     /// The queue through which workers pass connections on: the end to take from, the end to give to.
     pub handover: (OwnedFd, OwnedFd),
+    /// Locks of the application.
+    pub locks: Locks,
     /// Pidfiles.
     pub pidfiles: Vec<HeldPidfile>,
     /// Command FIFOs.

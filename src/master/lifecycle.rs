@@ -14,6 +14,7 @@ use crate::config::context::Reading;
 use crate::config::source::KEPT_TEXT;
 use crate::control::{MASTER_SIGNALS, fifo::MasterFifo, pidfile::Pidfile};
 use crate::error::EXIT_ERROR;
+use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::{Listener, ListenerState};
 use crate::scoreboard::Scoreboard;
@@ -21,6 +22,7 @@ use crate::sys::signal::SignalSource;
 use crate::sys::title::Title;
 use crate::sys::{fd, process, seqpacket};
 
+use super::app_signals::AppSignals;
 use super::holdings::{Fifos, HeldPidfile, Holdings};
 use super::reexec::Legacy;
 use super::startup::Sockets;
@@ -133,6 +135,10 @@ fn try_resume(
             Some((take, give)) => (claim(take)?, claim(give)?),
             None => seqpacket::pair()?,
         },
+        locks: match legacy.locks {
+            Some(raw) => Locks::adopt(claim(raw)?)?,
+            None => Locks::create()?,
+        },
         pidfiles: pidfiles.collect(),
         fifos: Fifos {
             paths: config.master_fifos.iter().map(|path| base.join(path)).collect(),
@@ -166,6 +172,7 @@ fn try_resume(
     }
     holdings.follow_config();
     let mut runner = Runner::new(machine, holdings, signals, None)?;
+    runner.app_signals = AppSignals::restore(legacy.signals);
     for (generation, raw) in legacy.zygotes {
         runner.adopt_zygote(generation, Channel::new(claim(raw)?));
     }

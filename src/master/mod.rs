@@ -17,9 +17,11 @@ use crate::control::fifo::Restored;
 use crate::control::fifo_watch::FifoWatch;
 use crate::control::{self, Command};
 use crate::error::EXIT_ERROR;
+use crate::signals::table::Origin;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::SignalSource;
 
+mod app_signals;
 pub mod event;
 pub mod holdings;
 mod lifecycle;
@@ -41,6 +43,7 @@ mod zygotes;
 
 pub use lifecycle::{catch_signals, resume, start};
 
+use app_signals::AppSignals;
 use event::Event;
 use holdings::{Holdings, Proven};
 use startup::Verdict;
@@ -60,6 +63,7 @@ enum Source {
     Listener,
     Zygote(Generation),
     Worker(WorkerId),
+    AppWatches,
 }
 
 /// The running master.
@@ -77,6 +81,7 @@ pub(crate) struct Runner {
     queue: VecDeque<Event>,
     verdict: Option<Verdict>,
     next_touch: Option<Instant>,
+    app_signals: AppSignals,
     /// Descriptors that a previous image of another release has left: its children's channels among
     /// them, which end those children when they close.
     strangers: Vec<OwnedFd>,
@@ -106,6 +111,7 @@ impl Runner {
             queue: VecDeque::from([Event::Start]),
             verdict,
             next_touch: None,
+            app_signals: AppSignals::default(),
             strangers: Vec::new(),
             reexec_due: false,
             exit: None,
@@ -153,14 +159,14 @@ impl Runner {
                 }
             }
             if !std::mem::take(&mut self.reexec_due) || self.machine.phase() != Phase::ReExecuting {
-                return;
+                return self.settle_signals();
             }
             self.reexec();
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.machine.deadline().into_iter().chain(self.next_touch).min()
+        self.machine.deadline().into_iter().chain(self.next_touch).chain(self.signal_deadline()).min()
     }
 
     /// Turns readiness into events. Children's messages come before their deaths, so that the last
@@ -174,6 +180,7 @@ impl Runner {
                 Source::FifoWatch => self.check_fifo(),
                 Source::Touch => self.check_touch(),
                 Source::Listener => self.queue.push_back(Event::ConnectionWaiting),
+                Source::AppWatches => self.read_app_watches(),
                 Source::Signals => {}
             }
         }
@@ -185,6 +192,7 @@ impl Runner {
             self.check_touch();
             self.next_touch = Some(now + TOUCH_INTERVAL);
         }
+        self.tick_signals(now);
         if self.machine.deadline().is_some_and(|at| now >= at) {
             self.queue.push_back(Event::Tick);
         }
@@ -233,10 +241,12 @@ impl Runner {
 
     fn hear_zygote(&mut self, generation: Generation) {
         let Some(channel) = self.zygotes.get(&generation) else { return };
+        let mut asked = Vec::new();
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, fds)) => match message {
-                    FromZygote::Loaded { entries, listeners } => {
+                    FromZygote::Loaded { entries, listeners, requests } => {
+                        asked.extend(requests.into_iter().map(|it| (generation, Origin::Zygote, it)));
                         let proven = Proven::new(entries, listeners, fds);
                         let policy = proven.policy().unwrap_or_else(|| self.holdings.policy());
                         if generation == self.machine.generation() {
@@ -258,35 +268,56 @@ impl Runner {
                     FromZygote::ForkFailed { worker, reason } => Event::WorkerForkFailed { worker, reason },
                 },
                 // Its exit follows and is acted upon.
-                Ok(Incoming::Closed | Incoming::Nothing) => return,
+                Ok(Incoming::Closed | Incoming::Nothing) => break,
                 Err(error) => {
                     warn!("zygote of generation {generation} sent something unintelligible: {error}");
-                    return;
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        // A word of another release; what follows may be understood.
+                        continue;
+                    }
+                    break;
                 }
             };
             self.queue.push_back(event);
         }
+        self.ask_signals(asked);
     }
 
     fn hear_worker(&mut self, worker: WorkerId) {
         let Some(channel) = self.workers.get(&worker) else { return };
+        let mut asked = Vec::new();
+        // Messages keep their order, the machine's knowledge lags behind it.
+        let mut ready = self.machine.workers().any(|(id, it)| id == worker && !it.is_starting());
+        let generation = self.machine.workers().find(|(id, _)| *id == worker).map(|(_, it)| it.generation);
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, _)) => match message {
-                    FromWorker::Ready => Event::WorkerReady { worker },
+                    FromWorker::Ready => {
+                        ready = true;
+                        Event::WorkerReady { worker }
+                    }
                     FromWorker::LoadFailed { reason } => Event::WorkerLoadFailed { worker, reason },
                     FromWorker::Leave { reason } => Event::WorkerLeaves { worker, reason },
                     FromWorker::Reload => Event::Command(Command::Reload),
                     FromWorker::Stop => Event::Command(Command::Stop),
+                    FromWorker::Signals(request) => {
+                        let origin = if ready { Origin::Serving(worker) } else { Origin::Starting(worker) };
+                        asked.extend(generation.map(|generation| (generation, origin, request)));
+                        continue;
+                    }
                 },
-                Ok(Incoming::Closed | Incoming::Nothing) => return,
+                Ok(Incoming::Closed | Incoming::Nothing) => break,
                 Err(error) => {
                     warn!("worker {worker} sent something unintelligible: {error}");
-                    return;
+                    if error.kind() == io::ErrorKind::InvalidData {
+                        continue;
+                    }
+                    break;
                 }
             };
             self.queue.push_back(event);
         }
+        self.ask_signals(asked);
     }
 
     fn read_fifo(&mut self) {

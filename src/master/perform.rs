@@ -46,8 +46,12 @@ impl Runner {
             Action::Drain { worker, mode, patience } => {
                 self.tell(worker, &ToWorker::Drain { mode, patience_ms: patience.as_millis() as u64 });
             }
-            Action::Pause { worker } => self.tell(worker, &ToWorker::Pause),
-            Action::Resume { worker } => self.tell(worker, &ToWorker::Resume),
+            Action::Pause { worker } => {
+                self.tell(worker, &ToWorker::Pause);
+            }
+            Action::Resume { worker } => {
+                self.tell(worker, &ToWorker::Resume);
+            }
             Action::Kill { pid, signal } => self.kill(pid, signal),
             Action::ReportDeath { slot, cell, pid, exit, reason, .. } => {
                 report::death(&self.holdings.scoreboard.cell(cell), slot, pid, exit, reason.as_deref());
@@ -125,6 +129,7 @@ impl Runner {
         board.set_state(WorkerState::Starting);
         board.set_slot(u64::from(slot));
         board.set_generation(generation);
+        board.set_respawns(self.machine.forks.get(&(generation, slot)).copied().unwrap_or_default());
         board.set_started_at(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
         // Workers of a generation that does not serve yet will do so under the next image.
         let reloads = self.holdings.reloads + u64::from(generation != self.machine.generation());
@@ -137,15 +142,18 @@ impl Runner {
         Ok(())
     }
 
-    fn tell(&self, worker: WorkerId, message: &ToWorker) {
-        let Some(channel) = self.workers.get(&worker) else { return };
-        match channel.send(message, &[]) {
+    /// True when the message is on its way.
+    pub(super) fn tell(&self, worker: WorkerId, message: &ToWorker) -> bool {
+        let Some(channel) = self.workers.get(&worker) else { return false };
+        let sent = channel.send(message, &[]);
+        match &sent {
             Ok(()) => {}
             // It is dead, or about to be; that is reported when it is reaped.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             // It is stuck: its deadline decides.
             Err(error) => warn!("worker {worker} cannot be told {message:?}: {error}"),
         }
+        sent.is_ok()
     }
 
     fn kill(&self, pid: process::Pid, signal: process::Signal) {
@@ -237,7 +245,8 @@ impl Runner {
         {
             error!("the new configuration of the master is not in effect: {error}");
         }
-        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers };
+        let signals = self.app_signals.save(generation);
+        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers, signals };
         let error = reexec::reexec(&self.holdings, &self.machine, &channels, &pending);
         if let Err(error) = signal::unblock_all() {
             warn!("signals could not be unblocked: {error}");

@@ -13,6 +13,7 @@ use crate::channel::{WorkerChannel, ZygoteChannel};
 use crate::config::Entry;
 use crate::config::source::KEPT_TEXT;
 use crate::control::{Command, fifo::FifoState, pidfile::PidfileState, touch::Baseline};
+use crate::signals::table::Waiting;
 use crate::sys::{fd, process};
 
 use super::holdings::Holdings;
@@ -39,6 +40,12 @@ pub struct Legacy {
     /// Descriptors of the hand-over queue: to take from, to give to.
     #[serde(default)]
     pub handover: Option<(i32, i32)>,
+    /// Descriptor of the application's locks.
+    #[serde(default)]
+    pub locks: Option<i32>,
+    /// What the generation to come has asked for about signals.
+    #[serde(default)]
+    pub signals: BTreeMap<Generation, Waiting>,
     /// Control channels of the zygotes.
     pub zygotes: BTreeMap<Generation, i32>,
     /// Control channels of the workers.
@@ -57,12 +64,14 @@ pub struct Legacy {
     pub log: Option<PathBuf>,
 }
 
-/// The children's channels, by what the state machine calls them.
+/// The children's channels, by what the state machine calls them, and what came through them.
 pub struct Channels<'a> {
     /// Of the zygotes.
     pub zygotes: &'a BTreeMap<Generation, ZygoteChannel>,
     /// Of the workers.
     pub workers: &'a BTreeMap<WorkerId, WorkerChannel>,
+    /// What they have asked for about signals.
+    pub signals: BTreeMap<Generation, Waiting>,
 }
 
 /// Replaces the image. Returns only when that failed; then nothing has been lost.
@@ -95,6 +104,8 @@ fn try_reexec(
         started_by: Some(holdings.started_by),
         scoreboard: holdings.scoreboard.fd().as_raw_fd(),
         handover: Some((holdings.handover.0.as_raw_fd(), holdings.handover.1.as_raw_fd())),
+        locks: Some(holdings.locks.fd().as_raw_fd()),
+        signals: channels.signals.clone(),
         zygotes: channels.zygotes.iter().map(|(generation, it)| (*generation, it.as_raw_fd())).collect(),
         workers: channels.workers.iter().map(|(worker, it)| (*worker, it.as_raw_fd())).collect(),
         pidfiles: holdings.pidfiles.iter().map(|it| (it.option.to_owned(), it.file.state())).collect(),
@@ -106,7 +117,7 @@ fn try_reexec(
     let envelope = Envelope::write(BootRole::Master, listeners, &legacy)?;
 
     let mut keep: Vec<BorrowedFd<'_>> = vec![envelope.as_fd(), holdings.scoreboard.fd()];
-    keep.extend([holdings.handover.0.as_fd(), holdings.handover.1.as_fd()]);
+    keep.extend([holdings.handover.0.as_fd(), holdings.handover.1.as_fd(), holdings.locks.fd()]);
     keep.extend(holdings.listeners.iter().map(|listener| listener.fd.as_fd()));
     keep.extend(channels.zygotes.values().map(AsFd::as_fd));
     keep.extend(channels.workers.values().map(AsFd::as_fd));

@@ -27,6 +27,9 @@ pub struct ZygoteBoot {
     pub scoreboard: i32,
     /// Descriptors of the hand-over queue: to take from, to give to.
     pub handover: (i32, i32),
+    /// Descriptor of the application's locks; none from older releases.
+    #[serde(default)]
+    pub locks: Option<i32>,
     /// When the service was started, for the configuration's `%t`; 0 from older releases.
     #[serde(default)]
     pub started: u64,
@@ -47,6 +50,7 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
         control: theirs.as_raw_fd(),
         scoreboard: holdings.scoreboard.fd().as_raw_fd(),
         handover: (holdings.handover.0.as_raw_fd(), holdings.handover.1.as_raw_fd()),
+        locks: Some(holdings.locks.fd().as_raw_fd()),
         started: holdings.started_at,
         started_by: Some(holdings.started_by),
     };
@@ -62,7 +66,7 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
         Fork::Child => {
             let mut keep: Vec<BorrowedFd<'_>> =
                 vec![envelope.as_fd(), theirs.as_fd(), holdings.scoreboard.fd()];
-            keep.extend([holdings.handover.0.as_fd(), holdings.handover.1.as_fd()]);
+            keep.extend([holdings.handover.0.as_fd(), holdings.handover.1.as_fd(), holdings.locks.fd()]);
             keep.extend(holdings.listeners.iter().map(|listener| listener.fd.as_fd()));
             let error = match prepare_child(&keep, master, &holdings.start.cwd) {
                 Ok(()) => process::exec(&program, &argv, &env),

@@ -15,6 +15,7 @@ use crate::control::fifo::MasterFifo;
 use crate::control::pidfile::Pidfile;
 use crate::control::touch::{Baseline, TouchFiles};
 use crate::error::{EXIT_ERROR, EXIT_OK};
+use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::set::ListenerSet;
 use crate::net::{Listener, VacuumOutcome};
@@ -115,13 +116,14 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
             return Err(error);
         }
     };
-    let Opened { listeners, scoreboard, handover, log, paths, active } = opened;
+    let Opened { listeners, scoreboard, handover, locks, log, paths, active } = opened;
     let touch = watch_touch_files(&config, &base, &Baseline::default());
     Ok(Holdings {
         start,
         listeners,
         scoreboard: Arc::new(scoreboard),
         handover,
+        locks,
         pidfiles: made.pidfiles,
         fifos: Fifos { paths, active, slot: 0, watch: None },
         touch,
@@ -147,6 +149,7 @@ struct Opened {
     listeners: Vec<Listener>,
     scoreboard: Scoreboard,
     handover: (OwnedFd, OwnedFd),
+    locks: Locks,
     log: Option<LogFile>,
     paths: Vec<PathBuf>,
     active: Option<MasterFifo>,
@@ -190,6 +193,7 @@ impl Made {
         };
         let scoreboard = Scoreboard::create().map_err(|error| StartError::new("scoreboard", error))?;
         let handover = seqpacket::pair().map_err(|error| StartError::new("hand-over queue", error))?;
+        let locks = Locks::create().map_err(|error| StartError::new("locks", error))?;
         let paths: Vec<_> = config.master_fifos.iter().map(|path| base.join(path)).collect();
         let active = match paths.first() {
             Some(path) => {
@@ -199,7 +203,7 @@ impl Made {
             None => None,
         };
         let listeners = std::mem::take(&mut self.bound).into_iter().chain(adopted).collect();
-        Ok(Opened { listeners, scoreboard, handover, log, paths, active })
+        Ok(Opened { listeners, scoreboard, handover, locks, log, paths, active })
     }
 
     fn claim_pidfiles(&mut self, start: &StartContext, config: &Config) -> Result<(), StartError> {

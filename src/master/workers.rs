@@ -66,6 +66,11 @@ impl Worker {
         matches!(self.stage, Stage::Ready { .. })
     }
 
+    /// True until it accepts or is told to leave.
+    pub fn is_starting(&self) -> bool {
+        matches!(self.stage, Stage::Starting { .. })
+    }
+
     /// True once it has been told to leave.
     pub fn is_leaving(&self) -> bool {
         matches!(self.stage, Stage::Leaving { .. })

@@ -11,6 +11,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::state::ConnectionState;
+use crate::app::logvars::LogVars;
 use crate::app::slots::Permit;
 use crate::app::{ConnectionInfo, Request};
 use crate::scoreboard::share::Share;
@@ -57,6 +58,8 @@ pub struct RequestRecord {
     pub core: u32,
     /// The response was not finished: the client left, or its body failed.
     pub aborted: bool,
+    /// What the application adds to the line.
+    pub vars: Option<LogVars>,
 }
 
 /// What receives the records.
@@ -273,11 +276,13 @@ pub struct InFlight {
 
 impl InFlight {
     /// The application has answered; the body is still to come.
-    pub(crate) fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+    pub(crate) fn answered(&mut self, response: &mut http::response::Parts) {
+        let (status, headers) = (response.status, &response.headers);
         self.state.responding.set(true);
         self.bodiless |= matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.complete = self.bodiless;
         if let Some(record) = &mut self.record {
+            record.vars = response.extensions.remove();
             record.status = status.as_u16();
             record.header_count = headers.len();
             // "HTTP/1.1 200 ", the reason, CRLF, and the empty line.
@@ -353,6 +358,7 @@ fn record(request: &Request, started: SystemTime, permit: Option<&Permit>) -> Bo
         x_forwarded_for: field(HeaderName::from_static("x-forwarded-for")),
         core: permit.map_or(0, Permit::core),
         aborted: false,
+        vars: None,
     })
 }
 

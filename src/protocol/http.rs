@@ -210,7 +210,7 @@ impl Answer {
         let (mut parts, body) = response.into_parts();
         let mut in_flight = in_flight;
         if let Some(in_flight) = &mut in_flight {
-            in_flight.answered(parts.status, &parts.headers);
+            in_flight.answered(&mut parts);
         }
         if let ResponseBody::File { length, .. } = &body {
             outgoing::frame(&mut parts, *length);

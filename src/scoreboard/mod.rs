@@ -84,6 +84,8 @@ enum Word {
     Exceptions = 11,
     StartedAt = 12,
     Accepting = 13,
+    Signals = 14,
+    Respawns = 15,
     /// First of the words that hold the text of the last request begun.
     LastRequest = 16,
 }
@@ -247,6 +249,10 @@ figures! {
     started_at, set_started_at: StartedAt;
     /// 1 while the worker would take a new connection at once.
     accepting, set_accepting: Accepting;
+    /// Signals of the application that were handled.
+    signals, set_signals: Signals;
+    /// Workers of this number and generation before this one.
+    respawns, set_respawns: Respawns;
 }
 
 impl Cell<'_> {

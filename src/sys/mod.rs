@@ -22,6 +22,7 @@ pub mod kill_timer;
 pub mod limits;
 pub mod lock;
 pub mod process;
+pub mod robust;
 pub mod sendfile;
 pub mod seqpacket;
 pub mod shm;

@@ -72,6 +72,15 @@ unsafe fn copy() -> io::Result<Fork> {
     }
 }
 
+/// Resident and virtual memory of a process, bytes; `None` when there is no such process.
+pub fn memory(pid: u64) -> Option<(u64, u64)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let mut pages = text.split_ascii_whitespace().map(str::parse::<u64>);
+    let (all, resident) = (pages.next()?.ok()?, pages.next()?.ok()?);
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten()?.unsigned_abs();
+    Some((resident * size, all * size))
+}
+
 /// The name of this machine (gethostname(2)); empty if it has none.
 pub fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

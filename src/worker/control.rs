@@ -21,6 +21,7 @@ use crate::sys::watch;
 use super::MasterChannel;
 use super::accept::{Door, Mode};
 use super::connections::ConnectionSet;
+use super::signals::Signals;
 
 /// The parts of a worker that orders are about.
 pub(super) struct Control {
@@ -31,6 +32,7 @@ pub(super) struct Control {
     pub(super) connections: Rc<ConnectionSet>,
     pub(super) slots: Rc<Slots>,
     pub(super) accounting: Rc<Accounting>,
+    pub(super) signals: Signals,
     pub(super) birth_mercy: Duration,
     /// Takes connections from the other end until this worker leaves itself.
     pub(super) taking: AbortHandle,
@@ -113,6 +115,10 @@ impl Control {
                 logfile::follow_master(fds);
                 None
             }
+            Order::Message(ToWorker::Signal { number }, _) => {
+                self.signals.handle(number);
+                None
+            }
         }
     }
 
@@ -159,7 +165,11 @@ impl Control {
                                 break;
                             }
                             Order::Message(ToWorker::LogFile, fds) => logfile::follow_master(fds),
-                            Order::Message(ToWorker::Pause | ToWorker::Resume, _) => {}
+                            // The next signal is for those that stay.
+                            Order::Message(
+                                ToWorker::Pause | ToWorker::Resume | ToWorker::Signal { .. },
+                                _,
+                            ) => {}
                         }
                     }
                 }

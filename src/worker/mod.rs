@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -41,12 +41,14 @@ mod control;
 pub mod handover;
 pub mod relief;
 mod request_log;
+mod signals;
 
 use accept::{Accepted, Acceptor, Door, Mode};
 use connection::Connection;
 use connections::ConnectionSet;
 use handover::{Giver, Parcel};
 use relief::Relief;
+use signals::Signals;
 
 /// Everything a fresh worker has in its hands.
 pub struct Birth {
@@ -77,7 +79,7 @@ pub struct Birth {
     /// How to load it.
     pub factory: AppFactory,
     /// Its line in `ps`.
-    pub title: Title,
+    pub title: Option<Title>,
     /// The master, its parent.
     pub master: Pid,
 }
@@ -102,7 +104,8 @@ pub fn run(birth: Birth) -> ! {
 fn live(mut birth: Birth) -> io::Result<u8> {
     let cell = birth.scoreboard.cell(birth.cell);
     cell.set_pid(process::this().as_raw() as u64);
-    birth.title.set(&logging::title::worker(&birth.config, birth.slot, birth.generation));
+    let title = Arc::new(Mutex::new(birth.title.take()));
+    show_title(&title, &logging::title::worker(&birth.config, birth.slot, birth.generation));
     keep_strays_out(&birth);
     let wake = stay_mortal(&birth)?;
     let channel: Arc<MasterChannel> = Arc::new(Channel::new(fd::shelter(birth.control.try_clone()?)));
@@ -126,7 +129,7 @@ fn live(mut birth: Birth) -> io::Result<u8> {
             }
         },
     };
-    app.worker_started(&worker_info(&birth, &channel));
+    app.worker_started(&worker_info(&birth, &channel, Arc::clone(&title)));
     turn_away("at the start of a worker");
     take_back()?;
     // What the reactor opens stays out of the application's way, too.
@@ -204,15 +207,22 @@ fn stay_mortal(birth: &Birth) -> io::Result<OwnedFd> {
     Ok(out)
 }
 
-fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>) -> WorkerInfo {
+fn show_title(title: &Mutex<Option<Title>>, text: &str) {
+    if let Some(title) = &mut *title.lock().unwrap_or_else(PoisonError::into_inner) {
+        title.set(text);
+    }
+}
+
+fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Option<Title>>>) -> WorkerInfo {
     let channel = Arc::clone(channel);
     let ask = move |command| {
         let message = match command {
             AppCommand::Reload => FromWorker::Reload,
             AppCommand::Stop => FromWorker::Stop,
+            AppCommand::Signals(request) => FromWorker::Signals(request),
         };
         if let Err(error) = channel.send(&message, &[]) {
-            warn!("the master cannot be asked for {command:?}: {error}");
+            warn!("the master cannot be asked for {message:?}: {error}");
         }
     };
     WorkerInfo {
@@ -222,6 +232,8 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>) -> WorkerInfo {
         generation: birth.generation,
         reloads: birth.reloads,
         master: Arc::new(ask),
+        set_title: Arc::new(move |text| show_title(&title, text)),
+        requests_logged: request_log::is_on(&birth.config.request_log),
     }
 }
 
@@ -237,6 +249,7 @@ async fn serve(
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
+    let signals = Signals::new(Rc::clone(&app), Rc::clone(&slots), Arc::clone(&birth.scoreboard), birth.cell);
     let front = Front::new(HttpLimits::from(&*birth.config), app, Rc::clone(&slots), Rc::clone(&accounting));
     let (take_from, give_to) = birth.handover;
     let defers = relief.is_none();
@@ -288,6 +301,7 @@ async fn serve(
         connections: Rc::clone(&connections),
         slots,
         accounting,
+        signals,
         birth_mercy: birth.config.worker_reload_mercy,
         taking,
     };

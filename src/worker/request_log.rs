@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use log::warn;
 
+use crate::config;
 use crate::logging::reqlog::{LogRecord, Process, RequestLog};
 use crate::protocol::accounting::{LogHook, RequestRecord};
 
@@ -25,10 +26,15 @@ pub(super) fn flush() {
     });
 }
 
+/// False when no request is ever logged.
+pub(super) fn is_on(config: &config::RequestLog) -> bool {
+    config.enabled || config.log_4xx || config.log_5xx || config.slow.is_some()
+}
+
 /// Opens the request log of this worker; `None` when nothing is ever to be logged.
 pub(super) fn install(birth: &Birth) -> Option<LogHook> {
     let config = &birth.config.request_log;
-    if !config.enabled && !config.log_4xx && !config.log_5xx && config.slow.is_none() {
+    if !is_on(config) {
         return None;
     }
     let (log, warnings) = RequestLog::new(config, Process { pid: std::process::id(), slot: birth.slot });
@@ -71,5 +77,6 @@ fn write(log: &mut RequestLog, record: &RequestRecord, worker_requests: u64, tot
         worker_requests,
         total_requests,
         aborted: record.aborted,
+        vars: record.vars.as_ref(),
     });
 }

@@ -158,6 +158,91 @@ pub enum Level {
     Info,
 }
 
+/// What to do with a lock that all workers share.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockCall {
+    /// Take it, waiting for it. The runtime should be released meanwhile.
+    Take,
+    /// Give it back, on the thread that took it.
+    GiveBack,
+    /// Find out whether somebody has it.
+    Look,
+}
+
+/// What became of a [`LockCall`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockAnswer {
+    /// Done; to a look: nobody has it.
+    Done,
+    /// Taken from a worker that died with it: what it protects may be half done.
+    FromTheDead,
+    /// To a look: somebody has it.
+    Busy,
+    /// This thread has it already.
+    HeldHere,
+    /// This thread does not have it.
+    NotHeldHere,
+    /// There is no lock of that number.
+    Unknown,
+}
+
+/// What to do with a cache.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheWhat {
+    /// Answer with the value.
+    Get,
+    /// Store a value where there is none.
+    Set,
+    /// Store a value.
+    Update,
+    /// Take a value away.
+    Delete,
+    /// Find out whether there is a value.
+    Exists,
+    /// Take all values away.
+    Clear,
+    /// Answer with all keys.
+    Keys,
+    /// Add `number` to a number.
+    Add,
+    /// Multiply a number by `number`.
+    Multiply,
+    /// Divide a number by `number`; by zero it fails.
+    Divide,
+}
+
+/// Something to do with a cache.
+#[repr(C)]
+pub struct CacheCall {
+    /// What.
+    pub what: CacheWhat,
+    /// Name of the cache; empty is the first.
+    pub cache: Bytes,
+    /// The key.
+    pub key: Bytes,
+    /// The value to store.
+    pub value: Bytes,
+    /// The number to calculate with.
+    pub number: i64,
+    /// Seconds until the value expires; 0 is never.
+    pub expires: u64,
+}
+
+/// What became of a [`CacheCall`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheAnswer {
+    /// Done, or yes.
+    Done,
+    /// No, or it was not possible.
+    No,
+    /// There is no such cache.
+    Unknown,
+}
+
 /// What the server gives to the plugin.
 #[repr(C)]
 pub struct Host {
@@ -192,6 +277,15 @@ pub struct Host {
     pub file: extern "C" fn(exchange: Exchange, fd: i32, offset: u64, length: u64) -> Taken,
     /// Sends what there is now, before the call returns if it can: for `write()` of WSGI.
     pub flush: extern "C" fn(exchange: Exchange) -> Taken,
+    /// A cache that all workers share. What it gives is handed to `answer` before this returns, once for
+    /// each key or value. The runtime should be released meanwhile.
+    pub cache: extern "C" fn(
+        call: *const CacheCall,
+        answer: extern "C" fn(context: *mut c_void, bytes: Bytes),
+        context: *mut c_void,
+    ) -> CacheAnswer,
+    /// Locks that all workers share.
+    pub lock: extern "C" fn(what: LockCall, index: u32) -> LockAnswer,
 }
 
 /// What the plugin gives to the server. Texts handed to `report` are errors for the operator; the first
@@ -224,6 +318,8 @@ pub struct Plugin {
     pub close: extern "C" fn(response: Response),
     /// The owner of a piece is no longer needed.
     pub release_bytes: extern "C" fn(owner: *mut c_void),
+    /// Calls the function that the application has registered for a signal of the master, between requests.
+    pub signal: extern "C" fn(number: u8),
     /// The worker leaves: runs what the application wanted to be run at its exit.
     pub stop: extern "C" fn(),
 }

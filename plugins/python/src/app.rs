@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, CString, c_void};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use appserver_plugin_abi::{Bytes, Report};
 use pyo3_ffi as ffi;
@@ -27,9 +27,11 @@ pub(crate) enum Helper {
     ExceptionPage,
     Imports,
     NameThread,
+    Signal,
+    AfterRequest,
 }
 
-const HELPERS: [(Helper, &CStr); 12] = [
+const HELPERS: [(Helper, &CStr); 14] = [
     (Helper::Prepare, c"prepare"),
     (Helper::Load, c"load"),
     (Helper::WorkerStarted, c"worker_started"),
@@ -42,6 +44,8 @@ const HELPERS: [(Helper, &CStr); 12] = [
     (Helper::ExceptionPage, c"exception_page"),
     (Helper::Imports, c"imports"),
     (Helper::NameThread, c"name_thread"),
+    (Helper::Signal, c"handle_signal"),
+    (Helper::AfterRequest, c"after_request"),
 ];
 
 static TABLE: AtomicPtr<Vec<Owned>> = AtomicPtr::new(std::ptr::null_mut());
@@ -159,6 +163,31 @@ pub(crate) extern "C" fn worker_started(worker: Bytes, report: Report, context: 
         Reporter { report, context }.say(&failure::take_summary());
     }
     started
+}
+
+/// Calls the application's function for a signal.
+pub(crate) extern "C" fn signal(number: u8) {
+    // SAFETY: the GIL is held; the result is new.
+    let argument = unsafe { Owned::new(ffi::PyLong_FromLong(number.into())) };
+    if argument.and_then(|argument| object::call(helper(Helper::Signal), &[&argument])).is_none() {
+        failure::log(&format!("the function for signal {number}"));
+    }
+}
+
+/// The application has a hook for the end of requests.
+static WANTS_AFTER_REQUEST: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn want_after_request(wanted: bool) {
+    WANTS_AFTER_REQUEST.store(wanted, Ordering::Relaxed);
+}
+
+/// A request has come to its end.
+pub(crate) fn after_request() {
+    if WANTS_AFTER_REQUEST.load(Ordering::Relaxed)
+        && object::call(helper(Helper::AfterRequest), &[]).is_none()
+    {
+        failure::log("uwsgi.after_req_hook");
+    }
 }
 
 pub(crate) fn before_fork() {}

@@ -18,6 +18,7 @@ use std::sync::OnceLock;
 use appserver_plugin_abi::{self as abi, Host, Plugin};
 
 mod app;
+mod cache;
 mod environ;
 mod failure;
 mod head;
@@ -49,6 +50,7 @@ static PLUGIN: Plugin = Plugin {
     next: pieces::next,
     close: pieces::close,
     release_bytes,
+    signal: app::signal,
     stop: app::stop,
 };
 

@@ -3,19 +3,28 @@
 use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use appserver_plugin_abi::{Bytes, Level};
+use appserver_plugin_abi::{Bytes, Level, LockCall};
 use pyo3_ffi::{self as ffi, PyMethodDef, PyMethodDefPointer, PyObject};
 
 use crate::failure::{Kind, raise};
 use crate::object::{self, Owned};
-use crate::{host, wsgi};
+use crate::{app, cache, host, wsgi};
 
 /// The Python modules that are part of the plugin.
-const SOURCES: [(&str, &str); 2] =
-    [("uwsgi", include_str!("py/uwsgi.py")), ("_appserver_autoreload", include_str!("py/autoreload.py"))];
+const SOURCES: [(&str, &str); 9] = [
+    ("uwsgi", include_str!("py/uwsgi.py")),
+    ("uwsgidecorators", include_str!("py/uwsgidecorators.py")),
+    ("_appserver_ask", include_str!("py/ask.py")),
+    ("_appserver_autoreload", include_str!("py/autoreload.py")),
+    ("_appserver_cache", include_str!("py/cache.py")),
+    ("_appserver_locks", include_str!("py/locks.py")),
+    ("_appserver_missing", include_str!("py/missing.py")),
+    ("_appserver_rpc", include_str!("py/rpc.py")),
+    ("_appserver_signals", include_str!("py/signals.py")),
+];
 
 /// The method table; Python keeps pointers into it.
-static METHODS: AtomicPtr<[PyMethodDef; 4]> = AtomicPtr::new(std::ptr::null_mut());
+static METHODS: AtomicPtr<[PyMethodDef; 8]> = AtomicPtr::new(std::ptr::null_mut());
 
 type Function = unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
 
@@ -34,6 +43,10 @@ pub(crate) fn install() -> Option<()> {
         method(c"source", source, ffi::METH_O),
         method(c"log", log, ffi::METH_VARARGS),
         method(c"ask", ask, ffi::METH_VARARGS),
+        method(c"cache", cache::call, ffi::METH_VARARGS),
+        method(c"lock", lock, ffi::METH_VARARGS),
+        method(c"environ", environ, ffi::METH_NOARGS),
+        method(c"want_after_request", want_after_request, ffi::METH_O),
         PyMethodDef::zeroed(),
     ]));
     METHODS.store(methods, Ordering::Relaxed);
@@ -113,4 +126,43 @@ unsafe extern "C" fn ask(_module: *mut PyObject, arguments: *mut PyObject) -> *m
     let mut answer: Vec<u8> = Vec::new();
     (host().ask)(wsgi::exchange(), Bytes::of(name), Bytes::of(argument), keep, (&raw mut answer).cast());
     object::text(&String::from_utf8_lossy(&answer)).map_or(std::ptr::null_mut(), Owned::into_ptr)
+}
+
+/// `lock(what, index)`: a lock that all workers share; the answer is the number of its variant.
+unsafe extern "C" fn lock(_module: *mut PyObject, arguments: *mut PyObject) -> *mut PyObject {
+    // SAFETY: called with an argument tuple, which keeps its items alive for the call.
+    let number = |index| unsafe {
+        let item = ffi::PyTuple_GetItem(arguments, index);
+        if item.is_null() { -1 } else { ffi::PyLong_AsLong(item) }
+    };
+    let (what, index) = (number(0), number(1));
+    // SAFETY: the GIL is held.
+    if unsafe { !ffi::PyErr_Occurred().is_null() } {
+        return std::ptr::null_mut();
+    }
+    let what = match what {
+        0 => LockCall::Take,
+        1 => LockCall::GiveBack,
+        _ => LockCall::Look,
+    };
+    let index = u32::try_from(index).unwrap_or(u32::MAX);
+    // SAFETY: this thread holds the GIL, lets others have it while it waits, and takes it back.
+    unsafe {
+        let state = ffi::PyEval_SaveThread();
+        let answer = (host().lock)(what, index);
+        ffi::PyEval_RestoreThread(state);
+        ffi::PyLong_FromLong(answer as std::ffi::c_long)
+    }
+}
+
+/// `environ()`: that of the request this thread works on, or None.
+unsafe extern "C" fn environ(_module: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    wsgi::environ().map_or_else(none, Owned::into_ptr)
+}
+
+/// `want_after_request(bool)`: whether the application has a hook for the end of requests.
+unsafe extern "C" fn want_after_request(_module: *mut PyObject, wanted: *mut PyObject) -> *mut PyObject {
+    // SAFETY: an argument that is alive for the call.
+    app::want_after_request(unsafe { ffi::PyObject_IsTrue(wanted) } == 1);
+    none()
 }

@@ -8,7 +8,7 @@ use pyo3_ffi::{self as ffi, PyObject};
 use crate::failure::{self, Kind, refuse};
 use crate::object::{self, Owned};
 use crate::start_response::StartResponse;
-use crate::{host, wsgi};
+use crate::{app, host, wsgi};
 
 /// Pieces of at least this many bytes are not copied but lent until they are sent.
 const LENT: usize = 16 * 1024;
@@ -182,6 +182,9 @@ pub(crate) extern "C" fn next(response: Response, exchange: Exchange) -> Step {
         drop(unsafe { Box::from_raw(pieces) });
     }
     wsgi::set_exchange(ptr::null_mut());
+    if matches!(step, Step::Done | Step::Failed) {
+        app::after_request();
+    }
     step
 }
 
@@ -189,6 +192,7 @@ pub(crate) extern "C" fn close(response: Response) {
     // SAFETY: what `call` gave to the server, which gives it back once.
     let pieces = unsafe { Box::from_raw(response.cast::<Pieces>()) };
     close_after(&pieces.result, Some(()));
+    app::after_request();
 }
 
 /// Calls `close` of what the application returned, if it has one. An exception that is set stays set;

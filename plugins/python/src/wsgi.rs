@@ -17,6 +17,8 @@ use crate::{environ, host};
 thread_local! {
     /// The request this thread works on.
     static EXCHANGE: Cell<Exchange> = const { Cell::new(ptr::null_mut()) };
+    /// Its `environ`, alive while the application is called; null otherwise.
+    static ENVIRON: Cell<*mut ffi::PyObject> = const { Cell::new(ptr::null_mut()) };
 }
 
 /// What the operator wants of responses.
@@ -60,6 +62,12 @@ pub(crate) fn exchange() -> Exchange {
     EXCHANGE.get()
 }
 
+/// The `environ` of the request that this thread's application is called for.
+pub(crate) fn environ() -> Option<Owned> {
+    // SAFETY: alive while it is there; the GIL is held.
+    unsafe { Owned::borrowed(ENVIRON.get()) }
+}
+
 /// Says which one that is.
 pub(crate) fn set_exchange(exchange: Exchange) {
     EXCHANGE.set(exchange);
@@ -91,6 +99,9 @@ pub(crate) extern "C" fn call(request: *const Request, exchange: Exchange, respo
         unsafe { *response = Box::into_raw(Box::new(pieces)).cast() };
     }
     EXCHANGE.set(ptr::null_mut());
+    if matches!(step, Step::Done | Step::Failed) {
+        app::after_request();
+    }
     step
 }
 
@@ -98,7 +109,10 @@ pub(crate) extern "C" fn call(request: *const Request, exchange: Exchange, respo
 fn answer(environ: &Owned, mounted: &Mounted, exchange: Exchange) -> Option<Outcome> {
     let start_response = StartResponse::take()?;
     start_response.connect(exchange);
-    let result = object::call(&mounted.callable, &[environ, start_response.object()])?;
+    ENVIRON.set(environ.as_ptr());
+    let result = object::call(&mounted.callable, &[environ, start_response.object()]);
+    ENVIRON.set(ptr::null_mut());
+    let result = result?;
     match kind(&result) {
         Returned::Bytes => {
             give(exchange, &start_response, result)?;

@@ -3,59 +3,146 @@
 //! Questions have names; arguments and answers are JSON. They come from any thread.
 
 use std::ffi::c_void;
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use appserver_plugin_abi as abi;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::{exchange, facts, shared};
+use crate::app::logvars::LogVars;
 use crate::app::{AppCommand, WorkerInfo};
-use crate::scoreboard::Scoreboard;
+use crate::signals::{Request, Schedule, Target};
 use crate::sys::process;
 
 /// The worker, once this process is one.
-static WORKER: OnceLock<Worker> = OnceLock::new();
+static WORKER: OnceLock<WorkerInfo> = OnceLock::new();
 
-struct Worker {
-    master: Arc<dyn Fn(AppCommand) + Send + Sync>,
-    scoreboard: Arc<Scoreboard>,
-    cell: usize,
-}
+/// What was asked of the master before this process was a worker.
+static EARLY: Mutex<Vec<Request>> = Mutex::new(Vec::new());
+
+/// Bytes of early requests, about: they go to the master in one message.
+const EARLY_LIMIT: usize = 24 * 1024;
 
 /// From here on questions are answered for this worker.
 pub(super) fn set_worker(worker: &WorkerInfo) {
-    let (master, scoreboard) = (Arc::clone(&worker.master), Arc::clone(&worker.scoreboard));
-    WORKER.get_or_init(|| Worker { master, scoreboard, cell: worker.cell });
+    let worker = WORKER.get_or_init(|| worker.clone());
+    for request in take_early() {
+        (worker.master)(AppCommand::Signals(request));
+    }
+}
+
+/// What was asked of the master while the application was loaded.
+pub(super) fn take_early() -> Vec<Request> {
+    std::mem::take(&mut *EARLY.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Why a question has no answer.
 type Refusal = String;
 
-fn answer(name: &str, _argument: &Value) -> Result<Value, Refusal> {
-    let worker = || {
-        WORKER
-            .get()
-            .ok_or_else(|| "only a worker can do that; the application is still being loaded".to_owned())
-    };
+fn worker() -> Result<&'static WorkerInfo, Refusal> {
+    WORKER.get().ok_or_else(|| "only a worker can do that; the application is still being loaded".to_owned())
+}
+
+fn answer(exchange: abi::Exchange, name: &str, argument: Value) -> Result<Value, Refusal> {
     match name {
-        "reload" => {
-            (worker()?.master)(AppCommand::Reload);
-            Ok(Value::Null)
-        }
-        "stop" => {
-            (worker()?.master)(AppCommand::Stop);
-            Ok(Value::Null)
-        }
+        "reload" => tell(AppCommand::Reload),
+        "stop" => tell(AppCommand::Stop),
         "masterpid" => Ok(json!(process::parent().as_raw())),
-        "requests" => {
-            let worker = worker()?;
-            Ok(json!(worker.scoreboard.cell(worker.cell).requests()))
+        "requests" => worker().map(|it| json!(it.scoreboard.cell(it.cell).requests())),
+        "total_requests" => worker().map(|it| json!(it.scoreboard.total_requests())),
+        "workers" => worker().map(|it| facts::workers(&it.scoreboard)),
+        "is_a_reload" => Ok(json!(shared::is_a_reload())),
+        "ready" => Ok(json!(WORKER.get().is_some_and(facts::is_ready))),
+        "accepting" => worker().map(|it| json!(it.scoreboard.cell(it.cell).accepting() == 1)),
+        "setprocname" => {
+            (worker()?.set_title)(&read::<String>(argument)?);
+            Ok(Value::Null)
+        }
+        "set_logvar" => {
+            let (name, value): (String, Vec<u8>) = read(argument)?;
+            log_vars(exchange)?.set(&name, &value);
+            Ok(Value::Null)
+        }
+        "get_logvar" => Ok(json!(log_vars(exchange)?.get(&read::<String>(argument)?))),
+        "log_this_request" => {
+            if !worker()?.requests_logged {
+                return Err("no request is ever logged; in place of disable-logging alone, use it with \
+                            log-4xx, log-5xx or log-slow"
+                    .to_owned());
+            }
+            log_vars(exchange)?.force();
+            Ok(Value::Null)
+        }
+        "signal" => {
+            worker()?;
+            signals(Request::Raise { number: read(argument)? })
+        }
+        "register_signal" => {
+            let (number, word): (u8, String) = read(argument)?;
+            let target = Target::parse(&word).ok_or_else(|| {
+                format!("no process is called {word:?}; use worker, workers, active-workers or workerN")
+            })?;
+            if target == Target::Nobody {
+                log::warn!(
+                    "signal {number} is for {word:?}, which do not exist yet: its function is never called"
+                );
+            }
+            signals(Request::Register { number, target })
+        }
+        "add_timer" => {
+            let (number, every_ms, times) = read(argument)?;
+            signals(Request::Timer { number, every_ms, times })
+        }
+        "add_cron" => {
+            let (number, figures) = read(argument)?;
+            signals(Request::Cron { number, schedule: Schedule::new(figures)? })
+        }
+        "add_file_monitor" => {
+            let (number, path): (u8, PathBuf) = read(argument)?;
+            signals(Request::Watch { number, path })
         }
         _ => Err("the server does not know this question".to_owned()),
     }
 }
 
+fn read<T: DeserializeOwned>(argument: Value) -> Result<T, Refusal> {
+    serde_json::from_value(argument).map_err(|error| error.to_string())
+}
+
+fn tell(command: AppCommand) -> Result<Value, Refusal> {
+    (worker()?.master)(command);
+    Ok(Value::Null)
+}
+
+/// Passes a request on to the master, or keeps it until there is a way.
+fn signals(request: Request) -> Result<Value, Refusal> {
+    if WORKER.get().is_some() {
+        return tell(AppCommand::Signals(request));
+    }
+    let mut early = EARLY.lock().unwrap_or_else(PoisonError::into_inner);
+    early.push(request);
+    let length = serde_json::to_string(&*early).map_or(0, |text| text.len());
+    if length > EARLY_LIMIT {
+        early.pop();
+        return Err("too many signals, timers and files are registered while the application is loaded; \
+                    register the rest in post_fork_hook"
+            .to_owned());
+    }
+    Ok(Value::Null)
+}
+
+fn log_vars(exchange: abi::Exchange) -> Result<LogVars, Refusal> {
+    if exchange.is_null() {
+        return Err("there is no request in this thread".to_owned());
+    }
+    // SAFETY: the plugin gives the exchange of the step that its thread is in.
+    Ok(unsafe { exchange::log_vars(exchange) })
+}
+
 pub(super) extern "C" fn ask(
-    _exchange: abi::Exchange,
+    exchange: abi::Exchange,
     name: abi::Bytes,
     argument: abi::Bytes,
     take: extern "C" fn(*mut c_void, abi::Bytes),
@@ -66,7 +153,7 @@ pub(super) extern "C" fn ask(
     let name = String::from_utf8_lossy(name);
     let answer = serde_json::from_slice(argument)
         .map_err(|error| error.to_string())
-        .and_then(|argument| answer(&name, &argument))
+        .and_then(|argument| answer(exchange, &name, argument))
         .unwrap_or_else(|refusal| json!({ "error": refusal }));
     let text = answer.to_string();
     take(context, abi::Bytes::of(text.as_bytes()));

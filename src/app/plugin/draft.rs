@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::familiar;
 use super::outlet::{Outlet, OutletBody, PIECE};
+use crate::app::logvars::LogVars;
 use crate::app::{BodyError, Response, ResponseBody};
 
 /// Bodies up to this length are put together, for one write; longer ones stay in their pieces.
@@ -32,6 +33,8 @@ pub(super) struct Head {
 pub(super) struct Draft {
     pub(super) head: Head,
     pub(super) body: DraftBody,
+    /// What the application adds to the log line of the request.
+    pub(super) vars: Option<LogVars>,
 }
 
 pub(super) enum DraftBody {
@@ -71,7 +74,8 @@ impl Draft {
         // As in uWSGI: who counts on nothing but the status may go on elsewhere.
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
         let head = Head { status: StatusCode::INTERNAL_SERVER_ERROR, reason: None, fields, length: None };
-        Draft { head, body: DraftBody::Full(Bytes::from_static(b"Internal Server Error")) }
+        let body = DraftBody::Full(Bytes::from_static(b"Internal Server Error"));
+        Draft { head, body, vars: None }
     }
 
     /// The response, on the thread of its connection.
@@ -99,6 +103,9 @@ impl Draft {
         *response.headers_mut() = self.head.fields;
         if let Some(reason) = self.head.reason {
             response.extensions_mut().insert(reason);
+        }
+        if let Some(vars) = self.vars {
+            response.extensions_mut().insert(vars);
         }
         response
     }

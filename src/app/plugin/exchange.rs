@@ -16,6 +16,7 @@ use http::Method;
 use super::draft::{Draft, DraftBody, Head};
 use super::outlet::{End, Outlet, Pushed};
 use super::{lent, table};
+use crate::app::logvars::LogVars;
 
 /// Bytes of `write()` that are collected, where they cannot be sent at once; more wait in an outlet, which
 /// has a file for them.
@@ -43,6 +44,8 @@ pub(super) struct Exchange {
     is_head: bool,
     /// Bytes came that do not belong to the response.
     has_excess: bool,
+    /// What the application adds to the log line of the request, if it does.
+    vars: Option<LogVars>,
 }
 
 /// Where pieces go.
@@ -95,7 +98,12 @@ impl Exchange {
             Rest::Full(length) => Destination::Full(*length),
             Rest::Closing => Destination::Nowhere,
         };
-        Exchange { destination, ..Exchange::default() }
+        let vars = match rest {
+            Rest::Outlet(outlet) => Some(outlet.vars.clone()),
+            // The response has been passed on as it is.
+            Rest::Full(_) | Rest::Closing => None,
+        };
+        Exchange { destination, vars, ..Exchange::default() }
     }
 
     /// The pointer for the plugin, valid for one step.
@@ -119,7 +127,9 @@ impl Exchange {
     fn pass_on_collected(&mut self, step: abi::Step) -> (Draft, Rest) {
         match step {
             // Nothing of it is out: the client gets an answer that says so.
-            abi::Step::Failed => return (Draft::failure(), Rest::Closing),
+            abi::Step::Failed => {
+                return (Draft { vars: self.vars.take(), ..Draft::failure() }, Rest::Closing);
+            }
             abi::Step::Done | abi::Step::Ended => return (self.whole(), Rest::Closing),
             abi::Step::More => {}
         }
@@ -161,7 +171,7 @@ impl Exchange {
         let Some(head) = self.head.take() else { return Draft::failure() };
         if let Some(file) = self.file.take() {
             let (offset, length) = self.range;
-            return Draft { head, body: DraftBody::File { file, offset, length } };
+            return Draft { head, body: DraftBody::File { file, offset, length }, vars: self.vars.take() };
         }
         let body = match head.length {
             _ if !wants_body => DraftBody::Forbidden,
@@ -175,7 +185,7 @@ impl Exchange {
             }
             _ => DraftBody::of_pieces(self.take_pieces(), self.length),
         };
-        Draft { head, body }
+        Draft { head, body, vars: self.vars.take() }
     }
 
     /// The response with what there is of its body, and the outlet for the rest.
@@ -183,12 +193,12 @@ impl Exchange {
         let head = self.head.take()?;
         let outlet = self.outlet(head.length);
         let body = DraftBody::Coming(Arc::clone(&outlet), head.length);
-        Some((Draft { head, body }, outlet))
+        Some((Draft { head, body, vars: Some(outlet.vars.clone()) }, outlet))
     }
 
     /// An outlet with the pieces so far.
     fn outlet(&mut self, promised: Option<u64>) -> Arc<Outlet> {
-        let outlet = Arc::new(Outlet::new(promised));
+        let outlet = Arc::new(Outlet::new(promised, self.vars.get_or_insert_default().clone()));
         self.take_pieces().into_iter().for_each(|piece| {
             outlet.push(piece);
         });
@@ -275,7 +285,7 @@ impl Exchange {
             let Some(pass_on) = self.early.take() else { return };
             let Some(head) = self.head.take() else { return };
             self.destination = Destination::Nowhere;
-            return pass_on(Draft { head, body: DraftBody::Forbidden });
+            return pass_on(Draft { head, body: DraftBody::Forbidden, vars: self.vars.take() });
         }
         if let Some((draft, outlet)) = self.begin() {
             self.destination = Destination::Outlet(outlet);
@@ -305,6 +315,15 @@ impl Exchange {
 unsafe fn behind<'a>(pointer: abi::Exchange) -> &'a mut Exchange {
     // SAFETY: as the caller promises; a step runs on one thread.
     unsafe { &mut *pointer.cast() }
+}
+
+/// What the application adds to the log line of the request.
+///
+/// # Safety
+/// As [`behind`].
+pub(super) unsafe fn log_vars(pointer: abi::Exchange) -> LogVars {
+    // SAFETY: as the caller promises.
+    unsafe { behind(pointer) }.vars.get_or_insert_default().clone()
 }
 
 pub(super) extern "C" fn head(

@@ -11,6 +11,7 @@ use std::cell::{Cell, OnceCell};
 use std::error::Error;
 use std::ffi::c_void;
 use std::path::Path;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
@@ -20,23 +21,27 @@ use http_body::Body;
 use super::slots::Pinned;
 use super::stray::turn_away;
 use super::{App, Reply, Request, Side, WaitHooks, WorkerInfo, text};
+use crate::signals;
 use crate::sys::dl::{Library, Visibility};
 use crate::sys::process::ThreadsPrepared;
 
 mod ask;
 mod draft;
 mod exchange;
+mod facts;
 mod familiar;
 mod job;
 mod lent;
 mod outlet;
 mod pool;
+mod shared;
 mod upload;
 
 use exchange::{Exchange, Rest};
 use job::Job;
 use outlet::End;
 use pool::Pool;
+pub use shared::{Shared, share};
 use upload::{Upload, UploadError};
 
 static HOST: abi::Host = abi::Host {
@@ -47,6 +52,8 @@ static HOST: abi::Host = abi::Host {
     piece: exchange::piece,
     file: exchange::file,
     flush: exchange::flush,
+    cache: shared::cache,
+    lock: shared::lock,
 };
 
 /// The plugin. There is one runtime in a process, so there is one plugin.
@@ -251,6 +258,24 @@ impl App for PluginApp {
     fn wait_hooks(&self) -> Option<WaitHooks> {
         let inline = self.inner.pool.get().is_none();
         inline.then_some(WaitHooks { before: || (table().release)(), after: || (table().acquire)() })
+    }
+
+    fn requests_to_master(&self) -> Vec<signals::Request> {
+        ask::take_early()
+    }
+
+    fn signal(&self, number: u8) -> Pin<Box<dyn Future<Output = ()>>> {
+        match self.inner.pool.get() {
+            Some(pool) => {
+                let handled = pool.signal(number);
+                Box::pin(async move { drop(handled.await) })
+            }
+            None => {
+                // On the worker's thread, which holds the runtime while it does not wait.
+                (table().signal)(number);
+                Box::pin(std::future::ready(()))
+            }
+        }
     }
 
     fn worker_stops(&self) {

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::app::BodyError;
+use crate::app::logvars::LogVars;
 
 /// Bytes that wait in memory.
 const IN_MEMORY: usize = 512 * 1024;
@@ -31,6 +32,8 @@ pub(super) struct Outlet {
     state: Mutex<State>,
     /// For an application thread that waits for room.
     room: Condvar,
+    /// What the application adds to the log line of the request.
+    pub(super) vars: LogVars,
 }
 
 #[derive(Debug, Default)]
@@ -76,10 +79,10 @@ pub(super) enum Pushed {
 }
 
 impl Outlet {
-    /// With `promised`, a response of that many bytes.
-    pub(super) fn new(promised: Option<u64>) -> Self {
+    /// With `promised`, a response of that many bytes; `vars` are the additions to its log line.
+    pub(super) fn new(promised: Option<u64>, vars: LogVars) -> Self {
         let state = Mutex::new(State { left: promised, ..State::default() });
-        Outlet { promised, state, room: Condvar::new() }
+        Outlet { promised, state, room: Condvar::new(), vars }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -346,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_body_that_is_shorter_than_promised_breaks() {
-        let outlet = Arc::new(Outlet::new(Some(10)));
+        let outlet = Arc::new(Outlet::new(Some(10), LogVars::default()));
         let mut body = OutletBody::new(Arc::clone(&outlet), Some(10));
         outlet.push(Bytes::from_static(b"12345"));
         outlet.end(End::Complete);
@@ -357,7 +360,7 @@ mod tests {
 
     #[test]
     fn what_exceeds_the_promise_is_cut_off() {
-        let outlet = Arc::new(Outlet::new(Some(3)));
+        let outlet = Arc::new(Outlet::new(Some(3), LogVars::default()));
         let mut body = OutletBody::new(Arc::clone(&outlet), Some(3));
         assert_eq!(outlet.push(Bytes::from_static(b"12345")), Pushed::Excess);
         assert_eq!(outlet.push(Bytes::from_static(b"6")), Pushed::Excess);
@@ -367,7 +370,7 @@ mod tests {
 
     #[test]
     fn an_application_may_go_on_when_its_client_has_everything() {
-        let outlet = Arc::new(Outlet::new(Some(3)));
+        let outlet = Arc::new(Outlet::new(Some(3), LogVars::default()));
         let mut body = OutletBody::new(Arc::clone(&outlet), Some(3));
         assert_eq!(outlet.push(Bytes::from_static(b"123")), Pushed::Taken);
         assert_eq!(drain(&mut body), b"123");

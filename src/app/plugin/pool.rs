@@ -36,6 +36,7 @@ pub(super) struct Delivered {
 enum Task {
     Request(Job, oneshot::Sender<Delivered>),
     GiveBack(Owner),
+    Signal(u8, oneshot::Sender<()>),
 }
 
 /// The threads.
@@ -69,6 +70,14 @@ impl Pool {
         receiver
     }
 
+    /// Has a thread handle a signal; resolves when that is done.
+    pub(super) fn signal(&self, number: u8) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        // Cannot fail: the threads live as long as the process.
+        let _ = self.tasks.send(Task::Signal(number, sender));
+        receiver
+    }
+
     /// Returns a way to give objects back to the plugin.
     pub(super) fn give_back(&self) -> impl Fn(Owner) + Send + Sync + use<> {
         let tasks = self.tasks.clone();
@@ -81,6 +90,13 @@ fn work(tasks: &Receiver<Task>, core: u32) {
         match task {
             // Whichever slot the request has: the application sees the number of its thread.
             Task::Request(job, deliver) => serve(job.in_core(core), deliver),
+            Task::Signal(number, done) => {
+                (table().acquire)();
+                (table().signal)(number);
+                (table().release)();
+                // The worker may have left without waiting for it.
+                let _ = done.send(());
+            }
             Task::GiveBack(owner) => {
                 (table().acquire)();
                 (table().release_bytes)(owner.into_pointer());

@@ -76,6 +76,7 @@ fn settings(config: &Config) -> Value {
         "lazy_apps": config.lazy_apps,
         "processes": config.processes,
         "threads": config.threads,
+        "buffer_size": config.buffer_size,
         "has_cores": config.threads > 1,
         "hostname": process::hostname(),
         "version": env!("CARGO_PKG_VERSION"),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::schema::Group::ReloadAndStop;
 use crate::config::schema::{Kind, OptionSpec, Shape, Status, accepted, not_yet, row};
+use crate::signals::given;
 
 pub(super) const ROWS: &[OptionSpec] = &[
     row(
@@ -98,7 +99,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "touch-signal",
         Shape::Name,
         "Raise a uwsgi signal when a file is touched.",
-        "there are no uwsgi signals",
+        "use fs-signal",
     )
     .repeatable(),
     not_yet(
@@ -125,13 +126,13 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "use touch-reload",
     )
     .repeatable(),
-    not_yet(
+    row(
         ReloadAndStop,
         "fs-signal",
-        Shape::Name,
-        "Raise a uwsgi signal when a file changes.",
-        "there are no uwsgi signals",
+        Kind::Parsed(|c, text| given::watch(text).map(|watch| c.signals.push(watch))),
+        "Raise a signal of the application when a file or directory changes; it registers a function for it.",
     )
+    .metavar("PATH SIGNAL")
     .repeatable(),
     accepted(
         ReloadAndStop,

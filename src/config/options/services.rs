@@ -1,7 +1,9 @@
 //! Processes and shared memory beside the workers.
 
+use crate::cache::spec;
 use crate::config::schema::Group::Services;
-use crate::config::schema::{OptionSpec, Shape, not_yet};
+use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
+use crate::signals::given;
 
 const DAEMON: &str = "it is not started; give it a systemd unit of its own";
 const MULE: &str = "there are no mules; run workers of a task queue as a service of their own";
@@ -50,19 +52,47 @@ pub(super) const ROWS: &[OptionSpec] = &[
         .and(&["legion-cron", "unique-legion-cron"])
         .repeatable(),
     not_yet(Services, "cron-harakiri", Shape::Seconds, "Time limit of the command.", CRON).default("0"),
-    not_yet(
+    row(
         Services,
         "timer",
-        Shape::Name,
-        "Raise a uwsgi signal again and again.",
-        "use a timer of systemd",
+        Kind::Parsed(|c, text| given::timer(text).map(|timer| c.signals.push(timer))),
+        "Raise a signal of the application every so many seconds; it registers a function for it.",
     )
-    .and(&["timer2", "rbtimer", "signal-timer", "signal-rbtimer"])
+    .aliases(&["signal-timer"])
+    .metavar("SIGNAL SECONDS")
     .repeatable(),
-    not_yet(Services, "cache2", Shape::Name, "A cache in shared memory.", SHARED)
-        .and(&["cache"])
-        .repeatable(),
-    not_yet(Services, "locks", Shape::Int, "Locks for the application.", SHARED).default("0"),
+    row(
+        Services,
+        "rbtimer",
+        Kind::Parsed(|c, text| given::limited_timer(text).map(|timer| c.signals.push(timer))),
+        "The same, as often as said.",
+    )
+    .aliases(&["signal-rbtimer"])
+    .metavar("SIGNAL SECONDS [TIMES]")
+    .repeatable(),
+    row(
+        Services,
+        "cache2",
+        Kind::Parsed(|c, text| spec::named(text).and_then(|cache| spec::add(&mut c.caches, cache))),
+        "Cache in shared memory for the application (uwsgi.cache_get); all workers share it, a reload empties it.",
+    )
+    .metavar("name=NAME,items=N[,blocksize=BYTES][,keysize=BYTES][,purge_lru=1]")
+    .repeatable(),
+    row(
+        Services,
+        "cache",
+        Kind::Parsed(|c, text| spec::plain(text).map(|cache| spec::replace(&mut c.caches, cache))),
+        "The same, of that many items and with the name default.",
+    )
+    .metavar("N"),
+    row(
+        Services,
+        "locks",
+        // In range, so it fits.
+        Kind::Int { min: 0, max: 255, set: |c, count| c.locks = count as u32 },
+        "Locks for the application (uwsgi.lock) beside number 0, which is always there; all workers share them.",
+    )
+    .default("0"),
     not_yet(Services, "queue", Shape::Int, "A queue in shared memory.", SHARED),
     not_yet(Services, "sharedarea", Shape::Text, "Raw shared memory.", SHARED).short('A').repeatable(),
     not_yet(Services, "legion", Shape::Name, "Elect a master among servers.", "use a cluster manager")

@@ -7,6 +7,7 @@
 //! - [`exchange`]: requests that last exactly as long as the test wants.
 //! - [`gate`]: where the test application waits until the test lets it go on.
 //! - [`daemon`]: a server that left its shell.
+//! - [`uwsgi_app`]: applications that use the `uwsgi` module.
 //! - [`nginx`]: the web server in front of one.
 //! - [`browser`]: a client with cookies that sends forms.
 //! - [`python`]: the applications of `tests/apps`, with their virtual environments.
@@ -34,6 +35,7 @@ pub mod processes;
 pub mod python;
 pub mod python_app;
 pub mod server;
+pub mod uwsgi_app;
 pub mod wsgi;
 
 pub use exchange::Exchange;

@@ -53,6 +53,7 @@ def prepare(text):
     uwsgi = importlib.import_module("uwsgi")
     sys.modules["appserver"] = uwsgi
     uwsgi._prepare(settings)
+    sys.modules["_appserver_signals"].prepare(settings)
 
 
 class BuiltinSources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -244,6 +245,16 @@ def worker_started(text):
     uwsgi._worker_started(worker)
     if settings["autoreload"] > 0 and worker["id"] == 1:
         importlib.import_module("_appserver_autoreload").start(settings)
+
+
+def handle_signal(number):
+    """The master raised a signal for this worker."""
+    sys.modules["_appserver_signals"].handle(number)
+
+
+def after_request():
+    """A request has come to its end."""
+    sys.modules["uwsgi"]._after_request()
 
 
 def name_thread(core):
