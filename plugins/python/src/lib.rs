@@ -1,11 +1,11 @@
 //! Python applications in appserver.
 //!
 //! A shared library that the server loads after the interpreter's own (`libpython3.x.so`), so that
-//! one build serves every Python from 3.9 on and the server links none. [`abi`] is the border.
+//! one build serves every Python from 3.9 on and the server links none. `abi` is the border.
 //!
-//! [`runtime`] starts the interpreter and takes it through forks, [`app`] finds and keeps the
-//! applications, [`environ`] is what they are called with, [`start_response`] what they call with a
-//! [`head`], [`wsgi`] the call itself, [`pieces`] the iteration of what it returns, [`module`] what
+//! `runtime` starts the interpreter and takes it through forks, `app` finds and keeps the
+//! applications, `environ` is what they are called with, `start_response` what they call with a
+//! `head`, `wsgi` the call itself, `pieces` the iteration of what it returns, `module` what
 //! the `uwsgi` module can ask of the server. What need not be fast is Python, in `py/`.
 //!
 //! The C API is called by hand: with cached keys and values that costs a third of a safe wrapper
