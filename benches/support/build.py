@@ -9,7 +9,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 def programs():
     """Builds them in release mode; their paths by name."""
-    command = ["cargo", "build", "--release", "--locked", "--bin", "appserver"]
+    # --workspace and --lib bring the plugins, which the server finds beside itself.
+    command = ["cargo", "build", "--release", "--locked", "--workspace", "--lib", "--bin", "appserver"]
     for example in ("hello", "floor", "testapp"):
         command += ["--example", example]
     command.append("--message-format=json-render-diagnostics")

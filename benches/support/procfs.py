@@ -33,6 +33,13 @@ def tree(roots):
     return {pid for pid in found if known.get(pid)}
 
 
+def session(leader):
+    """The processes of the session that this one leads, or has led."""
+    known = ((int(name), stat(name)) for name in os.listdir("/proc") if name.isdigit())
+    # A zombie has nothing left but its name.
+    return {pid for pid, fields in known if fields and int(fields[3]) == leader and fields[0] != "Z"}
+
+
 def cpu_seconds(roots):
     """Processor time of each process of a tree, its reaped children included."""
     known = ((pid, stat(pid)) for pid in tree(roots))
@@ -41,10 +48,24 @@ def cpu_seconds(roots):
 
 def pss_mib(pids):
     """Proportional set size: memory shared with others counts by its share."""
+    return _rollup_mib(pids, ("Pss:",))
+
+
+def uss_mib(pids):
+    """Unique set size: memory that no other process has."""
+    return _rollup_mib(pids, ("Private_Clean:", "Private_Dirty:", "Private_Hugetlb:"))
+
+
+def rss_mib(pids):
+    """Resident set size: memory shared with others counts in each of them."""
+    return _rollup_mib(pids, ("Rss:",))
+
+
+def _rollup_mib(pids, names):
     total = 0
     for pid in pids:
         for line in (read(f"/proc/{pid}/smaps_rollup") or "").splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(names):
                 total += int(line.split()[1])
     return total / 1024
 

@@ -5,15 +5,22 @@ import shutil
 import subprocess
 import tempfile
 
-# wrk hands its exact counters to this; its own text output is rounded.
+# wrk hands its exact counters to this; its own text output is rounded. A shape put before it may say
+# what to send, and count answers in a global `counted`.
 SCRIPT = """
+local threads = {}
+function setup(thread) table.insert(threads, thread) end
 function done(summary, latency)
   local e = summary.errors
+  local counted = 0
+  for _, thread in ipairs(threads) do counted = counted + (thread:get("counted") or 0) end
   io.write(string.format(
-    '\\n@{"microseconds":%d,"requests":%d,"bytes":%d,"errors":%d,"p50_us":%d,"p99_us":%d}\\n',
+    '\\n@{"microseconds":%d,"requests":%d,"bytes":%d,"errors":%d,"read_errors":%d,',
     summary.duration, summary.requests, summary.bytes,
-    e.connect + e.read + e.write + e.status + e.timeout,
-    latency:percentile(50), latency:percentile(99)))
+    e.connect + e.read + e.write + e.status + e.timeout, e.read))
+  io.write(string.format(
+    '"counted":%d,"p50_us":%d,"p99_us":%d}\\n',
+    counted, latency:percentile(50), latency:percentile(99)))
 end
 """
 
@@ -23,10 +30,11 @@ def missing():
     return None if shutil.which("wrk") else "wrk is missing: apt-get install wrk"
 
 
-def run(server, seconds, connections, close):
-    """Loads the server; requests per second, its processor time per request, and wrk's counters."""
+def run(server, seconds, connections, close, shape=""):
+    """Loads the server; requests per second, its processor time per request, and wrk's counters.
+    `shape` is Lua that changes the request or counts answers."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(SCRIPT)
+        script.write(shape + SCRIPT)
         script.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script.name]
         if close:
