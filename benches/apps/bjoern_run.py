@@ -22,6 +22,8 @@ for _ in range(workers):
 def stop(*_):
     for child in children:
         os.kill(child, signal.SIGKILL)
+    for child in children:
+        os.waitpid(child, 0)
     os._exit(0)
 
 

@@ -43,8 +43,7 @@ class Peers:
 
     def has_django(self):
         """Whether the environment has Django."""
-        there = bool(glob.glob(os.path.join(self.environment, "lib", "python3*", "site-packages", "django")))
-        return there or self._absent("Django")
+        return bool(self._packages("django")) or self._absent("Django")
 
     def versions(self):
         """What is compared with, in a line."""
@@ -53,9 +52,9 @@ class Peers:
             uwsgi = subprocess.run(["uwsgi", "--version"], stdout=subprocess.PIPE, text=True, check=True)
             found.append(f"uwsgi {uwsgi.stdout.strip()}")
         for name in ("granian", "gunicorn", "bjoern", "django"):
-            packages = os.path.join(self.environment, "lib", "python3*", "site-packages")
-            for path in glob.glob(os.path.join(packages, f"{name}-*.dist-info")):
-                found.append(os.path.basename(path).removesuffix(".dist-info").replace("-", " ", 1))
+            # .dist-info or .egg-info, by how the package was made.
+            for path in self._packages(f"{name}-*.*-info"):
+                found.append(os.path.splitext(os.path.basename(path))[0].replace("-", " ", 1))
         return ", ".join(found) or "no peers"
 
     def _has(self, name):
@@ -63,8 +62,7 @@ class Peers:
         if kind == "uwsgi":
             there = self._has_uwsgi()
         elif kind == "bjoern":
-            site = os.path.join(self.environment, "lib", "python3*", "site-packages")
-            there = bool(glob.glob(os.path.join(site, "bjoern*")))
+            there = bool(self._packages("bjoern*"))
         else:
             there = os.path.exists(os.path.join(self.environment, "bin", kind))
         return there or self._absent(kind)
@@ -79,6 +77,9 @@ class Peers:
             ["uwsgi", "--plugin", "python3", "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         return tried.returncode == 0
+
+    def _packages(self, pattern):
+        return glob.glob(os.path.join(self.environment, "lib", "python3*", "site-packages", pattern))
 
     def _absent(self, what):
         if what not in self._told:
