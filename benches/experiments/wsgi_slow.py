@@ -47,6 +47,8 @@ def _load(server, seconds):
     forgiven = result["read_errors"] if server.name in SILENT_CLOSERS else 0
     if errors := result["errors"] - forgiven:
         raise RuntimeError(f"slow requests: wrk counts {errors} errors of {server.name}:\n{server.tail()}")
+    if not result["counted"]:
+        raise RuntimeError(f"slow requests: {server.name} has had none:\n{server.tail()}")
     # All workers always busy, and nothing costs time but the sleep itself.
     slept = result["counted"] * SLEEP
     result["ideal"] = WORKERS * result["requests"] / slept

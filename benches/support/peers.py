@@ -29,8 +29,8 @@ class Peers:
         self.present = os.path.exists(python)
         if self.present and os.path.realpath(python) != os.path.realpath(PYTHON):
             raise SystemExit(
-                f"{environment} is not made with {PYTHON}, so its servers would run another Python than uWSGI: "
-                "make another one with benches/peers DIRECTORY and name it with --peers"
+                f"{environment} is not made with {PYTHON}, so its servers would run another Python than "
+                "uWSGI: make another one with benches/peers DIRECTORY and name it with --peers"
             )
 
     def command(self, name, port, application, workers, threads=1):
@@ -98,7 +98,8 @@ class Peers:
         # It has a thread only for what asks for one, and no keep-alive on this kind of socket.
         args = ["uwsgi", "--plugin", "python3", "--master", "--processes", str(workers)]
         args += ["--http-socket", f"127.0.0.1:{port}", "--listen", "1024", "--disable-logging"]
-        args += ["--need-app", "--die-on-term", "--pythonpath", APPS, "--module", f"{application}:application"]
+        args += ["--need-app", "--die-on-term", "--pythonpath", APPS]
+        args += ["--module", f"{application}:application"]
         return args + (["--virtualenv", self.environment] if self.present else [])
 
     def _gunicorn(self, port, application, workers, *options):

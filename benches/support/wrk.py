@@ -48,7 +48,9 @@ def run(server, seconds, connections, close, shape=""):
     result = json.loads(line[1:])
     result["per_second"] = result["requests"] / (result["microseconds"] / 1e6)
     used = {pid: seconds - before.get(pid, 0.0) for pid, seconds in after.items()}
-    result["busiest"] = max(used.values()) / sum(used.values())
-    result["cpu_us"] = sum(used.values()) / max(1, result["requests"]) * 1e6
+    total = sum(used.values())
+    # A load that mostly waits may cost no process a whole tick of the kernel's clock.
+    result["busiest"] = max(used.values()) / total if total else 0.0
+    result["cpu_us"] = total / max(1, result["requests"]) * 1e6
     result["bytes_each"] = result["bytes"] / max(1, result["requests"])
     return result
