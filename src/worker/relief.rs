@@ -23,8 +23,8 @@ use crate::sys::{fd, signal, stray};
 const VIGILANT: Duration = Duration::from_millis(1);
 /// How often it looks while they are quick.
 const RELAXED: Duration = Duration::from_millis(20);
-/// How long it stays vigilant after it has seen the worker stuck, and looks at all after it has seen
-/// it do something.
+/// How long it stays vigilant after a slow request, and looks at all after it has seen the worker do
+/// something.
 const MEMORY: Duration = Duration::from_secs(1);
 /// Longest wait for readable connections before it looks whether the worker is free again.
 const GLANCE: Duration = Duration::from_millis(2);
@@ -46,6 +46,8 @@ pub struct Relief {
     asleep: AtomicBool,
     /// There is a helper.
     started: AtomicBool,
+    /// A slow request has come to its end since the helper looked.
+    slow: AtomicBool,
     bed: Mutex<()>,
     bell: Condvar,
     /// Where the set has the connections.
@@ -94,6 +96,7 @@ impl Relief {
             waiting: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             started: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
             bed: Mutex::new(()),
             bell: Condvar::new(),
             places: Mutex::default(),
@@ -106,7 +109,11 @@ impl Relief {
 
     /// A request took so long that the helper should look at those to come.
     pub fn request_took(self: &Arc<Self>, time: Duration) {
-        if time < VIGILANT || self.started.swap(true, Ordering::Relaxed) {
+        if time < VIGILANT {
+            return;
+        }
+        self.slow.store(true, Ordering::Relaxed);
+        if self.started.swap(true, Ordering::Relaxed) {
             return;
         }
         let helper = Arc::clone(self);
@@ -176,6 +183,9 @@ impl Relief {
             } else if now - seen.1 > MEMORY && self.waiting.load(Ordering::Relaxed) {
                 self.sleep();
                 continue;
+            }
+            if self.slow.swap(false, Ordering::Relaxed) {
+                vigilant_until = now + MEMORY;
             }
             std::thread::sleep(if now < vigilant_until { VIGILANT } else { RELAXED });
             if self.is_stuck_since(turns) {
