@@ -74,6 +74,8 @@ pub struct Accounting {
     in_flight: Cell<u64>,
     starts: RefCell<Starts>,
     anchor: Cell<Anchor>,
+    /// How long the last request took.
+    last: Cell<Duration>,
 }
 
 /// Start times of the requests in flight, the oldest first; [`Starts::DONE`] for finished ones
@@ -151,6 +153,7 @@ impl Accounting {
             in_flight: Cell::new(0),
             starts: RefCell::default(),
             anchor: Cell::new(Anchor::now()),
+            last: Cell::default(),
         })
     }
 
@@ -176,6 +179,11 @@ impl Accounting {
     /// How this worker's connections compare with those of the others.
     pub fn share(&self) -> Share {
         Share::of(&self.scoreboard, self.cell)
+    }
+
+    /// How long the last request took that ended since this was asked.
+    pub(crate) fn take_last(&self) -> Duration {
+        self.last.take()
     }
 
     /// Requests in flight.
@@ -240,6 +248,7 @@ impl Accounting {
 
     fn finish(&self, request: &mut InFlight) {
         let duration = request.started.elapsed();
+        self.last.set(duration);
         let micros = whole_micros(duration);
         let oldest = self.starts.borrow_mut().remove(request.number);
         self.in_flight.set(self.in_flight.get() - 1);

@@ -35,7 +35,7 @@ thread_local! {
     static MASK: Cell<Option<libc::sigset_t>> = const { Cell::new(None) };
 }
 
-/// From now on forks that are not [`known`] make strays.
+/// From now on forks that are not `known` make strays.
 pub fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

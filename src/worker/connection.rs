@@ -137,6 +137,9 @@ impl Future for Connection {
             return Poll::Ready(());
         }
         let polled = this.advance(cx);
+        if let Some(relief) = this.set.relief() {
+            relief.request_took(this.set.front().accounting().take_last());
+        }
         if let Some(place) = &this.place
             && polled.is_pending()
             && this.closing.is_none()

@@ -140,7 +140,7 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     let relief = match app.wait_hooks() {
         Some(hooks) => {
             // The application runs on this thread, and nothing else does meanwhile.
-            let relief = birth.config.relief.then(|| Relief::start(&birth.handover.1)).transpose()?;
+            let relief = birth.config.relief.then(|| Relief::new(&birth.handover.1)).transpose()?;
             let (parking, unparking) = (relief.clone(), relief.clone());
             runtime.on_thread_park(move || {
                 request_log::flush();

@@ -4,7 +4,8 @@
 //! lasts, a second thread looks after the connections that rest between two requests: those whose
 //! client sends something are put into the hand-over queue, unread, for whoever is free. It looks
 //! seldom as long as requests are quick, every millisecond after a slow one, and not at all while the
-//! worker has nothing to do.
+//! worker has nothing to do. The first slow request starts it: a second thread makes every system call
+//! of the process a little dearer, which applications that are always quick need not pay.
 //!
 //! Who has a connection is decided by one atomic in its [`Place`]: the worker's thread claims it
 //! before it touches the socket, the helper before it gives the socket away.
@@ -22,8 +23,8 @@ use crate::sys::{fd, signal, stray};
 const VIGILANT: Duration = Duration::from_millis(1);
 /// How often it looks while they are quick.
 const RELAXED: Duration = Duration::from_millis(20);
-/// How long it stays vigilant after it has seen the worker stuck, and looks at all after it has seen
-/// it do something.
+/// How long it stays vigilant after a slow request, and looks at all after it has seen the worker do
+/// something.
 const MEMORY: Duration = Duration::from_secs(1);
 /// Longest wait for readable connections before it looks whether the worker is free again.
 const GLANCE: Duration = Duration::from_millis(2);
@@ -43,6 +44,10 @@ pub struct Relief {
     waiting: AtomicBool,
     /// The helper waits to be woken.
     asleep: AtomicBool,
+    /// There is a helper.
+    started: AtomicBool,
+    /// A slow request has come to its end since the helper looked.
+    slow: AtomicBool,
     bed: Mutex<()>,
     bell: Condvar,
     /// Where the set has the connections.
@@ -81,15 +86,17 @@ impl Place {
 }
 
 impl Relief {
-    /// Starts the helper of a worker that gives to `queue`.
+    /// For a worker that gives to `queue`.
     ///
     /// # Errors
-    /// When there is no descriptor or no thread to be had.
-    pub fn start(queue: &impl AsFd) -> io::Result<Arc<Self>> {
+    /// When there is no descriptor to be had.
+    pub fn new(queue: &impl AsFd) -> io::Result<Arc<Self>> {
         let relief = Arc::new(Relief {
             turns: AtomicU64::new(0),
             waiting: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
             bed: Mutex::new(()),
             bell: Condvar::new(),
             places: Mutex::default(),
@@ -97,15 +104,30 @@ impl Relief {
         });
         // A process that the application forks has no business with it.
         stray::withhold(relief.queue.as_fd());
-        let helper = Arc::clone(&relief);
-        std::thread::Builder::new().name("relief".to_owned()).stack_size(128 * 1024).spawn(move || {
+        Ok(relief)
+    }
+
+    /// A request took so long that the helper should look at those to come.
+    pub fn request_took(self: &Arc<Self>, time: Duration) {
+        if time < VIGILANT {
+            return;
+        }
+        self.slow.store(true, Ordering::Relaxed);
+        if self.started.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let helper = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("relief".to_owned()).stack_size(128 * 1024);
+        let spawned = thread.spawn(move || {
             // They are for the worker's thread, whose system calls they are to interrupt.
             if let Err(error) = signal::keep_from_this_thread() {
                 log::warn!("relief: {error}");
             }
             helper.watch();
-        })?;
-        Ok(relief)
+        });
+        if let Err(error) = spawned {
+            log::warn!("relief: {error}; connections wait for their own worker");
+        }
     }
 
     /// The worker's thread does something.
@@ -161,6 +183,9 @@ impl Relief {
             } else if now - seen.1 > MEMORY && self.waiting.load(Ordering::Relaxed) {
                 self.sleep();
                 continue;
+            }
+            if self.slow.swap(false, Ordering::Relaxed) {
+                vigilant_until = now + MEMORY;
             }
             std::thread::sleep(if now < vigilant_until { VIGILANT } else { RELAXED });
             if self.is_stuck_since(turns) {
@@ -261,7 +286,8 @@ mod tests {
     #[test]
     fn readable_connections_of_a_stuck_worker_go_to_the_queue() {
         let (queue, other) = seqpacket::pair().expect("a queue");
-        let relief = Relief::start(&queue).expect("a helper");
+        let relief = Relief::new(&queue).expect("a descriptor");
+        relief.request_took(VIGILANT);
         let (mut client, server) = UnixStream::pair().expect("a connection");
         let (_silent, quiet) = UnixStream::pair().expect("a connection");
         let place = relief.enter(0, server.as_raw_fd(), "a".into());
@@ -279,7 +305,8 @@ mod tests {
     #[test]
     fn a_worker_that_waits_is_not_stuck() {
         let (queue, other) = seqpacket::pair().expect("a queue");
-        let relief = Relief::start(&queue).expect("a helper");
+        let relief = Relief::new(&queue).expect("a descriptor");
+        relief.request_took(VIGILANT);
         relief.before_wait();
         let (mut client, server) = UnixStream::pair().expect("a connection");
         let place = relief.enter(0, server.as_raw_fd(), "a".into());

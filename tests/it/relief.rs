@@ -5,7 +5,11 @@ use crate::support::wsgi::app;
 use crate::support::{Connection, Server};
 
 const GATED: &str = r#"
+import time
+
 def application(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(0.01)
     if environ["PATH_INFO"] == "/gate":
         gate()
     return answer(start_response, os.getpid())
@@ -29,7 +33,8 @@ fn neighbours(server: &Server) -> (Vec<Connection>, String) {
     let mut connections: Vec<(Connection, String)> = (0..8)
         .map(|_| {
             let mut connection = server.connect();
-            let pid = ask(&mut connection, "/");
+            // The first slow request of a worker is what makes it look after its connections.
+            let pid = ask(&mut connection, "/slow");
             (connection, pid)
         })
         .collect();

@@ -2,9 +2,9 @@
 //!
 //! The border is `appserver_plugin_abi`. With one application slot the plugin is called right on the
 //! worker's thread, which then holds the language's runtime lock except while it waits for events;
-//! with more there is a [`pool`] of threads. Either way a request body has arrived before the
-//! application is called ([`upload`]), and a response that comes in pieces is taken from the
-//! application as fast as it makes them ([`outlet`]): a slow client never occupies it.
+//! with more there is a `pool` of threads. Either way a request body has arrived before the
+//! application is called (`upload`), and a response that comes in pieces is taken from the
+//! application as fast as it makes them (`outlet`): a slow client never occupies it.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, OnceCell};
