@@ -54,7 +54,7 @@ pub(crate) struct Rules {
 #[expect(clippy::large_enum_variant, reason = "lives on the stack for the length of one call")]
 enum Found {
     File(File, Metadata, PathBuf),
-    /// A directory whose name was given without a slash.
+    /// A directory with an index, named without a slash.
     Redirect,
     Missing,
 }
@@ -225,15 +225,15 @@ impl Rules {
         if !metadata.is_dir() {
             return Ok(Found::Missing);
         }
-        if !slash {
-            // Also for a prefix alone: relative links in the index would miss a level.
-            return Ok(Found::Redirect);
-        }
         for name in &self.index {
             let path = path.join(name);
             match self.open(&root, &path) {
                 Ok(file) => {
                     let metadata = file.metadata()?;
+                    if metadata.is_file() && !slash {
+                        // Also for a prefix alone: relative links in the index would miss a level.
+                        return Ok(Found::Redirect);
+                    }
                     if metadata.is_file() {
                         return Ok(Found::File(file, metadata, path));
                     }

@@ -60,3 +60,4 @@ mod wsgi_response;
 mod wsgi_slow_clients;
 mod wsgi_start_response;
 mod wsgi_threads;
+mod wsgidav;

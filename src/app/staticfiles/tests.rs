@@ -196,8 +196,21 @@ fn directories_have_an_index_and_a_slash() {
         assert_eq!((answer.status, answer.field(header::LOCATION)), (301, location));
     }
     assert_eq!(get(&files, "/").0, 404);
-    let files = StaticFiles::with_rules(site.rules("/static"), Box::new(Behind), false);
+    let map = StaticMap { prefix: "/static".into(), target: site.0.join("public/docs") };
+    let rules = Rules { maps: vec![map], ..site.rules("/") };
+    let files = StaticFiles::with_rules(rules, Box::new(Behind), false);
     assert_eq!(ask(&files, "GET", "/static", &[]).field(header::LOCATION), "/static/");
+}
+
+#[test]
+fn a_directory_without_an_index_is_not_there_with_or_without_a_slash() {
+    let site = Site::new("no-index");
+    for (fall_through, status) in [(false, 404), (true, 418)] {
+        let files = StaticFiles::with_rules(site.rules("/"), Box::new(Behind), fall_through);
+        for path in ["/", "/other", "/docs/empty", "/docs/empty/"] {
+            assert_eq!(get(&files, path).0, status, "{path}");
+        }
+    }
 }
 
 #[test]
