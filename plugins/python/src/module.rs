@@ -11,14 +11,17 @@ use crate::object::{self, Owned};
 use crate::{app, cache, host, wsgi};
 
 /// The Python modules that are part of the plugin.
-const SOURCES: [(&str, &str); 9] = [
+const SOURCES: [(&str, &str); 12] = [
     ("uwsgi", include_str!("py/uwsgi.py")),
     ("uwsgidecorators", include_str!("py/uwsgidecorators.py")),
     ("_appserver_ask", include_str!("py/ask.py")),
     ("_appserver_autoreload", include_str!("py/autoreload.py")),
     ("_appserver_cache", include_str!("py/cache.py")),
+    ("_appserver_loading", include_str!("py/loading.py")),
     ("_appserver_locks", include_str!("py/locks.py")),
     ("_appserver_missing", include_str!("py/missing.py")),
+    ("_appserver_report", include_str!("py/report.py")),
+    ("_appserver_request", include_str!("py/request.py")),
     ("_appserver_rpc", include_str!("py/rpc.py")),
     ("_appserver_signals", include_str!("py/signals.py")),
 ];
