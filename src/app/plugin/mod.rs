@@ -34,6 +34,7 @@ mod job;
 mod lent;
 mod outlet;
 mod pool;
+mod queue;
 mod shared;
 mod upload;
 

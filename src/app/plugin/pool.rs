@@ -1,22 +1,24 @@
 //! Application threads: `threads` of them, when that is more than one.
 //!
-//! A request comes here when a thread is free, so nothing ever waits in the channel. The thread hands
+//! A request comes here when a slot is free, and there are as many threads as slots. The thread hands
 //! the response back to the connection's thread and works on until the application has finished.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
 use tokio::sync::oneshot;
 
 use super::draft::Draft;
 use super::exchange::Rest;
 use super::job::Job;
 use super::lent::Owner;
+use super::queue::{Added, PATIENCE, Queue};
 use super::table;
 use crate::app::Response;
 use crate::app::slots::Pinned;
@@ -41,7 +43,9 @@ enum Task {
 
 /// The threads.
 pub(super) struct Pool {
-    tasks: Sender<Task>,
+    queue: Arc<Queue<Task>>,
+    /// Somebody looks after the tasks that wait.
+    watched: Rc<Cell<bool>>,
 }
 
 impl Pool {
@@ -50,46 +54,67 @@ impl Pool {
     /// # Errors
     /// When the system has no room for one.
     pub(super) fn start(count: u32) -> io::Result<Self> {
-        let (tasks, receiver) = unbounded();
+        let queue = Arc::new(Queue::new(count));
         for core in 0..count {
-            let receiver = receiver.clone();
+            let queue = Arc::clone(&queue);
             let thread = std::thread::Builder::new().name(format!("app-{core}")).stack_size(STACK);
             thread.spawn(move || {
                 (table().thread_started)(core);
-                work(&receiver, core);
+                work(&queue, core);
             })?;
         }
-        Ok(Pool { tasks })
+        Ok(Pool { queue, watched: Rc::default() })
     }
 
     /// Has a thread work on `job`.
     pub(super) fn submit(&self, job: Job) -> oneshot::Receiver<Delivered> {
         let (sender, receiver) = oneshot::channel();
-        // Cannot fail: the threads live as long as the process.
-        let _ = self.tasks.send(Task::Request(job, sender));
+        self.add(Task::Request(job, sender));
         receiver
     }
 
     /// Has a thread handle a signal; resolves when that is done.
     pub(super) fn signal(&self, number: u8) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        // Cannot fail: the threads live as long as the process.
-        let _ = self.tasks.send(Task::Signal(number, sender));
+        self.add(Task::Signal(number, sender));
         receiver
+    }
+
+    fn add(&self, task: Task) {
+        if self.queue.add(task) == Added::Waiting && !self.watched.replace(true) {
+            tokio::task::spawn_local(look_after(Arc::clone(&self.queue), Rc::clone(&self.watched)));
+        }
     }
 
     /// Returns a way to give objects back to the plugin.
     pub(super) fn give_back(&self) -> impl Fn(Owner) + Send + Sync + use<> {
-        let tasks = self.tasks.clone();
-        move |owner| drop(tasks.send(Task::GiveBack(owner)))
+        let queue = Arc::clone(&self.queue);
+        // One that waits is taken by the thread that is at work.
+        move |owner| {
+            queue.add(Task::GiveBack(owner));
+        }
     }
 }
 
-fn work(tasks: &Receiver<Task>, core: u32) {
-    while let Ok(task) = tasks.recv() {
-        match task {
+/// Sees to it that no task waits behind a slow one while threads are idle.
+async fn look_after(queue: Arc<Queue<Task>>, watched: Rc<Cell<bool>>) {
+    let mut taken = queue.look_after(None);
+    while taken.is_some() {
+        tokio::time::sleep(PATIENCE).await;
+        taken = queue.look_after(taken);
+    }
+    watched.set(false);
+}
+
+fn work(queue: &Queue<Task>, core: u32) {
+    loop {
+        match queue.take() {
             // Whichever slot the request has: the application sees the number of its thread.
-            Task::Request(job, deliver) => serve(job.in_core(core), deliver),
+            Task::Request(job, deliver) => {
+                let start = Instant::now();
+                serve(job.in_core(core), deliver);
+                queue.took(start.elapsed());
+            }
             Task::Signal(number, done) => {
                 (table().acquire)();
                 (table().signal)(number);
