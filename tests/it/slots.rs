@@ -185,14 +185,15 @@ fn kept_connections_spread_over_the_workers() {
     let server = Server::app().args(args).start();
     let mut clients: Vec<Client> = (0..40).map(|_| server.client()).collect();
     // Uneven connections move while they are idle; no request may suffer from it.
-    let counts = eventually("the connections are spread", LIMIT, || {
+    // One on its way is counted by both or by neither.
+    eventually("the connections are spread, and all there", LIMIT, || {
         for client in &mut clients {
             assert_eq!(client.get("/").unwrap().status, 200);
         }
         let counts = figures(&server, " connections");
-        (counts.len() == 4 && counts.iter().all(|count| (5..=15).contains(count))).then_some(counts)
+        let spread = counts.len() == 4 && counts.iter().all(|count| (5..=15).contains(count));
+        (spread && counts.iter().sum::<u64>() == 40).then_some(())
     });
-    assert_eq!(counts.iter().sum::<u64>(), 40, "{counts:?}");
 }
 
 #[test]
