@@ -1,5 +1,6 @@
 //! From what the master says to what a person reads who waits for it. No file, no clock, no process.
 
+use crate::channel::{headline, parts_of_reason};
 use crate::master::answer::{Answer, Doing, Outcome, Progress, Record};
 
 /// How it ended.
@@ -54,7 +55,15 @@ impl Narrator {
                 Outcome::Complete { .. } => {
                     return (lines, Some(Verdict::Done(describe(record, answer))));
                 }
-                Outcome::Refused { .. } | Outcome::Stopped | Outcome::Unknown => {
+                Outcome::Refused { reason } => {
+                    let mut text = describe(record, answer);
+                    if let (_, Some(details)) = parts_of_reason(reason) {
+                        text.push('\n');
+                        text.push_str(printable(details).trim_end());
+                    }
+                    return (lines, Some(Verdict::Failed(text)));
+                }
+                Outcome::Stopped | Outcome::Unknown => {
                     return (lines, Some(Verdict::Failed(describe(record, answer))));
                 }
             }
@@ -84,7 +93,7 @@ fn waits_for(answer: &Answer) -> Option<String> {
     Some(format!("reload {} is under way: the next one begins when it is over", busy.id))
 }
 
-/// A reload in a line, or more when the reason has more.
+/// A reload as the log says it.
 pub fn describe(record: &Record, answer: &Answer) -> String {
     let Record { id, generation, outcome, .. } = record;
     match outcome {
@@ -108,7 +117,7 @@ pub fn describe(record: &Record, answer: &Answer) -> String {
         }
         Outcome::Refused { reason } => {
             let kept = answer.generation;
-            format!("reload {id} refused: {}; generation {kept} serves on", printable(reason))
+            format!("reload {id} refused: {}; generation {kept} serves on", printable(headline(reason)))
         }
         Outcome::GaveWay => format!("reload {id} gives way to a newer one"),
         Outcome::Stopped => format!("reload {id} has ended: the server is stopping"),
@@ -166,11 +175,11 @@ mod tests {
     #[test]
     fn one_that_gives_way_leaves_the_answer_to_its_successor() {
         let mut narrator = Narrator::new(1);
-        let refused = Outcome::Refused { reason: "a\u{1b}[1mb".into() };
+        let refused = Outcome::Refused { reason: "a\u{1b}[1mb\n\nIn detail:\nTraceback\n".into() };
         let now = answer(vec![record(1, 1, Outcome::GaveWay), record(2, 2, refused)]);
         let (lines, verdict) = narrator.hear(&now);
         assert_eq!(lines, ["reload 1 gives way to a newer one"]);
-        let failed = "reload 2 refused: a\u{fffd}[1mb; generation 1 serves on";
+        let failed = "reload 2 refused: a\u{fffd}[1mb; generation 1 serves on\nTraceback";
         assert_eq!(verdict, Some(Verdict::Failed(failed.into())));
     }
 

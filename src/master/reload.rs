@@ -5,7 +5,7 @@ use std::time::Instant;
 use log::Level;
 use serde::{Deserialize, Serialize};
 
-use crate::channel::DrainMode;
+use crate::channel::{DrainMode, headline};
 use crate::control::Command;
 
 use super::answer::Outcome;
@@ -154,7 +154,12 @@ impl Master {
         let Some(reload) = self.reload.take() else { return };
         self.log(
             Level::Error,
-            format!("reload {} refused: {reason}; generation {} serves on", reload.id, self.generation),
+            format!(
+                "reload {} refused: {}; generation {} serves on",
+                reload.id,
+                headline(&reason),
+                self.generation
+            ),
         );
         self.journal.refuse(reload.id, &reason);
         self.dismiss_zygote(reload.generation);
