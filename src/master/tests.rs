@@ -651,3 +651,16 @@ fn before_the_first_generation_serves_a_reload_has_not_begun() {
     let answer = bench.master.answer();
     assert_eq!((answer.doing, answer.reloads), (Doing::Starting, vec![]));
 }
+
+#[test]
+fn the_state_of_a_release_without_answers_is_taken_over() {
+    let mut bench = Bench::running(1);
+    bench.command(Command::Reload);
+    bench.zygote_loads(2);
+    bench.worker_serves(2);
+    let mut saved = serde_json::to_value(bench.master.save(bench.now, &[])).expect("it can be written");
+    saved.as_object_mut().and_then(|it| it.remove("journal")).expect("there is one");
+    let saved = serde_json::from_value(saved).expect("it can be read");
+    let next = Master::restore(saved, bench.next_policy.clone(), bench.now);
+    assert_eq!((next.generation(), next.answer().reloads), (2, vec![]));
+}
