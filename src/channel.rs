@@ -223,6 +223,20 @@ pub fn pair<S: Serialize, R: DeserializeOwned>() -> io::Result<(Channel<S, R>, O
     Ok((Channel::new(ours), theirs))
 }
 
+/// What parts the first line of a reason from its details, such as a traceback. Whoever finds the reason
+/// logs the details himself; they travel for those who do not read the log.
+const DETAILS: &str = "\n\nIn detail:\n";
+
+/// A reason without its details, and these: see the Python plugin's `summary`.
+pub fn parts_of_reason(reason: &str) -> (&str, Option<&str>) {
+    reason.split_once(DETAILS).map_or((reason, None), |(line, details)| (line, Some(details)))
+}
+
+/// A reason as the log says it.
+pub fn headline(reason: &str) -> &str {
+    parts_of_reason(reason).0
+}
+
 /// Cuts a reason to what a message can carry, at a character boundary.
 pub fn bounded_reason(mut reason: String) -> String {
     if reason.len() > REASON_LIMIT {

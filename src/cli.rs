@@ -10,6 +10,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::context::{Context, Reading};
 use crate::config::gather::{Ending, Gathered, gather};
@@ -60,11 +61,18 @@ pub enum Inspection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// `--reload`: a graceful reload.
-    Reload(PathBuf),
+    Reload(PathBuf, Option<Wait>),
     /// `--stop`
-    Stop(PathBuf),
+    Stop(PathBuf, Option<Wait>),
     /// `--status`: does it run?
     Status(PathBuf),
+}
+
+/// `--wait`: return when what was asked for has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wait {
+    /// No longer than this.
+    pub limit: Option<Duration>,
 }
 
 /// A command line that could not be understood.

@@ -14,6 +14,9 @@ pub const EXIT_USAGE: u8 = 2;
 /// No application could be loaded and `need-app` is on; the number is uWSGI's.
 pub const EXIT_NO_APP: u8 = 22;
 
+/// `--wait=SECONDS`: the time was up; the number is that of `timeout(1)`.
+pub const EXIT_TIMED_OUT: u8 = 124;
+
 /// `--status`: the server runs. The three are those of the `status` action of init scripts (LSB).
 pub const EXIT_STATUS_RUNNING: u8 = 0;
 

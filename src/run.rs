@@ -11,7 +11,7 @@ use crate::boot::{self, BootRole, Envelope, StartContext, c_string};
 use crate::cli::{self, Invocation};
 use crate::config::gather::Ending;
 use crate::config::{Config, ConfigErrors, Examined};
-use crate::control::client;
+use crate::control::{client, waiting};
 use crate::error::{EXIT_ERROR, EXIT_OK};
 use crate::logging::{self, Role};
 use crate::sys::process::{self, Signal};
@@ -136,9 +136,14 @@ fn print(text: &str) -> u8 {
 }
 
 fn command_outcome(command: &cli::Command) -> u8 {
+    let say = &mut |line: &str| {
+        print(&format!("{line}\n"));
+    };
     let outcome = match command {
-        cli::Command::Reload(pidfile) => client::signal(pidfile, Signal::SIGHUP, "reload"),
-        cli::Command::Stop(pidfile) => client::signal(pidfile, Signal::SIGINT, "stop"),
+        cli::Command::Reload(pidfile, None) => client::signal(pidfile, Signal::SIGHUP, "reload"),
+        cli::Command::Reload(pidfile, Some(wait)) => waiting::reload(pidfile, wait.limit, say),
+        cli::Command::Stop(pidfile, None) => client::signal(pidfile, Signal::SIGINT, "stop"),
+        cli::Command::Stop(pidfile, Some(wait)) => waiting::stop(pidfile, wait.limit, say),
         cli::Command::Status(pidfile) => client::status(pidfile),
     };
     if outcome.code == EXIT_OK {

@@ -16,7 +16,7 @@ use crate::app::stray::turn_away;
 use crate::app::{self, App, AppFactory, Side};
 use crate::boot::{Envelope, StartContext};
 use crate::cache::Caches;
-use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason};
+use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason, headline};
 use crate::cli;
 use crate::config::Config;
 use crate::config::context::Reading;
@@ -141,7 +141,7 @@ impl Zygote {
                 })
             }
             Err(Unfit { reason, code }) => {
-                error!("generation {} cannot serve: {reason}", boot.generation);
+                error!("generation {} cannot serve: {}", boot.generation, headline(&reason));
                 let reason = bounded_reason(reason);
                 if let Err(error) = control.send(&FromZygote::LoadFailed { reason, code }, &[]) {
                     error!("the master does not listen: {error}");

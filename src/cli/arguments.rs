@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::parser::{Audience, FILES, parser};
-use super::{CliError, Command, Inspection, Invocation, reference};
+use super::{CliError, Command, Inspection, Invocation, Wait, reference};
 use crate::config::Entry;
 use crate::config::options::OPTIONS;
 use crate::config::schema::{CommandKind, Kind};
@@ -119,7 +120,8 @@ fn arguments(matches: &ArgMatches) -> Arguments {
     let command = OPTIONS.iter().find_map(|row| match row.kind {
         Kind::Command(kind) if kind.takes_pidfile() => {
             let pidfile = PathBuf::from(matches.get_one::<String>(row.name)?);
-            command(kind, pidfile)
+            let wait = matches.get_one::<Option<Duration>>("wait").copied().map(|limit| Wait { limit });
+            command(kind, pidfile, wait)
         }
         _ => None,
     });
@@ -142,10 +144,10 @@ fn arguments(matches: &ArgMatches) -> Arguments {
     }
 }
 
-fn command(kind: CommandKind, pidfile: PathBuf) -> Option<Command> {
+fn command(kind: CommandKind, pidfile: PathBuf, wait: Option<Wait>) -> Option<Command> {
     match kind {
-        CommandKind::Reload => Some(Command::Reload(pidfile)),
-        CommandKind::Stop => Some(Command::Stop(pidfile)),
+        CommandKind::Reload => Some(Command::Reload(pidfile, wait)),
+        CommandKind::Stop => Some(Command::Stop(pidfile, wait)),
         CommandKind::Status => Some(Command::Status(pidfile)),
         _ => None,
     }

@@ -1,14 +1,20 @@
 //! clap's parser, made from the option table: names, forms of values, help texts.
 
+use std::time::Duration;
+
 use clap::builder::StyledStr;
-use clap::{Arg, ArgAction};
+use clap::{Arg, ArgAction, ArgGroup};
 
 use super::reference;
 use crate::config::options::OPTIONS;
 use crate::config::schema::{CommandKind, Kind, OptionSpec, Status};
+use crate::config::value::{self, ValueError};
 
 /// The positional arguments.
 pub(super) const FILES: &str = "FILE";
+
+/// Commands that `--wait` goes with.
+const WAITABLE: &str = "--reload or --stop";
 
 const ABOUT: &str = "A pre-fork application server whose reload loses nothing and stops nothing.\n\n\
     SECONDS take a unit: 500ms, 2s, 5m. BYTES too: 64k, 10m. A flag is turned off with --name=false.\n\
@@ -19,7 +25,7 @@ const EXAMPLES: &str = "Examples:\n  \
     appserver /etc/app/app.ini\n  \
     appserver -p auto --http-socket /run/app.sock --chmod-socket=660 --pidfile /run/app.pid\n  \
     appserver --check-config -p auto --uid www-data --http :80\n  \
-    appserver --reload /run/app.pid\n\n\
+    appserver --reload /run/app.pid --wait\n\n\
     Further options of uWSGI are accepted, or answered with a warning; the man page lists them\n\
     (appserver --man | man -l -).";
 
@@ -40,7 +46,8 @@ pub(super) fn parser(audience: Audience) -> clap::Command {
         .override_usage(
             "appserver [OPTIONS] [FILE]...\n       \
              appserver --check-config|--show-config [--json] [OPTIONS] [FILE]...\n       \
-             appserver --reload|--stop|--status PIDFILE",
+             appserver --reload|--stop PIDFILE [--wait[=SECONDS]]\n       \
+             appserver --status PIDFILE",
         )
         .max_term_width(100)
         .infer_long_args(true)
@@ -48,6 +55,7 @@ pub(super) fn parser(audience: Audience) -> clap::Command {
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args(OPTIONS.iter().map(|row| argument(row, audience)))
+        .group(ArgGroup::new(WAITABLE).args(["reload", "stop"]))
         .arg(
             Arg::new(FILES)
                 .action(ArgAction::Append)
@@ -87,6 +95,19 @@ fn argument(row: &OptionSpec, audience: Audience) -> Arg {
         Kind::Command(CommandKind::Get) => {
             arg.action(ArgAction::Append).conflicts_with_all(["check-config", "show-config"])
         }
+        Kind::Command(CommandKind::Reload | CommandKind::Stop) => {
+            let others =
+                OPTIONS.iter().map(|other| other.name).filter(|name| ![row.name, "wait"].contains(name));
+            arg.action(ArgAction::Set).conflicts_with_all(others.chain([FILES]))
+        }
+        // The default is no time, so it cannot be taken for one.
+        Kind::Command(CommandKind::Wait) => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("")
+            .value_parser(patience)
+            .requires(WAITABLE),
         Kind::Command(_) => arg.action(ArgAction::Set).exclusive(true),
         // The empty value takes a place in the order; `entries` tells it from a given one.
         _ if row.value_is_optional() => {
@@ -97,6 +118,14 @@ fn argument(row: &OptionSpec, audience: Audience) -> Arg {
             arg.action(ArgAction::Append).allow_negative_numbers(true)
         }
         _ => arg.action(ArgAction::Append),
+    }
+}
+
+/// How long `--wait` waits; `None` is as long as it takes.
+fn patience(text: &str) -> Result<Option<Duration>, ValueError> {
+    match text {
+        "" => Ok(None),
+        text => value::duration(text, Duration::ZERO).map(Some),
     }
 }
 

@@ -110,8 +110,8 @@ fn every_option_reaches_the_configuration_by_each_of_its_names() {
 fn commands_take_a_pidfile_and_nothing_else() {
     let path = || PathBuf::from("/run/a.pid");
     let cases = [
-        ("--reload", Command::Reload(path())),
-        ("--stop", Command::Stop(path())),
+        ("--reload", Command::Reload(path(), None)),
+        ("--stop", Command::Stop(path(), None)),
         ("--status", Command::Status(path())),
     ];
     for (word, expected) in cases {

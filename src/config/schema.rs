@@ -140,6 +140,8 @@ pub enum CommandKind {
     Stop,
     /// Tell whether a server runs.
     Status,
+    /// Let a reload or a stop return when it is over.
+    Wait,
     /// Look for everything that is wrong with the configuration.
     CheckConfig,
     /// Print the configuration in force.
@@ -163,7 +165,8 @@ impl CommandKind {
     pub const fn takes_pidfile(self) -> bool {
         match self {
             CommandKind::Reload | CommandKind::Stop | CommandKind::Status => true,
-            CommandKind::CheckConfig
+            CommandKind::Wait
+            | CommandKind::CheckConfig
             | CommandKind::ShowConfig
             | CommandKind::Get
             | CommandKind::DumpOptions

@@ -10,6 +10,8 @@ use crate::master::report;
 use crate::scoreboard::{Scoreboard, WorkerState};
 use crate::sys::process::{self, Pid, Signal};
 
+use super::answers::Answers;
+use super::narrator;
 use super::pidfile::{self, OwnerError};
 
 /// What came of a command: text for the user and the exit code.
@@ -61,6 +63,13 @@ fn describe(pid: Pid) -> String {
         "appserver {pid} is running: generation {generation}, {reloads} reloads, up {uptime} s, {} requests",
         board.total_requests()
     );
+    if let Ok(Some(answers)) = Answers::of(pid)
+        && let Some(answer) = answers.read()
+        && let Some(last) = answer.reloads.last()
+    {
+        text.push('\n');
+        text.push_str(&narrator::describe(last, &answer));
+    }
     for cell in board.used_cells().filter(|cell| board.cell(*cell).state() != WorkerState::Free) {
         text.push('\n');
         text.push_str(&report::worker_line(&board, cell, now));

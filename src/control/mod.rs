@@ -4,11 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::process::Signal;
 
+pub mod answers;
 pub mod client;
 pub mod fifo;
 pub mod fifo_watch;
+mod narrator;
 pub mod pidfile;
 pub mod touch;
+pub mod waiting;
 
 /// A request to the master, whichever road it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

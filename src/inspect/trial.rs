@@ -12,6 +12,7 @@ use super::problem::{Problem, Severity};
 use crate::app::AppFactory;
 use crate::app::stray::turn_away;
 use crate::boot::StartContext;
+use crate::channel::headline;
 use crate::config::{Config, Entry, value};
 use crate::sys::fs::{Right, may};
 use crate::sys::process::{self, Exit, Fork, Pid, Signal};
@@ -130,7 +131,7 @@ fn probation(config: &Config, start: &StartContext, factory: AppFactory) -> Vec<
             severity: Severity::Error,
             origin: "default".to_owned(),
             option: None,
-            message: format!("no application: {error}"),
+            message: format!("no application: {}", headline(&error.to_string())),
         });
     }
     if let Some(directory) = &config.chdir2

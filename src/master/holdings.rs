@@ -10,6 +10,7 @@ use log::{error, info, warn};
 
 use crate::boot::StartContext;
 use crate::config::{Config, Entry};
+use crate::control::answers::Answers;
 use crate::control::fifo::MasterFifo;
 use crate::control::fifo_watch::FifoWatch;
 use crate::control::pidfile::{self, Pidfile};
@@ -100,6 +101,8 @@ pub struct Holdings {
     pub scoreboard: Arc<Scoreboard>,
     /// The queue through which workers pass connections on: the end to take from, the end to give to.
     pub handover: (OwnedFd, OwnedFd),
+    /// What those who wait for a reload or a stop are told.
+    pub answers: Answers,
     /// Locks of the application.
     pub locks: Locks,
     /// Pidfiles.

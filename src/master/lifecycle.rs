@@ -12,7 +12,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::config::context::Reading;
 use crate::config::source::KEPT_TEXT;
-use crate::control::{MASTER_SIGNALS, fifo::MasterFifo, pidfile::Pidfile};
+use crate::control::{MASTER_SIGNALS, answers::Answers, fifo::MasterFifo, pidfile::Pidfile};
 use crate::error::EXIT_ERROR;
 use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
@@ -134,6 +134,11 @@ fn try_resume(
         handover: match legacy.handover {
             Some((take, give)) => (claim(take)?, claim(give)?),
             None => seqpacket::pair()?,
+        },
+        answers: match legacy.answers {
+            // Who waits notices that those of another layout are gone.
+            Some(raw) => Answers::adopt(claim(raw)?).or_else(|_| Answers::create())?,
+            None => Answers::create()?,
         },
         locks: match legacy.locks {
             Some(raw) => Locks::adopt(claim(raw)?)?,

@@ -21,6 +21,7 @@ use crate::signals::table::Origin;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::SignalSource;
 
+pub mod answer;
 mod app_signals;
 pub mod event;
 pub mod holdings;
@@ -43,6 +44,7 @@ mod zygotes;
 
 pub use lifecycle::{catch_signals, resume, start};
 
+use answer::Answer;
 use app_signals::AppSignals;
 use event::Event;
 use holdings::{Holdings, Proven};
@@ -82,6 +84,8 @@ pub(crate) struct Runner {
     verdict: Option<Verdict>,
     next_touch: Option<Instant>,
     app_signals: AppSignals,
+    /// What those who asked were told last.
+    told: Option<Answer>,
     /// Descriptors that a previous image of another release has left: its children's channels among
     /// them, which end those children when they close.
     strangers: Vec<OwnedFd>,
@@ -112,6 +116,7 @@ impl Runner {
             verdict,
             next_touch: None,
             app_signals: AppSignals::default(),
+            told: None,
             strangers: Vec::new(),
             reexec_due: false,
             exit: None,
@@ -154,14 +159,26 @@ impl Runner {
     fn settle(&mut self) {
         loop {
             while let Some(event) = self.queue.pop_front() {
+                // Taken before the request was sent, so a request that is an event here is covered.
+                self.machine.note_ticket(self.holdings.answers.ticket());
                 for action in self.machine.step(Instant::now(), event) {
                     self.perform(action);
                 }
+                self.answer();
             }
             if !std::mem::take(&mut self.reexec_due) || self.machine.phase() != Phase::ReExecuting {
                 return self.settle_signals();
             }
             self.reexec();
+        }
+    }
+
+    /// Tells those who wait for a reload or a stop what has become of it.
+    fn answer(&mut self) {
+        let answer = self.machine.answer();
+        if self.told.as_ref() != Some(&answer) {
+            self.holdings.answers.publish(&answer);
+            self.told = Some(answer);
         }
     }
 

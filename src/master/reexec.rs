@@ -40,6 +40,9 @@ pub struct Legacy {
     /// Descriptors of the hand-over queue: to take from, to give to.
     #[serde(default)]
     pub handover: Option<(i32, i32)>,
+    /// Descriptor of the answers.
+    #[serde(default)]
+    pub answers: Option<i32>,
     /// Descriptor of the application's locks.
     #[serde(default)]
     pub locks: Option<i32>,
@@ -104,6 +107,7 @@ fn try_reexec(
         started_by: Some(holdings.started_by),
         scoreboard: holdings.scoreboard.fd().as_raw_fd(),
         handover: Some((holdings.handover.0.as_raw_fd(), holdings.handover.1.as_raw_fd())),
+        answers: Some(holdings.answers.fd().as_raw_fd()),
         locks: Some(holdings.locks.fd().as_raw_fd()),
         signals: channels.signals.clone(),
         zygotes: channels.zygotes.iter().map(|(generation, it)| (*generation, it.as_raw_fd())).collect(),
@@ -118,6 +122,7 @@ fn try_reexec(
 
     let mut keep: Vec<BorrowedFd<'_>> = vec![envelope.as_fd(), holdings.scoreboard.fd()];
     keep.extend([holdings.handover.0.as_fd(), holdings.handover.1.as_fd(), holdings.locks.fd()]);
+    keep.push(holdings.answers.fd());
     keep.extend(holdings.listeners.iter().map(|listener| listener.fd.as_fd()));
     keep.extend(channels.zygotes.values().map(AsFd::as_fd));
     keep.extend(channels.workers.values().map(AsFd::as_fd));

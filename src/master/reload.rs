@@ -5,9 +5,10 @@ use std::time::Instant;
 use log::Level;
 use serde::{Deserialize, Serialize};
 
-use crate::channel::DrainMode;
+use crate::channel::{DrainMode, headline};
 use crate::control::Command;
 
+use super::answer::Outcome;
 use super::event::Action;
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, WorkerId};
@@ -58,6 +59,7 @@ impl Master {
             Some(Reload { id, generation, stage: ReloadStage::Preparing, .. }) => {
                 self.log(Level::Info, format!("reload {id} gives way to a newer one"));
                 self.reload = None;
+                self.journal.settle(id, Outcome::GaveWay);
                 self.dismiss_zygote(generation);
                 self.begin_reload(now, command);
             }
@@ -70,6 +72,7 @@ impl Master {
         self.next_reload += 1;
         let generation = self.newest + 1;
         let brutal = command == Command::BrutalReload;
+        self.journal.begin(id, generation, self.ticket);
         self.reload = Some(Reload {
             id,
             generation,
@@ -134,6 +137,7 @@ impl Master {
         {
             self.dismiss_zygote(generation);
         }
+        self.journal.settle(reload.id, Outcome::Serves);
         self.generation = reload.generation;
         self.desired = reload.wanted;
         if let Some(policy) = reload.policy {
@@ -150,8 +154,14 @@ impl Master {
         let Some(reload) = self.reload.take() else { return };
         self.log(
             Level::Error,
-            format!("reload {} refused: {reason}; generation {} serves on", reload.id, self.generation),
+            format!(
+                "reload {} refused: {}; generation {} serves on",
+                reload.id,
+                headline(&reason),
+                self.generation
+            ),
         );
+        self.journal.refuse(reload.id, &reason);
         self.dismiss_zygote(reload.generation);
         let new: Vec<WorkerId> = self
             .workers
@@ -169,13 +179,12 @@ impl Master {
     pub(super) fn reexec_failed(&mut self, reason: String) {
         self.phase = Phase::Running;
         if let Some(reload) = self.reload.take() {
-            self.log(
-                Level::Error,
-                format!(
-                    "reload {}: the master could not be replaced: {reason}; the old master supervises generation {}",
-                    reload.id, reload.generation
-                ),
+            let remark = format!(
+                "the master could not be replaced: {reason}; the old master supervises generation {}",
+                reload.generation
             );
+            self.log(Level::Error, format!("reload {}: {remark}", reload.id));
+            self.journal.settle(reload.id, Outcome::Complete { remark: Some(remark) });
         }
     }
 }

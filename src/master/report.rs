@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{error, info, warn};
 
+use crate::channel::headline;
 use crate::scoreboard::{Cell, Scoreboard};
 use crate::sys::process::{Exit, Pid};
 
@@ -16,7 +17,7 @@ pub fn death(cell: &Cell<'_>, slot: u32, pid: Pid, exit: Exit, reason: Option<&s
         Exit::Signal { .. } => format!("killed by {exit}"),
         Exit::Code(_) => format!("with {exit}"),
     };
-    let reason = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = reason.map(|reason| format!(": {}", headline(reason))).unwrap_or_default();
     let requests = cell.requests();
     let doing = match (cell.in_flight(), cell.last_request()) {
         (_, last) if last.is_empty() => "it had no request yet".to_owned(),

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use log::Level;
 
-use crate::channel::DrainMode;
+use crate::channel::{DrainMode, headline};
 use crate::control::Command;
 
 use super::state::{Master, Phase};
@@ -90,6 +90,7 @@ impl Master {
 
     /// A successor died young: what has not been replaced stays.
     pub(super) fn abort_roll(&mut self, reason: &str) {
+        let reason = headline(reason);
         let line = match self.roll.take() {
             Some(roll) => format!("{} aborted: {reason}; the workers not yet replaced serve on", roll.name),
             None => format!("replacement failed: {reason}; the old worker serves on"),

@@ -11,6 +11,7 @@ use crate::channel::DrainMode;
 use crate::control::Command;
 use crate::sys::process::Pid;
 
+use super::answer::Journal;
 use super::reload::Completed;
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
@@ -66,6 +67,8 @@ pub struct SavedMaster {
     /// The reload that this re-exec belongs to.
     #[serde(default)]
     pub completed: Option<Completed>,
+    #[serde(default)]
+    journal: Journal,
 }
 
 fn left(now: Instant, instant: Instant) -> u64 {
@@ -109,6 +112,7 @@ impl Master {
             processes: self.policy.processes,
             paused: self.paused,
             deferred: self.deferred.iter().copied().chain(pending.iter().copied()).collect(),
+            journal: self.journal.clone(),
             completed: self.reload.as_ref().map(|it| Completed { id: it.id, generation: it.generation }),
         }
     }
@@ -126,6 +130,9 @@ impl Master {
             master.desired = saved.desired.min(master.policy.processes);
         }
         master.paused = saved.paused;
+        master.journal = saved.journal;
+        // This is the image that the last of them has been waiting for.
+        master.journal.complete();
         master.deferred = saved.deferred.into();
         let dismissed = || ZygoteStage::Failed { reason: "dismissed".to_owned(), code: 1 };
         for zygote in saved.zygotes {

@@ -11,6 +11,7 @@ use log::{info, warn};
 use crate::boot::StartContext;
 use crate::config::context::Reading;
 use crate::config::{Config, source};
+use crate::control::answers::Answers;
 use crate::control::fifo::MasterFifo;
 use crate::control::pidfile::Pidfile;
 use crate::control::touch::{Baseline, TouchFiles};
@@ -116,13 +117,14 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
             return Err(error);
         }
     };
-    let Opened { listeners, scoreboard, handover, locks, log, paths, active } = opened;
+    let Opened { listeners, scoreboard, handover, answers, locks, log, paths, active } = opened;
     let touch = watch_touch_files(&config, &base, &Baseline::default());
     Ok(Holdings {
         start,
         listeners,
         scoreboard: Arc::new(scoreboard),
         handover,
+        answers,
         locks,
         pidfiles: made.pidfiles,
         fifos: Fifos { paths, active, slot: 0, watch: None },
@@ -149,6 +151,7 @@ struct Opened {
     listeners: Vec<Listener>,
     scoreboard: Scoreboard,
     handover: (OwnedFd, OwnedFd),
+    answers: Answers,
     locks: Locks,
     log: Option<LogFile>,
     paths: Vec<PathBuf>,
@@ -193,6 +196,7 @@ impl Made {
         };
         let scoreboard = Scoreboard::create().map_err(|error| StartError::new("scoreboard", error))?;
         let handover = seqpacket::pair().map_err(|error| StartError::new("hand-over queue", error))?;
+        let answers = Answers::create().map_err(|error| StartError::new("answers", error))?;
         let locks = Locks::create().map_err(|error| StartError::new("locks", error))?;
         let paths: Vec<_> = config.master_fifos.iter().map(|path| base.join(path)).collect();
         let active = match paths.first() {
@@ -203,7 +207,7 @@ impl Made {
             None => None,
         };
         let listeners = std::mem::take(&mut self.bound).into_iter().chain(adopted).collect();
-        Ok(Opened { listeners, scoreboard, handover, locks, log, paths, active })
+        Ok(Opened { listeners, scoreboard, handover, answers, locks, log, paths, active })
     }
 
     fn claim_pidfiles(&mut self, start: &StartContext, config: &Config) -> Result<(), StartError> {

@@ -16,6 +16,7 @@ use crate::control::Command;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
 use crate::sys::process::{Exit, Pid};
 
+use super::answer::Journal;
 use super::event::{Action, Event};
 use super::reload::Reload;
 use super::roll::Roll;
@@ -96,6 +97,9 @@ pub struct Master {
     pub(super) watching: bool,
     pub(super) reload: Option<Reload>,
     pub(super) next_reload: u64,
+    /// The highest ticket that somebody who asked for a reload holds.
+    pub(super) ticket: u64,
+    pub(super) journal: Journal,
     pub(super) roll: Option<Roll>,
     /// Commands that have to wait for the start or for a reload to end.
     pub(super) deferred: VecDeque<Command>,
@@ -123,6 +127,8 @@ impl Master {
             watching: false,
             reload: None,
             next_reload: 1,
+            ticket: 0,
+            journal: Journal::default(),
             roll: None,
             deferred: VecDeque::new(),
             early_exits: VecDeque::new(),

@@ -44,6 +44,7 @@ impl Master {
         );
         self.phase = Phase::Stopping { code, forced: force };
         self.reload = None;
+        self.journal.stop();
         self.roll = None;
         self.watch_listeners(false);
         for generation in self.zygotes.keys().copied().collect::<Vec<_>>() {

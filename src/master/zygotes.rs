@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use log::Level;
 
+use crate::channel::headline;
 use crate::error::EXIT_ERROR;
 use crate::sys::process::{Exit, Pid, Signal};
 
@@ -86,7 +87,7 @@ impl Master {
         if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
             self.refuse_reload(now, reason);
         } else if generation == self.generation && self.phase == Phase::Starting {
-            self.log(Level::Error, format!("cannot start: {reason}"));
+            self.log(Level::Error, format!("cannot start: {}", headline(&reason)));
             self.stop(now, code, true);
         } else if generation == self.generation && !self.stopping() {
             // The workers serve on; without a zygote a dead one could not be replaced.
@@ -94,7 +95,7 @@ impl Master {
             let delay = self.zygote_throttle.delay();
             self.log(
                 Level::Error,
-                format!("zygote of generation {generation} lost: {reason}; its workers serve on, a new one is started in {} ms", delay.as_millis()),
+                format!("zygote of generation {generation} lost: {}; its workers serve on, a new one is started in {} ms", headline(&reason), delay.as_millis()),
             );
         }
     }

@@ -5,7 +5,8 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -80,6 +81,40 @@ impl SharedMemory {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.words) }
     }
 
+    /// How often the bell in this word has rung. The word must be used for nothing else.
+    pub fn rings(&self, word: usize) -> u32 {
+        self.bell(word).load(SeqCst)
+    }
+
+    /// Rings the bell in this word: wakes everybody in [`SharedMemory::await_ring`], in whatever process.
+    pub fn ring(&self, word: usize) {
+        let bell = self.bell(word);
+        bell.fetch_add(1, SeqCst);
+        // SAFETY: the address is mapped for as long as `self`; waking reads and writes nothing there.
+        unsafe { libc::syscall(libc::SYS_futex, bell.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+    }
+
+    /// Waits until the bell has rung more often than `heard`, or for `patience`; may return early.
+    pub fn await_ring(&self, word: usize, heard: u32, patience: Duration) {
+        let timeout = libc::timespec {
+            tv_sec: patience.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            // Below 10^9, which fits everywhere.
+            tv_nsec: patience.subsec_nanos() as _,
+        };
+        let bell = self.bell(word).as_ptr();
+        // SAFETY: the address is mapped for as long as `self`, `timeout` lives during the call. The
+        // kernel compares and goes to sleep in one step, so no ring is missed. Any error only means
+        // that there is nothing to wait for.
+        unsafe { libc::syscall(libc::SYS_futex, bell, libc::FUTEX_WAIT, heard, &raw const timeout) };
+    }
+
+    fn bell(&self, word: usize) -> &AtomicU32 {
+        let word: *mut u64 = self.words()[word].as_ptr();
+        // SAFETY: the first half of a word that is mapped for as long as `self` and, as documented,
+        // accessed by nobody as a whole.
+        unsafe { AtomicU32::from_ptr(word.cast()) }
+    }
+
     /// The memory file, to pass on.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -113,6 +148,21 @@ mod tests {
         drop(first);
         assert_eq!(second.words()[511].load(Relaxed), 42);
         assert_eq!(second.words().len(), 512);
+    }
+
+    #[test]
+    fn a_bell_wakes_who_waits_at_another_mapping() {
+        let first = SharedMemory::create(c"test", 4096).unwrap();
+        let second = SharedMemory::adopt(fd::duplicate(first.fd()).unwrap(), 4096).unwrap();
+        let heard = second.rings(3);
+        std::thread::scope(|scope| {
+            scope.spawn(|| first.ring(3));
+            while second.rings(3) == heard {
+                second.await_ring(3, heard, Duration::from_secs(60));
+            }
+        });
+        // One that has rung already is not waited for.
+        second.await_ring(3, heard, Duration::from_secs(3600));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::task::LocalSet;
 use crate::app::slots::Slots;
 use crate::app::stray::turn_away;
 use crate::app::{App, AppCommand, AppFactory, ConnectionInfo, Peer, WorkerInfo};
-use crate::channel::{Channel, FromWorker, ToWorker, bounded_reason};
+use crate::channel::{Channel, FromWorker, ToWorker, bounded_reason, headline};
 use crate::config::Config;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
 use crate::logging::{self, Role, spare};
@@ -120,7 +120,7 @@ fn live(mut birth: Birth) -> io::Result<u8> {
         None => match (birth.factory)(&birth.config) {
             Ok(app) => app,
             Err(error) => {
-                error!("no application: {error}");
+                error!("no application: {}", headline(&error.to_string()));
                 channel.send(
                     &FromWorker::LoadFailed { reason: bounded_reason(format!("no application: {error}")) },
                     &[],

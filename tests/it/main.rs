@@ -33,6 +33,7 @@ mod python_versions;
 mod races;
 mod relief;
 mod reload;
+mod reload_answers;
 mod reload_storm;
 mod sendfile;
 mod shipped_config;

@@ -60,6 +60,17 @@ fn start(command: &str) -> Server {
     server
 }
 
+/// Reloads as systemd does: by a command that ends well when the new generation serves.
+pub fn exec_reload(server: &Server, command: &str) {
+    let words: Vec<String> =
+        command.split_whitespace().map(|word| word.replace(RUNTIME_DIRECTORY, "")).collect();
+    let [program, option, pidfile, wait] = &words[..] else { panic!("other words: {command}") };
+    assert_eq!(program, "/usr/local/bin/appserver");
+    let output = server.command([option.as_str(), pidfile.as_str(), wait.as_str()]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains(" complete: generation 2 serves"), "{output:?}");
+}
+
 fn reload_and_stop(mut server: Server, stop: &str) {
     server.reload();
     assert_eq!(server.get("/").status, 200);
@@ -71,8 +82,9 @@ fn reload_and_stop(mut server: Server, stop: &str) {
 #[test]
 fn the_systemd_unit_works() {
     let file = "systemd/appserver.service";
-    assert_eq!(setting(file, "ExecReload"), "/bin/kill -HUP $MAINPID");
-    reload_and_stop(start(&setting(file, "ExecStart")), &setting(file, "KillSignal"));
+    let server = start(&setting(file, "ExecStart"));
+    exec_reload(&server, &setting(file, "ExecReload"));
+    reload_and_stop(server, &setting(file, "KillSignal"));
 }
 
 #[test]

@@ -19,6 +19,14 @@ pub(super) const ROWS: &[OptionSpec] = &[
     ),
     row(
         Commands,
+        "wait",
+        Kind::Command(CommandKind::Wait),
+        "With --reload or --stop: print progress and return when it is over; exit status 0 if it worked, 1 if \
+         not, 124 if it takes longer than this.",
+    )
+    .metavar("SECONDS"),
+    row(
+        Commands,
         "check-config",
         Kind::Command(CommandKind::CheckConfig),
         "Print all that is wrong with the configuration, as text or JSON; exit status 1 if so.",

@@ -13,7 +13,7 @@ class LoadError(Exception):
 
 
 def log_exception(place, error):
-    """The traceback in one write, so that those of several workers do not mingle."""
+    """The traceback in one write, so that those of several workers do not mingle; it is returned, too."""
     lines = traceback.format_exception(type(error), error, from_application(error.__traceback__))
     text = "".join(lines)
     if place:
@@ -24,6 +24,7 @@ def log_exception(place, error):
     except (AttributeError, OSError, ValueError):
         # The application has closed or replaced it.
         _appserver.log("error", text)
+    return text
 
 
 def from_application(frames):
@@ -34,10 +35,16 @@ def from_application(frames):
 
 
 def summary(error):
-    """One line for the operator; the traceback goes to the log."""
+    """One line for the operator, who finds the traceback in the log, and the details for one who does not
+    look there: they follow the words that the server knows them by."""
     if isinstance(error, LoadError):
         return str(error)
-    log_exception("", error)
+    details = log_exception("", error)
+    return f"{in_one_line(error)}\n\nIn detail:\n{details}"
+
+
+def in_one_line(error):
+    """The exception and the place in the application it comes from."""
     line = traceback.format_exception_only(type(error), error)[-1].strip()
     if isinstance(error, SyntaxError):
         return f"{line} ({error.filename}:{error.lineno})"

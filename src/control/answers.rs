@@ -1,0 +1,223 @@
+//! The memory through which the master answers: tickets one way, [`Answer`]s the other way.
+//!
+//! A memory file of the master, found as `--status` finds the scoreboard: through its descriptors in
+//! `/proc`. So there is no socket, file or directory that could be left behind, lie in a read-only
+//! place or belong to the wrong user after privileges were dropped; who may look is who could look
+//! into the master anyway (root with `CAP_SYS_PTRACE`, or its own user while it is dumpable). The
+//! master never waits for a reader, and a master that has died leaves what it said last to those who
+//! have the memory mapped. The file is kept across a re-exec; a master of a release that does not know
+//! it drops it, which the reader notices.
+//!
+//! An own file and not part of the scoreboard, because that has a fixed size by which older releases
+//! recognize it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicU64, fence};
+use std::time::Duration;
+
+use crate::master::answer::Answer;
+use crate::sys::fd;
+use crate::sys::process::Pid;
+use crate::sys::shm::SharedMemory;
+
+/// Layout 1.
+const MAGIC: u64 = 0x6170_7061_6e73_0001;
+/// Size of the whole; fixed, see [`SharedMemory`].
+const BYTES: usize = 64 * 1024;
+/// Times a reader tries while the master writes.
+const ATTEMPTS: u32 = 1000;
+
+/// Words before the text.
+#[derive(Debug, Clone, Copy)]
+#[repr(usize)]
+enum Word {
+    Magic = 0,
+    /// The highest ticket given out.
+    Ticket = 1,
+    /// Odd while the master writes.
+    Sequence = 2,
+    /// Bytes of the text.
+    Length = 3,
+    /// Rings after each change.
+    Bell = 4,
+    /// First word of the text, which is JSON.
+    Text = 8,
+}
+
+/// Bytes for the text.
+const TEXT_BYTES: usize = BYTES - Word::Text as usize * 8;
+
+/// The mapping.
+#[derive(Debug)]
+pub struct Answers {
+    memory: SharedMemory,
+}
+
+impl Answers {
+    /// Makes it, without an answer in it.
+    ///
+    /// # Errors
+    /// When the kernel refuses the memory file or its mapping.
+    pub fn create() -> io::Result<Self> {
+        let answers = Answers { memory: SharedMemory::create(c"appserver-answers", BYTES)? };
+        answers.word(Word::Magic).store(MAGIC, Relaxed);
+        Ok(answers)
+    }
+
+    /// Maps what another process, or a previous image, has made.
+    ///
+    /// # Errors
+    /// When it is of another layout.
+    pub fn adopt(file: OwnedFd) -> io::Result<Self> {
+        let answers = Answers { memory: SharedMemory::adopt(file, BYTES)? };
+        if answers.word(Word::Magic).load(Relaxed) != MAGIC {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "answers of another layout"));
+        }
+        Ok(answers)
+    }
+
+    /// Those of a running master; `None` when its release gives none.
+    ///
+    /// # Errors
+    /// When its descriptors are not for this user to see.
+    pub fn of(pid: Pid) -> io::Result<Option<Self>> {
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+            let path = entry?.path();
+            // It may have been closed meanwhile.
+            let Ok(target) = std::fs::read_link(&path) else { continue };
+            if target.to_string_lossy().starts_with("/memfd:appserver-answers") {
+                let file = File::options().read(true).write(true).open(path)?;
+                return Self::adopt(file.into()).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// True when the master still has this memory; one of another release may have dropped it.
+    pub fn is_held_by(&self, pid: Pid) -> bool {
+        let same = |other: &Answers| fd::identity(other.fd()).ok() == fd::identity(self.fd()).ok();
+        matches!(Self::of(pid), Ok(Some(other)) if same(&other))
+    }
+
+    /// The memory file, to pass on.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.memory.fd()
+    }
+
+    /// A ticket, to be taken before the master is asked.
+    pub fn take_ticket(&self) -> u64 {
+        self.word(Word::Ticket).fetch_add(1, SeqCst) + 1
+    }
+
+    /// The highest ticket given out.
+    pub fn ticket(&self) -> u64 {
+        self.word(Word::Ticket).load(SeqCst)
+    }
+
+    /// Says this from now on. Only the master calls this.
+    pub fn publish(&self, answer: &Answer) {
+        let mut answer = answer.clone();
+        let text = loop {
+            let Ok(text) = serde_json::to_vec(&answer) else { return };
+            if text.len() <= TEXT_BYTES {
+                break text;
+            }
+            // Only control characters, each six bytes in JSON, get here. The newest matters most.
+            answer.reloads.remove(0);
+        };
+        let sequence = self.word(Word::Sequence);
+        // Odd from now on, also if a master was killed while it wrote.
+        let begun = sequence.load(Relaxed) | 1;
+        sequence.store(begun, Relaxed);
+        fence(Release);
+        self.word(Word::Length).store(text.len() as u64, Relaxed);
+        for (word, bytes) in self.text().iter().zip(text.chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_ne_bytes(padded), Relaxed);
+        }
+        sequence.store(begun.wrapping_add(1), Release);
+        self.memory.ring(Word::Bell as usize);
+    }
+
+    /// What the master says; `None` before it has said anything, or while it is saying something else.
+    pub fn read(&self) -> Option<Answer> {
+        for _ in 0..ATTEMPTS {
+            let before = self.word(Word::Sequence).load(Acquire);
+            let length = (self.word(Word::Length).load(Relaxed) as usize).min(TEXT_BYTES);
+            let words = self.text()[..length.div_ceil(8)].iter();
+            let mut text: Vec<u8> = words.flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+            text.truncate(length);
+            fence(Acquire);
+            if before.is_multiple_of(2) && self.word(Word::Sequence).load(Relaxed) == before {
+                return serde_json::from_slice(&text).ok();
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    /// How often the master has said something; to be read before the answer itself.
+    pub fn changes(&self) -> u32 {
+        self.memory.rings(Word::Bell as usize)
+    }
+
+    /// Waits until there are more [`Answers::changes`], or for `patience`; may return early.
+    pub fn await_change(&self, seen: u32, patience: Duration) {
+        self.memory.await_ring(Word::Bell as usize, seen, patience);
+    }
+
+    /// Wakes all readers, for them to look at something else.
+    pub fn wake(&self) {
+        self.memory.ring(Word::Bell as usize);
+    }
+
+    fn word(&self, word: Word) -> &AtomicU64 {
+        &self.memory.words()[word as usize]
+    }
+
+    fn text(&self) -> &[AtomicU64] {
+        &self.memory.words()[Word::Text as usize..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::master::answer::{Outcome, Record};
+    use crate::sys::process::this;
+
+    fn refused(id: u64, reason: String) -> Record {
+        Record { id, generation: 2, ticket: id, outcome: Outcome::Refused { reason } }
+    }
+
+    #[test]
+    fn what_is_said_is_read_through_proc() {
+        let answers = Answers::create().unwrap();
+        let other = Answers::adopt(fd::duplicate(answers.fd()).unwrap()).unwrap();
+        assert_eq!(other.read(), None);
+        assert_eq!((other.take_ticket(), answers.ticket()), (1, 1));
+        for reason in ["a longer reason", "é"] {
+            let answer =
+                Answer { generation: 7, reloads: vec![refused(1, reason.into())], ..Answer::default() };
+            let seen = other.changes();
+            answers.publish(&answer);
+            other.await_change(seen, Duration::from_secs(3600));
+            assert_eq!(other.read(), Some(answer));
+        }
+        assert!(Answers::of(this()).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_too_long_loses_its_oldest_part() {
+        let answers = Answers::create().unwrap();
+        let reloads = (1..=8).map(|id| refused(id, "\u{1}".repeat(2048))).collect();
+        answers.publish(&Answer { reloads, ..Answer::default() });
+        let read = answers.read().expect("an answer");
+        assert_eq!(read.reloads.last().map(|it| it.id), Some(8));
+        assert!(read.reloads.len() < 8);
+    }
+}
