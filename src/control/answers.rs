@@ -6,7 +6,7 @@
 //! into the master anyway (root with `CAP_SYS_PTRACE`, or its own user while it is dumpable). The
 //! master never waits for a reader, and a master that has died leaves what it said last to those who
 //! have the memory mapped. The file is kept across a re-exec; a master of a release that does not know
-//! it drops it, which the reader notices.
+//! it neither writes to it nor says so: a reader with a limit gives up then.
 //!
 //! An own file and not part of the scoreboard, because that has a fixed size by which older releases
 //! recognize it.

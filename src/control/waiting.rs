@@ -18,8 +18,8 @@ use super::client::Outcome;
 use super::narrator::{Narrator, Verdict};
 use super::pidfile::{self, Owner};
 
-/// How often to look whether the master still has the memory: one of another release may drop it in a
-/// re-exec, which makes no noise.
+/// How often to look whether the master still has the memory: one that starts over drops it, which
+/// makes no noise.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Asks for a reload and returns when the new generation serves, or when it is known that it will not;
