@@ -11,7 +11,7 @@
 //! An own file and not part of the scoreboard, because that has a fixed size by which older releases
 //! recognize it.
 
-use std::fs::File;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -23,6 +23,8 @@ use crate::sys::fd;
 use crate::sys::process::Pid;
 use crate::sys::shm::SharedMemory;
 
+/// Name of the memory file.
+const NAME: &CStr = c"appserver-answers";
 /// Layout 1.
 const MAGIC: u64 = 0x6170_7061_6e73_0001;
 /// Size of the whole; fixed, see [`SharedMemory`].
@@ -62,7 +64,7 @@ impl Answers {
     /// # Errors
     /// When the kernel refuses the memory file or its mapping.
     pub fn create() -> io::Result<Self> {
-        let answers = Answers { memory: SharedMemory::create(c"appserver-answers", BYTES)? };
+        let answers = Answers { memory: SharedMemory::create(NAME, BYTES)? };
         answers.word(Word::Magic).store(MAGIC, Relaxed);
         Ok(answers)
     }
@@ -84,22 +86,14 @@ impl Answers {
     /// # Errors
     /// When its descriptors are not for this user to see.
     pub fn of(pid: Pid) -> io::Result<Option<Self>> {
-        for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
-            let path = entry?.path();
-            // It may have been closed meanwhile.
-            let Ok(target) = std::fs::read_link(&path) else { continue };
-            if target.to_string_lossy().starts_with("/memfd:appserver-answers") {
-                let file = File::options().read(true).write(true).open(path)?;
-                return Self::adopt(file.into()).map(Some);
-            }
-        }
-        Ok(None)
+        fd::memfds_of(pid, NAME)?.into_iter().next().map(Self::adopt).transpose()
     }
 
-    /// True when the master still has this memory; one of another release may have dropped it.
+    /// True when the master has this memory mapped. One of another release may have dropped it, or have
+    /// inherited the descriptor without knowing what it is; one that has just replaced its image has not
+    /// mapped it yet.
     pub fn is_held_by(&self, pid: Pid) -> bool {
-        let same = |other: &Answers| fd::identity(other.fd()).ok() == fd::identity(self.fd()).ok();
-        matches!(Self::of(pid), Ok(Some(other)) if same(&other))
+        self.memory.is_mapped_by(pid)
     }
 
     /// The memory file, to pass on.

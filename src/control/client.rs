@@ -1,6 +1,5 @@
 //! `--reload`, `--stop` and `--status`: talking to a running server by its pidfile.
 
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -53,7 +52,7 @@ pub fn status(pidfile: &Path) -> Outcome {
 }
 
 fn describe(pid: Pid) -> String {
-    let Some(board) = scoreboard_of(pid) else {
+    let Some(board) = Scoreboard::of(pid) else {
         return format!("appserver {pid} is running (its scoreboard is readable by its own user only)");
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
@@ -75,18 +74,4 @@ fn describe(pid: Pid) -> String {
         text.push_str(&report::worker_line(&board, cell, now));
     }
     text
-}
-
-/// The server's scoreboard, through its descriptors in `/proc`: no question is asked of the master,
-/// so a master that is stuck has a status too.
-fn scoreboard_of(pid: Pid) -> Option<Scoreboard> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    entries.filter_map(Result::ok).find_map(|entry| {
-        let target = std::fs::read_link(entry.path()).ok()?;
-        if !target.to_string_lossy().starts_with("/memfd:appserver-scoreboard") {
-            return None;
-        }
-        let file = File::options().read(true).write(true).open(entry.path()).ok()?;
-        Scoreboard::adopt(file.into()).ok()
-    })
 }

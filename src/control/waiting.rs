@@ -21,6 +21,8 @@ use super::pidfile::{self, Owner};
 /// How often to look whether the master still has the memory: one that starts over drops it, which
 /// makes no noise.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Looks in a row that must find it gone: a master that has just replaced its image has to map it first.
+const LOOKS: u32 = 2;
 
 /// Asks for a reload and returns when the new generation serves, or when it is known that it will not;
 /// `say` gets the lines of the progress.
@@ -61,6 +63,7 @@ pub fn reload(pidfile: &Path, limit: Option<Duration>, say: &mut dyn FnMut(&str)
         }
     };
     let mut next_look = Instant::now() + LOOK_INTERVAL;
+    let mut missed = 0;
     loop {
         let seen = answers.changes();
         // Before the answer is read: the last word of one that has ended is known then.
@@ -81,7 +84,8 @@ pub fn reload(pidfile: &Path, limit: Option<Duration>, say: &mut dyn FnMut(&str)
         let now = Instant::now();
         if now >= next_look {
             next_look = now + LOOK_INTERVAL;
-            if !end.load(Ordering::SeqCst) && !answers.is_held_by(pid) {
+            missed = if answers.is_held_by(pid) { 0 } else { missed + 1 };
+            if !end.load(Ordering::SeqCst) && missed >= LOOKS {
                 return match answer.is_some_and(|answer| narrator.serves(&answer)) {
                     true => Outcome {
                         text: format!(

@@ -6,10 +6,13 @@
 //! and a reader never waits. The layout is fixed and versioned, because a master may adopt the
 //! scoreboard of an older release across a re-exec.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::sys::fd;
+use crate::sys::process::Pid;
 use crate::sys::shm::SharedMemory;
 
 pub mod share;
@@ -20,6 +23,8 @@ pub const CELLS: usize = 4096;
 const CELL_WORDS: usize = 32;
 /// Bytes of the header before the first cell.
 const HEADER_WORDS: usize = 32;
+/// Name of the memory file.
+const NAME: &CStr = c"appserver-scoreboard";
 /// First word of the mapping; the low byte is the layout version.
 const MAGIC: u64 = 0x6170_7073_7276_0001;
 
@@ -128,7 +133,7 @@ impl Scoreboard {
     /// # Errors
     /// When the kernel refuses the memory file or its mapping.
     pub fn create() -> io::Result<Self> {
-        let memory = SharedMemory::create(c"appserver-scoreboard", Self::bytes())?;
+        let memory = SharedMemory::create(NAME, Self::bytes())?;
         memory.words()[HeaderWord::Magic as usize].store(MAGIC, Relaxed);
         Ok(Scoreboard { memory })
     }
@@ -143,6 +148,12 @@ impl Scoreboard {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "scoreboard of another layout"));
         }
         Ok(Scoreboard { memory })
+    }
+
+    /// That of a running master, through its descriptors in `/proc`: no question is asked of the
+    /// master, so one that is stuck has a status too. `None` when it is not for this user to see.
+    pub fn of(pid: Pid) -> Option<Self> {
+        fd::memfds_of(pid, NAME).ok()?.into_iter().find_map(|file| Self::adopt(file).ok())
     }
 
     const fn bytes() -> usize {

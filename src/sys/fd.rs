@@ -6,8 +6,10 @@
 
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,7 @@ use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::process::Pid;
 use super::{cvt, cvt_long, retry};
 
 /// Sets or clears close-on-exec.
@@ -85,10 +88,14 @@ pub fn readable_among(fds: impl Iterator<Item = RawFd>, patience: Duration) -> i
 /// # Errors
 /// When it is not open, or no number is left.
 pub fn duplicate_number(fd: RawFd) -> io::Result<OwnedFd> {
-    const LOWEST: libc::c_int = 3;
+    duplicate_from(fd, libc::STDERR_FILENO + 1)
+}
+
+/// A copy whose number is `lowest` or higher.
+fn duplicate_from(fd: RawFd, lowest: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only; one that is not open is an error.
-    let copy = cvt(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, LOWEST) })?;
-    // SAFETY: new, and nobody else's.
+    let copy = cvt(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, lowest) })?;
+    // SAFETY: the kernel has just made this number for us and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
@@ -193,9 +200,29 @@ pub fn memfd(name: &CStr) -> io::Result<OwnedFd> {
 
 /// The name a memory file was made with, or `None` when `fd` is something else.
 pub fn memfd_name(fd: RawFd) -> Option<String> {
-    let target = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+    memfd_name_at(Path::new(&format!("/proc/self/fd/{fd}")))
+}
+
+fn memfd_name_at(link: &Path) -> Option<String> {
+    let target = std::fs::read_link(link).ok()?;
     let name = target.to_str()?.strip_prefix("/memfd:")?;
     Some(name.strip_suffix(" (deleted)").unwrap_or(name).to_owned())
+}
+
+/// The memory files of this name that a process has open, for reading and writing.
+///
+/// # Errors
+/// When the process is gone, or its descriptors are not for this user to see.
+pub fn memfds_of(pid: Pid, name: &CStr) -> io::Result<Vec<OwnedFd>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let link = entry?.path();
+        // One that was closed meanwhile has no name.
+        if memfd_name_at(&link).is_some_and(|it| it.as_bytes() == name.to_bytes()) {
+            found.push(File::options().read(true).write(true).open(link)?.into());
+        }
+    }
+    Ok(found)
 }
 
 /// Lets the next image have the memory files of this name, under the numbers they have.
@@ -235,10 +262,7 @@ pub fn replace(source: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
 /// # Errors
 /// When no descriptor is left.
 pub fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const LOWEST: RawFd = 3;
-    let raw = fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(LOWEST))?;
-    // SAFETY: the kernel has just made this number for us and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+    duplicate_number(fd.as_raw_fd())
 }
 
 /// Descriptors of ours are moved here or above before application code runs: some of it closes or
@@ -251,17 +275,13 @@ pub fn shelter(fd: OwnedFd) -> OwnedFd {
     if fd.as_raw_fd() >= SHELTER {
         return fd;
     }
-    match fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(SHELTER)) {
-        // SAFETY: the kernel has just made this number for us and nobody else knows it.
-        Ok(raw) => unsafe { OwnedFd::from_raw_fd(raw) },
-        Err(_) => fd,
-    }
+    duplicate_from(fd.as_raw_fd(), SHELTER).unwrap_or(fd)
 }
 
 /// Fills the numbers below [`SHELTER`], so that descriptors made while the result lives get others.
 pub fn occupy_low() -> Vec<OwnedFd> {
     let mut fillers = Vec::new();
-    let Ok(mut last) = std::fs::File::open("/dev/null").map(OwnedFd::from) else { return fillers };
+    let Ok(mut last) = File::open("/dev/null").map(OwnedFd::from) else { return fillers };
     while last.as_raw_fd() < SHELTER {
         let Ok(next) = duplicate(last.as_fd()) else { break };
         fillers.push(std::mem::replace(&mut last, next));

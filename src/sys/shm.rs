@@ -12,6 +12,8 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 
+use super::process::Pid;
+
 /// A mapped memory file. Unmapped when dropped; the file goes with its last descriptor.
 #[derive(Debug)]
 pub struct SharedMemory {
@@ -106,6 +108,19 @@ impl SharedMemory {
         // kernel compares and goes to sleep in one step, so no ring is missed. Any error only means
         // that there is nothing to wait for.
         unsafe { libc::syscall(libc::SYS_futex, bell, libc::FUTEX_WAIT, heard, &raw const timeout) };
+    }
+
+    /// True when a process has this file mapped; false when it is gone, or its mappings are not for this
+    /// user to see.
+    pub fn is_mapped_by(&self, pid: Pid) -> bool {
+        let Ok(file) = fstat(&self.file) else { return false };
+        let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/maps")) else { return false };
+        // Address, permissions, offset, device, inode, path: proc_pid_maps(5).
+        maps.lines().any(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(4);
+            let inode = fields.next().and_then(|it| it.parse().ok());
+            inode == Some(file.st_ino) && fields.next().is_some_and(|path| path.starts_with("/memfd:"))
+        })
     }
 
     fn bell(&self, word: usize) -> &AtomicU32 {

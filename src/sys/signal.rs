@@ -8,7 +8,7 @@ use std::{fmt, io, mem, ptr};
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 pub use nix::sys::signal::Signal;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet};
 use signal_hook_mio::v1_0::Signals;
 
 use super::cvt;
@@ -39,8 +39,9 @@ pub fn unblock_all() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
 
-/// Blocks all signals in the calling thread; the mask it had. Async-signal-safe.
-pub(super) fn block_all() -> libc::sigset_t {
+/// Blocks all signals in the calling thread, so that other threads of the process get them; the mask it
+/// had. Async-signal-safe.
+pub fn block_all() -> libc::sigset_t {
     // SAFETY: all zeroes is a valid set.
     let (mut all, mut old): (libc::sigset_t, libc::sigset_t) = unsafe { (mem::zeroed(), mem::zeroed()) };
     // SAFETY: both sets are valid for the calls, which cannot fail with these arguments.
@@ -155,14 +156,6 @@ pub fn write_on(signal: Signal, pipe: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps all signals from this thread: the others of the process get them.
-///
-/// # Errors
-/// None that the system documents.
-pub fn keep_from_this_thread() -> io::Result<()> {
-    Ok(SigSet::all().thread_block()?)
-}
-
 /// Whether a blocked signal has arrived and waits for its delivery.
 pub fn pending(signal: Signal) -> bool {
     // SAFETY: all zeroes is a valid set.
@@ -208,12 +201,9 @@ impl Drop for SignalSource {
     /// read before that: a signal in between would write to a broken pipe, which raises `SIGPIPE`,
     /// whose handler writes to it again, for ever.
     fn drop(&mut self) {
-        let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        let mask = block_all();
         drop(self.signals.take());
-        if let Ok(mask) = mask {
-            // Cannot fail: it was the mask a moment ago.
-            let _ = mask.thread_set_mask();
-        }
+        restore_mask(Some(mask));
     }
 }
 

@@ -120,9 +120,7 @@ impl Relief {
         let thread = std::thread::Builder::new().name("relief".to_owned()).stack_size(128 * 1024);
         let spawned = thread.spawn(move || {
             // They are for the worker's thread, whose system calls they are to interrupt.
-            if let Err(error) = signal::keep_from_this_thread() {
-                log::warn!("relief: {error}");
-            }
+            signal::block_all();
             helper.watch();
         });
         if let Err(error) = spawned {

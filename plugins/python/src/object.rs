@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use appserver_plugin_abi::{Bytes, Report};
 use pyo3_ffi::{self as ffi, Py_ssize_t, PyObject};
 
+// SAFETY: declared as in unicodeobject.h, the same in every version.
 unsafe extern "C" {
     // In every libpython from 3.3 on, but part of the limited API only since 3.10.
     fn PyUnicode_AsUTF8AndSize(text: *mut PyObject, size: *mut Py_ssize_t) -> *const c_char;

@@ -26,6 +26,8 @@ const CONFIG_BYTES: usize = 8192;
 #[repr(C, align(16))]
 struct Config([u8; CONFIG_BYTES]);
 
+// SAFETY: declared as in initconfig.h and osmodule.h, the same in every version from 3.8 on, but for `PyConfig`,
+// which is only ever passed by address.
 unsafe extern "C" {
     fn PyConfig_InitPythonConfig(config: *mut Config);
     fn PyConfig_SetBytesArgv(config: *mut Config, count: isize, arguments: *const *const c_char) -> Status;

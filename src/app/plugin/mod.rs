@@ -304,10 +304,9 @@ impl PluginApp {
 
 impl Inner {
     fn start(&self, request: Request, body: Option<Upload>) -> Reply {
-        let pinned = || request.claim.pin();
         match self.pool.get() {
             Some(pool) => {
-                let pinned = pinned();
+                let pinned = request.claim.pin();
                 let delivered = pool.submit(Job::new(request, body));
                 Reply::Later(Box::pin(pool::Awaited::new(delivered, pinned)))
             }
