@@ -1,7 +1,8 @@
 //! One build of the plugin serves every Python that is there.
 //!
 //! The interpreters are those in `APPSERVER_TEST_PYTHONS` (paths, separated by colons), Debian's
-//! `/usr/bin/python3`, `python3.N` in `PATH`, and the versions of pyenv.
+//! `/usr/bin/python3`, `python3.N` in `PATH`, the versions of pyenv, and what `scripts/test-pythons`
+//! has fetched of other Debian releases.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,12 @@ fn pythons() -> Vec<Python> {
     let root = std::env::var_os("PYENV_ROOT").map_or_else(|| home.join(".pyenv"), PathBuf::from);
     let versions = fs::read_dir(root.join("versions")).into_iter().flatten().flatten();
     candidates.extend(versions.map(|version| version.path().join("bin/python3")));
+    let fetched = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("target/pythons"));
+    candidates.extend(
+        fetched.into_iter().flatten().flatten().flat_map(|suite| {
+            (9..=15).map(move |minor| suite.path().join(format!("usr/bin/python3.{minor}")))
+        }),
+    );
     candidates.push(python_app::usual().clone());
     let mut found: Vec<Python> = candidates.iter().filter_map(|it| look_at(it)).collect();
     found.sort_by(|a, b| a.executable.cmp(&b.executable));
@@ -39,7 +46,10 @@ fn look_at(command: &Path) -> Option<Python> {
     let script = "import sys, sysconfig
 print(sys.executable)
 print(*sys.version_info[:2], 'nogil' if sysconfig.get_config_var('Py_GIL_DISABLED') else 'gil')
-print(sysconfig.get_config_var('LIBDIR') + '/' + str(sysconfig.get_config_var('INSTSONAME')))
+print(sysconfig.get_config_var('INSTSONAME'))
+for directory in sysconfig.get_config_var('LIBDIR'), sys.base_prefix + '/lib':
+    print(directory)
+    print(directory + '/' + str(sysconfig.get_config_var('MULTIARCH')))
 ";
     let output = Command::new(command).args(["-I", "-c", script]).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -47,9 +57,9 @@ print(sysconfig.get_config_var('LIBDIR') + '/' + str(sysconfig.get_config_var('I
     let executable = fs::canonicalize(lines.next()?).ok()?;
     let mut facts = lines.next()?.split(' ');
     let version = (facts.next()?.parse().ok()?, facts.next()?.parse().ok()?);
-    let library = Path::new(lines.next()?);
-    let debian = executable.starts_with("/usr/bin");
-    let usable = version >= (3, 9) && facts.next() == Some("gil") && (library.exists() || debian);
+    let library = lines.next()?;
+    let is_there = lines.any(|directory| Path::new(directory).join(library).exists());
+    let usable = version >= (3, 9) && facts.next() == Some("gil") && is_there;
     usable.then_some(Python { executable, version })
 }
 

@@ -67,16 +67,16 @@ fn names(answer: &Answer) -> Vec<PathBuf> {
     names
 }
 
-/// Where it may be: where Python says it was installed, and where it is now. A relocated
-/// installation tells the directory of the machine it was built on.
+/// Where it may be: where Python is now, and where it says it was installed. A relocated installation
+/// tells the directory of the machine it was built on, where another one may be here.
 fn directories(answer: &Answer, loader_path: Option<&std::ffi::OsStr>) -> Vec<PathBuf> {
     let Answer { libdir, base_prefix, multiarch, .. } = answer;
     let mut directories = vec![
-        libdir.clone(),
-        libdir.join(multiarch),
         base_prefix.join("lib"),
         base_prefix.join("lib").join(multiarch),
         base_prefix.join("lib64"),
+        libdir.clone(),
+        libdir.join(multiarch),
     ];
     // The distribution's Python may be static while its library comes with another package. To no
     // other Python does the library of the system belong, not even with the same version.
@@ -159,7 +159,7 @@ mod tests {
         let answer = Answer { mapped, ..debian() };
         let found = text(&answer, None);
         assert_eq!(found[0], "/opt/lib/libpython3.11.so.1.0");
-        assert_eq!(found[1], "/usr/lib/x86_64-linux-gnu/libpython3.11.so.1.0");
+        assert_eq!(found[1], "/usr/lib/libpython3.11.so.1.0");
         assert!(!found.iter().any(|file| file.ends_with("libpython3.so")));
     }
 
@@ -177,7 +177,7 @@ mod tests {
         unique.dedup();
         assert_eq!(unique.len(), found.len());
 
-        let expected = ["/install/lib", "/opt/python/lib", "/opt/python/lib64"]
+        let expected = ["/opt/python/lib", "/opt/python/lib64", "/install/lib"]
             .iter()
             .flat_map(|directory| {
                 ["libpython3.12.so.1.0", "libpython3.12.so"].map(|name| format!("{directory}/{name}"))
