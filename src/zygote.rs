@@ -30,7 +30,7 @@ use crate::scoreboard::Scoreboard;
 use crate::signals;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
-use crate::sys::{self, fd, signal, stray};
+use crate::sys::{self, fd, heap, signal, stray};
 use crate::worker::{self, Birth};
 
 /// Signals that a terminal or `pkill` sends to the whole family; the master answers them.
@@ -152,6 +152,7 @@ impl Zygote {
     }
 
     fn serve(self) -> u8 {
+        heap::fill_holes();
         loop {
             match self.control.receive() {
                 Ok(Incoming::Message(ToZygote::Spawn { worker, slot, cell, reloads, paused }, fds)) => {

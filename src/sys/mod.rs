@@ -17,6 +17,7 @@ pub mod dl;
 pub mod env;
 pub mod fd;
 pub mod fs;
+pub mod heap;
 pub mod inotify;
 pub mod kill_timer;
 pub mod limits;

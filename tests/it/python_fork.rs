@@ -276,3 +276,21 @@ def collect():
     }
     assert!(processes::is_alive(server.pid()));
 }
+
+#[test]
+fn what_a_worker_allocates_makes_no_holes_of_the_heap_its_own() {
+    // One piece of ten is freed: each hole is in a page of its own. Python leaves pieces of that size to malloc.
+    let code = "
+pieces = [bytes(600) for _ in range(50_000)]
+del pieces[::10]
+def allocate():
+    global own
+    own = [bytes(600) for _ in range(5_000)]
+";
+    let server = python_app::server(code).arg("--processes=1").start();
+    let worker = server.workers()[0].pid;
+    let before = private(worker);
+    assert_eq!(server.get("/allocate").text(), "None");
+    let grown = private(worker) - before;
+    assert!((3_000..6_000).contains(&grown), "{grown} KiB for 3,000");
+}
