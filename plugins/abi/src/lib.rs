@@ -302,7 +302,9 @@ pub struct Plugin {
     pub before_fork: extern "C" fn(),
     /// After a fork, on both sides.
     pub after_fork: extern "C" fn(side: Side),
-    /// The process is a worker now. `worker` is JSON. False after a `report`: it cannot serve.
+    /// The process is a worker now: `worker` is its number, its generation, and the re-execs of the master so
+    /// far, in decimal and apart by blanks. (What JSON touches would be each worker's own memory.) False after a
+    /// `report`.
     pub worker_started: extern "C" fn(worker: Bytes, report: Report, context: *mut c_void) -> bool,
     /// First thing in each thread that is to call applications. The runtime is not held.
     pub thread_started: extern "C" fn(core: u32),

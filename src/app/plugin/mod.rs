@@ -233,11 +233,8 @@ impl App for PluginApp {
     fn worker_started(&mut self, worker: &WorkerInfo) {
         self.hold();
         ask::set_worker(worker);
-        let about = serde_json::json!({
-            "id": worker.slot, "generation": worker.generation, "reloads": worker.reloads,
-        });
         let mut report = Report::default();
-        let about = about.to_string();
+        let about = format!("{} {} {}", worker.slot, worker.generation, worker.reloads);
         if !(table().worker_started)(abi::Bytes::of(about.as_bytes()), Report::take, report.context()) {
             log::error!("a hook of the application for new workers failed: {}", report.text);
         }

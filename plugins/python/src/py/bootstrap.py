@@ -8,7 +8,6 @@ import atexit
 import faulthandler
 import glob
 import importlib
-import importlib.abc
 import importlib.machinery
 import json
 import os
@@ -20,8 +19,12 @@ import _appserver
 settings = {}
 
 
-class BuiltinSources(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds the Python modules that are part of the plugin before any of the same name elsewhere."""
+class BuiltinSources:
+    """Finds the Python modules that are part of the plugin before any of the same name elsewhere.
+
+    A finder and loader without the base classes: importlib.abc brings thirty modules along, and one of
+    them work for each fork.
+    """
 
     def find_spec(self, name, path=None, target=None):
         if path is None and _appserver.source(name) is not None:
@@ -75,7 +78,7 @@ def prepare(text):
 
 def worker_started(text):
     """After the fork, before the first request."""
-    worker = json.loads(text)
+    worker = dict(zip(("id", "generation", "reloads"), map(int, text.split())))
     uwsgi = sys.modules["uwsgi"]
     uwsgi._worker_started(worker)
     if settings["autoreload"] > 0 and worker["id"] == 1:
