@@ -30,7 +30,7 @@ use crate::scoreboard::Scoreboard;
 use crate::signals;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
-use crate::sys::{self, fd, heap, signal, stray};
+use crate::sys::{self, fd, heap, mapped, signal, stray};
 use crate::worker::{self, Birth};
 
 /// Signals that a terminal or `pkill` sends to the whole family; the master answers them.
@@ -153,6 +153,9 @@ impl Zygote {
 
     fn serve(self) -> u8 {
         heap::fill_holes();
+        if let Err(error) = mapped::forget_libraries() {
+            warn!("memory of libraries stays in use: {error}");
+        }
         loop {
             match self.control.receive() {
                 Ok(Incoming::Message(ToZygote::Spawn { worker, slot, cell, reloads, paused }, fds)) => {

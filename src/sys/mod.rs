@@ -22,6 +22,7 @@ pub mod inotify;
 pub mod kill_timer;
 pub mod limits;
 pub mod lock;
+pub mod mapped;
 pub mod process;
 pub mod robust;
 pub mod sendfile;
