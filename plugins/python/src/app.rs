@@ -8,7 +8,7 @@ use appserver_plugin_abi::{Bytes, Report};
 use pyo3_ffi as ffi;
 
 use crate::object::{self, Owned, Reporter};
-use crate::{environ, failure, module, runtime, start_response, wsgi};
+use crate::{environ, failure, module, pools, runtime, start_response, wsgi};
 
 const BOOTSTRAP: &CStr = c"_appserver_bootstrap";
 
@@ -116,6 +116,7 @@ pub(crate) extern "C" fn load(report: Report, context: *mut c_void) -> bool {
         }
         Some(apps) => {
             APPS.store(Box::into_raw(Box::new(apps)), Ordering::Relaxed);
+            pools::fill();
             true
         }
         None => {

@@ -25,6 +25,7 @@ mod head;
 mod module;
 mod object;
 mod pieces;
+mod pools;
 mod runtime;
 mod start_response;
 mod wsgi;
