@@ -18,7 +18,7 @@
 use std::ffi::c_void;
 
 /// Version of everything below. Changes whenever any of it does.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Name of the symbol a plugin exports.
 pub const ENTRY: &std::ffi::CStr = c"appserver_plugin";
@@ -302,10 +302,8 @@ pub struct Plugin {
     pub before_fork: extern "C" fn(),
     /// After a fork, on both sides.
     pub after_fork: extern "C" fn(side: Side),
-    /// The process is a worker now: `worker` is its number, its generation, and the re-execs of the master so
-    /// far, in decimal and apart by blanks. (What JSON touches would be each worker's own memory.) False after a
-    /// `report`.
-    pub worker_started: extern "C" fn(worker: Bytes, report: Report, context: *mut c_void) -> bool,
+    /// The process is now the worker of this number. False after a `report`.
+    pub worker_started: extern "C" fn(worker: u32, report: Report, context: *mut c_void) -> bool,
     /// First thing in each thread that is to call applications. The runtime is not held.
     pub thread_started: extern "C" fn(core: u32),
     /// Takes the runtime.

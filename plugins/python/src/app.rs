@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use appserver_plugin_abi::{Bytes, Report};
+use appserver_plugin_abi::Report;
 use pyo3_ffi as ffi;
 
 use crate::object::{self, Owned, Reporter};
@@ -80,6 +80,7 @@ pub(crate) fn prepare(settings: &str) -> bool {
             HELPERS.iter().map(|(_, name)| object::attribute(&bootstrap, name)).collect();
         TABLE.store(Box::into_raw(Box::new(functions?)), Ordering::Relaxed);
         object::call(helper(Helper::Prepare), &[&object::text(settings)?])?;
+        module::find_uwsgi()?;
         start_response::prepare()?;
         let settings = object::attribute(&bootstrap, c"settings")?;
         wsgi::prepare(&settings)?;
@@ -155,15 +156,27 @@ fn table_of(list: &Owned) -> Option<Vec<Mounted>> {
     }
 }
 
-pub(crate) extern "C" fn worker_started(worker: Bytes, report: Report, context: *mut c_void) -> bool {
-    // SAFETY: the server keeps the text alive for the call.
-    let text = String::from_utf8_lossy(unsafe { worker.slice() });
-    let started =
-        object::text(&text).and_then(|text| object::call(helper(Helper::WorkerStarted), &[&text])).is_some();
+/// Runs Python only where there is something to do: whatever it touches becomes memory of this
+/// worker's own, tens of pages for a function of three lines.
+pub(crate) extern "C" fn worker_started(worker: u32, report: Report, context: *mut c_void) -> bool {
+    module::set_worker(worker);
+    let uwsgi = module::uwsgi();
+    if !WANTS_START.load(Ordering::Relaxed) && !object::has_item(uwsgi, c"post_fork_hook") {
+        want_after_request(object::has_item(uwsgi, c"after_req_hook"));
+        return true;
+    }
+    let started = object::call(helper(Helper::WorkerStarted), &[]).is_some();
     if !started {
         Reporter { report, context }.say(&failure::take_summary());
     }
     started
+}
+
+/// Something in Python waits for the start of each worker.
+static WANTS_START: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn want_start() {
+    WANTS_START.store(true, Ordering::Relaxed);
 }
 
 /// Calls the application's function for a signal.

@@ -1,7 +1,7 @@
 //! `_appserver`: what the Python side of the plugin can ask of the server.
 
 use std::ffi::{CStr, c_void};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use appserver_plugin_abi::{Bytes, Level, LockCall};
 use pyo3_ffi::{self as ffi, PyMethodDef, PyMethodDefPointer, PyObject};
@@ -27,7 +27,32 @@ const SOURCES: [(&str, &str); 12] = [
 ];
 
 /// The method table; Python keeps pointers into it.
-static METHODS: AtomicPtr<[PyMethodDef; 8]> = AtomicPtr::new(std::ptr::null_mut());
+static METHODS: AtomicPtr<[PyMethodDef; 10]> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The dictionary of the module `uwsgi`.
+static UWSGI: AtomicPtr<Owned> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The number of this worker; 0 in the zygote.
+static WORKER: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) fn set_worker(number: u32) {
+    WORKER.store(number, Ordering::Relaxed);
+}
+
+/// Remembers the module `uwsgi`. None with an exception set if it cannot be imported.
+pub(crate) fn find_uwsgi() -> Option<()> {
+    // SAFETY: a C string; the result is new.
+    let module = unsafe { Owned::new(ffi::PyImport_ImportModule(c"uwsgi".as_ptr()))? };
+    let dictionary = object::attribute(&module, c"__dict__")?;
+    UWSGI.store(Box::into_raw(Box::new(dictionary)), Ordering::Relaxed);
+    Some(())
+}
+
+/// The dictionary of the module `uwsgi`.
+pub(crate) fn uwsgi() -> &'static Owned {
+    // SAFETY: set once, from a leaked box.
+    unsafe { UWSGI.load(Ordering::Relaxed).as_ref() }.expect("invariant: found first")
+}
 
 type Function = unsafe extern "C" fn(*mut PyObject, *mut PyObject) -> *mut PyObject;
 
@@ -50,6 +75,8 @@ pub(crate) fn install() -> Option<()> {
         method(c"lock", lock, ffi::METH_VARARGS),
         method(c"environ", environ, ffi::METH_NOARGS),
         method(c"want_after_request", want_after_request, ffi::METH_O),
+        method(c"want_start", want_start, ffi::METH_NOARGS),
+        method(c"worker_id", worker_id, ffi::METH_NOARGS),
         PyMethodDef::zeroed(),
     ]));
     METHODS.store(methods, Ordering::Relaxed);
@@ -168,4 +195,16 @@ unsafe extern "C" fn want_after_request(_module: *mut PyObject, wanted: *mut PyO
     // SAFETY: an argument that is alive for the call.
     app::want_after_request(unsafe { ffi::PyObject_IsTrue(wanted) } == 1);
     none()
+}
+
+/// `want_start()`: `worker_started` is to be called, whatever hooks there are.
+unsafe extern "C" fn want_start(_module: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    app::want_start();
+    none()
+}
+
+/// `worker_id()`: the number of this worker; 0 while the application is loaded.
+unsafe extern "C" fn worker_id(_module: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: the GIL is held; the result is new.
+    unsafe { ffi::PyLong_FromUnsignedLong(WORKER.load(Ordering::Relaxed).into()) }
 }

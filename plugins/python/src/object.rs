@@ -162,6 +162,12 @@ pub(crate) fn is_true_item(dictionary: &Owned, name: &CStr) -> bool {
     unsafe { ffi::PyDict_GetItemString(dictionary.as_ptr(), name.as_ptr()) == ffi::Py_True() }
 }
 
+/// True if `dictionary` has an item `name`.
+pub(crate) fn has_item(dictionary: &Owned, name: &CStr) -> bool {
+    // SAFETY: a live dictionary and a C string; the item is borrowed and not used.
+    unsafe { !ffi::PyDict_GetItemString(dictionary.as_ptr(), name.as_ptr()).is_null() }
+}
+
 /// Where a message for the operator goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Reporter {

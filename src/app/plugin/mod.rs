@@ -234,8 +234,7 @@ impl App for PluginApp {
         self.hold();
         ask::set_worker(worker);
         let mut report = Report::default();
-        let about = format!("{} {} {}", worker.slot, worker.generation, worker.reloads);
-        if !(table().worker_started)(abi::Bytes::of(about.as_bytes()), Report::take, report.context()) {
+        if !(table().worker_started)(worker.slot, Report::take, report.context()) {
             log::error!("a hook of the application for new workers failed: {}", report.text);
         }
         if self.inner.settings.threads > 1 {

@@ -74,14 +74,14 @@ def prepare(text):
     sys.modules["appserver"] = uwsgi
     uwsgi._prepare(settings)
     sys.modules["_appserver_signals"].prepare(settings)
+    if settings["autoreload"] > 0:
+        _appserver.want_start()
 
 
-def worker_started(text):
-    """After the fork, before the first request."""
-    worker = dict(zip(("id", "generation", "reloads"), map(int, text.split())))
-    uwsgi = sys.modules["uwsgi"]
-    uwsgi._worker_started(worker)
-    if settings["autoreload"] > 0 and worker["id"] == 1:
+def worker_started():
+    """After the fork, before the first request, if there is a hook for it or it was asked for."""
+    sys.modules["uwsgi"]._worker_started()
+    if settings["autoreload"] > 0 and _appserver.worker_id() == 1:
         importlib.import_module("_appserver_autoreload").start(settings)
 
 

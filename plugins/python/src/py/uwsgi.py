@@ -49,7 +49,6 @@ opt = {}
 applications = None
 unbit = None
 loop = None
-_worker = {"id": 0}
 _mounts = []
 
 
@@ -100,8 +99,7 @@ def _magic_table():
     }
 
 
-def _worker_started(worker):
-    _worker.update(worker)
+def _worker_started():
     hook = globals().get("post_fork_hook")
     if hook is not None:
         hook()
@@ -195,7 +193,7 @@ def listen_queue(index=0):
 
 def worker_id():
     """The number of this worker, from 1 on; 0 while the application is loaded."""
-    return _worker["id"]
+    return _appserver.worker_id()
 
 
 def mule_id():
