@@ -136,6 +136,52 @@ def executable():
 }
 
 #[test]
+fn spawned_processes_are_python_and_import_what_they_run() {
+    let tasks = "
+import os, sys
+def double(number): return 2 * number
+def tell(pipe):
+    # The server's modules are not there, nor has anything been run as the main program.
+    pipe.send([os.path.samefile(sys.executable, '/proc/self/exe'), 'uwsgi' in sys.modules, hasattr(sys.modules['__main__'], '__file__')])
+";
+    let code = "
+import concurrent.futures, multiprocessing, tasks
+from tasks import *
+spawn = multiprocessing.get_context('spawn')
+def process():
+    ours, its = spawn.Pipe()
+    child = spawn.Process(target=tell, args=(its,))
+    child.start()
+    facts = ours.recv() if ours.poll(60) else 'nothing'
+    child.join()
+    return [facts, child.exitcode]
+def executor():
+    with concurrent.futures.ProcessPoolExecutor(2, spawn) as pool:
+        return sum(pool.map(double, range(10)))
+def own(): return 'own'
+def of_the_file():
+    with concurrent.futures.ProcessPoolExecutor(1, spawn) as pool:
+        return pool.submit(own).result()
+";
+    for source in ["--wsgi-file=app.py", "--module=app"] {
+        let builder = python_app::bare().file("app.py", python_app::source(code)).file("tasks.py", tasks);
+        let server = builder.arg(source).start();
+        let before = server.workers();
+        assert_eq!(server.get("/process").text(), "[[True, False, False], 0]", "{source}");
+        assert_eq!(server.get("/executor").text(), "90", "{source}");
+        let of_the_file = server.get("/of_the_file");
+        if source == "--module=app" {
+            assert_eq!(of_the_file.text(), "own");
+        } else {
+            // docs/python.md says so: such a file is no module that another process could import.
+            assert_eq!(of_the_file.status, 500);
+            server.wait_for_log("No module named 'uwsgi_file_app'");
+        }
+        assert_eq!(server.workers(), before, "{source}: a worker was lost");
+    }
+}
+
+#[test]
 fn threads_of_an_import_are_reported_with_their_names() {
     let code = "
 for name in ('beat', 'collector'):
