@@ -8,7 +8,7 @@ use appserver_plugin_abi::Report;
 use pyo3_ffi as ffi;
 
 use crate::object::{self, Owned, Reporter};
-use crate::{environ, failure, module, pools, runtime, start_response, wsgi};
+use crate::{environ, failure, module, runtime, start_response, wsgi};
 
 const BOOTSTRAP: &CStr = c"_appserver_bootstrap";
 
@@ -117,7 +117,6 @@ pub(crate) extern "C" fn load(report: Report, context: *mut c_void) -> bool {
         }
         Some(apps) => {
             APPS.store(Box::into_raw(Box::new(apps)), Ordering::Relaxed);
-            pools::fill();
             true
         }
         None => {
@@ -203,8 +202,6 @@ pub(crate) fn after_request() {
         failure::log("uwsgi.after_req_hook");
     }
 }
-
-pub(crate) fn before_fork() {}
 
 /// Gives an application thread its name.
 pub(crate) fn name_thread(core: u32) {

@@ -2,13 +2,14 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::sync::Once;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use appserver_plugin_abi::{Bytes, Report, Side};
 use pyo3_ffi as ffi;
 
 use crate::object::Reporter;
-use crate::{app, failure};
+use crate::{app, failure, pools};
 
 /// `PyStatus` of initconfig(3): the same in all versions, though not part of the stable ABI.
 #[repr(C)]
@@ -134,7 +135,9 @@ pub(crate) extern "C" fn thread_started(core: u32) {
 }
 
 pub(crate) extern "C" fn before_fork() {
-    app::before_fork();
+    static ONCE: Once = Once::new();
+    // Not after loading: with lazy-apps that is done by the workers, and nothing is shared.
+    ONCE.call_once(pools::fill);
     // SAFETY: the GIL is held: no Python thread can hold a lock of the interpreter's own.
     unsafe { PyOS_BeforeFork() }
 }

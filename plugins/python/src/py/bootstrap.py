@@ -22,8 +22,8 @@ settings = {}
 class BuiltinSources:
     """Finds the Python modules that are part of the plugin before any of the same name elsewhere.
 
-    A finder and loader without the base classes: importlib.abc brings thirty modules along, and one of
-    them work for each fork.
+    A finder and loader without their base classes: importlib.abc brings thirty modules along, among them
+    random, which is seeded anew at each fork.
     """
 
     def find_spec(self, name, path=None, target=None):
