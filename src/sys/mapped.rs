@@ -83,12 +83,14 @@ Anonymous:             0 kB
 Anonymous:             0 kB
 a000-c000 r-xp 00003000 fe:00 247749                     /usr/bin/program
 Anonymous:             0 kB
+d000-e000 r-xp 00003000 fe:00 247749                     /usr/lib/last.so
+Anonymous:             0 kB
 ";
 
     #[test]
     fn only_files_that_nobody_can_have_changed_are_forgotten() {
-        assert_eq!(pristine(SMAPS, "/usr/bin/program"), [0x1000..0x3000]);
-        assert_eq!(pristine(SMAPS, "/usr/bin/other"), [0x1000..0x3000, 0xa000..0xc000]);
+        assert_eq!(pristine(SMAPS, "/usr/bin/program"), [0x1000..0x3000, 0xd000..0xe000]);
+        assert_eq!(pristine(SMAPS, "/usr/bin/other").len(), 3);
         assert_eq!(pristine("", "/usr/bin/program"), []);
     }
 
