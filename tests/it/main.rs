@@ -2,6 +2,7 @@
 
 mod support;
 
+mod accept_balance;
 mod bed;
 mod broken_reload;
 mod check_config;
