@@ -276,6 +276,9 @@ async fn serve(
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
     let signals = Signals::new(Rc::clone(&app), Rc::clone(&slots), Arc::clone(&birth.scoreboard), birth.cell);
     let front = Front::new(HttpLimits::from(&*birth.config), app, Rc::clone(&slots), Rc::clone(&accounting));
+    if let Some(path) = &birth.config.ready_path {
+        front.tell_readiness_at(path);
+    }
     let names: Vec<Arc<str>> =
         birth.listeners.iter().map(|listener| Arc::from(listener.local.as_str())).collect();
     let fds: Vec<OwnedFd> = birth.listeners.into_iter().map(|listener| listener.fd).collect();
