@@ -95,8 +95,11 @@ pub enum ToWorker {
     Drain {
         /// How.
         mode: DrainMode,
-        /// Milliseconds until the master's patience ends.
+        /// Milliseconds until the master's patience ends, from when the worker leaves.
         patience_ms: u64,
+        /// Milliseconds that the worker serves on before it leaves; older releases do not say.
+        #[serde(default)]
+        delay_ms: u64,
     },
     /// Stop accepting.
     Pause,

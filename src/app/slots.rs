@@ -3,15 +3,15 @@
 //! One thread, so no locks: a permit is taken without waiting when one is free, and otherwise
 //! handed from the request that finishes to the one that has waited longest.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 
 /// The permits of one worker.
-#[derive(Debug)]
 pub struct Slots {
     count: usize,
     /// Numbers of the free slots, the next one to use last.
@@ -22,6 +22,15 @@ pub struct Slots {
     returning: RefCell<VecDeque<Rc<Place>>>,
     /// The accept loop, when it waits for a free slot; later the worker that leaves.
     watcher: RefCell<Option<Waker>>,
+    /// Called when the last free slot is taken.
+    when_filled: OnceCell<Box<dyn Fn()>>,
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let free = &self.free.borrow();
+        f.debug_struct("Slots").field("count", &self.count).field("free", free).finish_non_exhaustive()
+    }
 }
 
 /// A place in the queue.
@@ -41,7 +50,25 @@ impl Slots {
             queue: RefCell::default(),
             returning: RefCell::default(),
             watcher: RefCell::default(),
+            when_filled: OnceCell::new(),
         })
+    }
+
+    /// Has `call` called whenever the last free slot is about to be used. Once only.
+    pub fn when_filled(&self, call: impl Fn() + 'static) {
+        let set = self.when_filled.set(Box::new(call));
+        debug_assert!(set.is_ok(), "invariant: the worker says it once");
+    }
+
+    /// Takes a slot without waiting.
+    fn take(&self) -> Option<u32> {
+        let core = self.free.borrow_mut().pop()?;
+        if let Some(call) = self.when_filled.get()
+            && !self.free()
+        {
+            call();
+        }
+        Some(core)
     }
 
     /// True when a request would get a slot at once.
@@ -81,7 +108,7 @@ impl Slots {
 
     /// Takes a slot if one is free.
     pub fn try_acquire(self: &Rc<Self>) -> Option<Permit> {
-        let core = self.free.borrow_mut().pop()?;
+        let core = self.take()?;
         Some(Permit { slots: Rc::clone(self), core })
     }
 
@@ -92,7 +119,7 @@ impl Slots {
 
     fn join(self: &Rc<Self>, queue: &RefCell<VecDeque<Rc<Place>>>) -> Acquire {
         let place = Rc::new(Place::default());
-        match self.free.borrow_mut().pop() {
+        match self.take() {
             Some(core) => place.granted.set(Some(core)),
             None => queue.borrow_mut().push_back(Rc::clone(&place)),
         }

@@ -40,6 +40,8 @@ impl Config {
             vacuum: false,
             reload_mercy: Duration::from_secs(3),
             worker_reload_mercy: Duration::from_secs(60),
+            drain_delay: Duration::ZERO,
+            ready_path: None,
             boot_timeout: Duration::from_secs(60),
             binary_path: None,
             fallback_config: None,

@@ -148,6 +148,10 @@ pub struct Config {
     pub reload_mercy: Duration,
     /// `worker-reload-mercy`: how long a worker may take to leave, default 60 s.
     pub worker_reload_mercy: Duration,
+    /// `drain-delay`: how long workers serve on after a stop was asked for.
+    pub drain_delay: Duration,
+    /// `ready-path`: the path that tells whether the server is here to stay.
+    pub ready_path: Option<String>,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
     /// `binary-path`: what a reload executes; default is the path of the running binary's `argv[0]`.

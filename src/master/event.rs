@@ -136,6 +136,18 @@ pub enum Action {
         /// Until it is killed.
         patience: Duration,
     },
+    /// Tell a worker that the server is about to go away, and to leave after that.
+    Farewell {
+        /// Which.
+        worker: WorkerId,
+        /// How long it serves on.
+        delay: Duration,
+        /// How long it may take to leave then, until it is killed.
+        patience: Duration,
+    },
+    /// Close the master's copies of the listeners: new clients are the workers' business alone, and refused
+    /// as soon as no worker listens.
+    ReleaseListeners,
     /// Tell a worker to stop accepting.
     Pause {
         /// Which.

@@ -274,6 +274,15 @@ impl Holdings {
         }
     }
 
+    /// Closes the listeners; their files are removed later, by [`Holdings::clean_up`].
+    pub fn release_listeners(&mut self) {
+        for listener in &mut self.listeners {
+            if let Err(error) = listener.release() {
+                warn!("{} stays open until the end: {error}", listener.local);
+            }
+        }
+    }
+
     /// Leaves nothing behind that is ours: pidfiles always, sockets and FIFOs with `vacuum`.
     pub fn clean_up(&mut self) {
         for held in &mut self.pidfiles {

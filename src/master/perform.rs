@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{error, info, log, warn};
 
-use crate::channel::{self, ToWorker, ToZygote, WorkerChannel};
+use crate::channel::{self, DrainMode, ToWorker, ToZygote, WorkerChannel};
 use crate::scoreboard::{CELLS, WorkerState};
 use crate::sys::process;
 use crate::sys::signal;
@@ -44,8 +44,14 @@ impl Runner {
                 self.spawn_worker(Birth { worker, slot, cell, generation, paused });
             }
             Action::Drain { worker, mode, patience } => {
-                self.tell(worker, &ToWorker::Drain { mode, patience_ms: patience.as_millis() as u64 });
+                let patience_ms = patience.as_millis() as u64;
+                self.tell(worker, &ToWorker::Drain { mode, patience_ms, delay_ms: 0 });
             }
+            Action::Farewell { worker, delay, patience } => {
+                let (patience_ms, delay_ms) = (patience.as_millis() as u64, delay.as_millis() as u64);
+                self.tell(worker, &ToWorker::Drain { mode: DrainMode::Stop, patience_ms, delay_ms });
+            }
+            Action::ReleaseListeners => self.holdings.release_listeners(),
             Action::Pause { worker } => {
                 self.tell(worker, &ToWorker::Pause);
             }

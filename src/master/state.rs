@@ -31,6 +31,8 @@ pub struct Policy {
     pub threads: u32,
     /// How long a leaving worker may take.
     pub mercy: Duration,
+    /// How long workers serve on after a stop was asked for.
+    pub drain_delay: Duration,
     /// How long a zygote or worker may take to become ready.
     pub boot_timeout: Duration,
     /// A server without its application is of no use (`need-app`): says so by its exit code.
@@ -44,6 +46,7 @@ impl Policy {
             processes: config.processes,
             threads: config.threads,
             mercy: config.worker_reload_mercy,
+            drain_delay: config.drain_delay,
             boot_timeout: config.boot_timeout,
             need_app: config.need_app,
         }
@@ -241,10 +244,10 @@ impl Master {
             Command::RotateLog => self.push(Action::RotateLog),
             Command::RewritePidfiles => self.push(Action::RewritePidfiles),
             Command::FifoSlot(slot) => self.push(Action::FifoSlot(slot)),
-            Command::Refork => self.push(Action::Refork),
             _ if matches!(self.phase, Phase::Stopping { .. }) => {
                 self.log(Level::Warn, format!("{command:?} ignored: the server is stopping"));
             }
+            Command::Refork => self.push(Action::Refork),
             Command::TogglePause => self.toggle_pause(),
             Command::Reload => self.request_reload(now, command),
             Command::BrutalReload => self.request_reload(now, command),
@@ -333,7 +336,7 @@ impl Master {
     fn repair(&mut self, now: Instant) {
         match self.phase {
             Phase::Starting | Phase::Running => {}
-            Phase::Stopping { code, .. } => return self.finish_if_alone(code),
+            Phase::Stopping { code, .. } => return self.go_on_stopping(now, code),
             Phase::ReExecuting | Phase::Finished => return,
         }
         match self.zygotes.get(&self.generation).map(|zygote| &zygote.stage) {

@@ -1,6 +1,6 @@
 //! ● The end: patience that gets shorter each time it is asked for.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 
@@ -9,6 +9,7 @@ use crate::sys::process::{Pid, Signal};
 
 use super::event::Action;
 use super::state::{Master, Phase};
+use super::workers::{Stage, WorkerId};
 
 impl Master {
     pub(super) fn stopping(&self) -> bool {
@@ -37,8 +38,12 @@ impl Master {
                 (true, _) => "asked to stop again: requests in flight are cut".to_owned(),
                 (false, true) => "stopping now...killing workers...".to_owned(),
                 (false, false) => format!(
-                    "graceful shutdown triggered...killing workers... (requests in flight get {} s)",
-                    self.policy.mercy.as_secs()
+                    "graceful shutdown triggered...killing workers... (requests in flight get {} s{})",
+                    self.policy.mercy.as_secs(),
+                    match self.policy.drain_delay {
+                        Duration::ZERO => String::new(),
+                        delay => format!(", after {delay:?} of serving on, drain-delay"),
+                    }
                 ),
             },
         );
@@ -50,16 +55,44 @@ impl Master {
         for generation in self.zygotes.keys().copied().collect::<Vec<_>>() {
             self.dismiss_zygote(generation);
         }
-        let mode = if force { DrainMode::Now } else { DrainMode::Stop };
-        for worker in self.workers.keys().copied().collect::<Vec<_>>() {
-            self.drain(now, worker, mode);
+        if !again {
+            self.push(Action::ReleaseListeners);
+        }
+        if force {
+            for worker in self.workers.keys().copied().collect::<Vec<_>>() {
+                self.drain(now, worker, DrainMode::Now);
+            }
         }
     }
 
-    pub(super) fn finish_if_alone(&mut self, code: u8) {
-        if self.workers.is_empty() && self.zygotes.is_empty() {
+    /// What there is left to do of a stop.
+    pub(super) fn go_on_stopping(&mut self, now: Instant, code: u8) {
+        if !self.zygotes.is_empty() {
+            // A zygote has the listeners, too. Only when it is gone, the last worker that closes them has
+            // really emptied their queues.
+            return;
+        }
+        for (worker, entry) in self.workers.clone() {
+            if !matches!(entry.stage, Stage::Leaving { mode: DrainMode::Stop | DrainMode::Now, .. }) {
+                self.take_leave(now, worker);
+            }
+        }
+        if self.workers.is_empty() {
             self.phase = Phase::Finished;
             self.push(Action::Exit(code));
+        }
+    }
+
+    /// Tells a worker to leave for good, after the drain delay if it serves.
+    fn take_leave(&mut self, now: Instant, worker: WorkerId) {
+        let (delay, patience) = (self.policy.drain_delay, self.policy.mercy);
+        match self.workers.get_mut(&worker) {
+            Some(entry) if entry.is_ready() && !delay.is_zero() => {
+                entry.stage =
+                    Stage::Leaving { since: now, kill_at: now + delay + patience, mode: DrainMode::Stop };
+                self.push(Action::Farewell { worker, delay, patience });
+            }
+            _ => self.drain(now, worker, DrainMode::Stop),
         }
     }
 }

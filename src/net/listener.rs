@@ -150,6 +150,15 @@ impl Listener {
         Listener { name: state.name, addr, fd, local: state.local, owned: state.owned }
     }
 
+    /// Closes this copy of the socket and keeps what is known about it.
+    ///
+    /// # Errors
+    /// When there is no descriptor for a stand-in; the socket is still open then.
+    pub fn release(&mut self) -> io::Result<()> {
+        self.fd = std::fs::File::open("/dev/null")?.into();
+        Ok(())
+    }
+
     /// Removes the socket file if this server made it and the path still names it.
     pub fn remove_if_ours(&self) -> VacuumOutcome {
         let Some(owned) = &self.owned else { return VacuumOutcome::NoPath };

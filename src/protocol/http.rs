@@ -1,6 +1,6 @@
 //! From hyper's requests to the application's, and back.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -67,6 +67,10 @@ pub struct Front {
     builder: http1::Builder,
     scratch: Scratch,
     closing: Cell<bool>,
+    /// Asked by load balancers.
+    ready_path: OnceCell<Box<str>>,
+    /// The server goes away: see [`Front::farewell`].
+    leaving: Cell<bool>,
 }
 
 impl Front {
@@ -97,7 +101,37 @@ impl Front {
             builder,
             scratch: Scratch::default(),
             closing: Cell::new(false),
+            ready_path: OnceCell::new(),
+            leaving: Cell::new(false),
         })
+    }
+
+    /// Has requests for `path` answered here: 200 until [`Front::farewell`], 503 from then on.
+    pub fn tell_readiness_at(&self, path: &str) {
+        // Said once, before the first request.
+        let _ = self.ready_path.set(path.into());
+    }
+
+    /// The server is about to go away: clients should look for another one. Every response says
+    /// `Connection: close`.
+    pub fn farewell(&self) {
+        self.leaving.set(true);
+        self.close_after_response();
+    }
+
+    /// The answer to a load balancer; `None` for other requests.
+    fn readiness(&self, head: &http::request::Parts) -> Option<Response> {
+        let path = self.ready_path.get()?;
+        if head.uri.path() != &**path || !matches!(head.method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let (status, text) = match self.leaving.get() {
+            false => (StatusCode::OK, "ready\n"),
+            true => (StatusCode::SERVICE_UNAVAILABLE, "leaving\n"),
+        };
+        let mut response = plain_text(status, Bytes::from_static(text.as_bytes()));
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Some(response)
     }
 
     /// From now on every response says `Connection: close`.
@@ -167,6 +201,12 @@ impl hyper::service::Service<http::Request<Incoming>> for Service {
             keep_alive_10,
             stage: Stage::Done,
         };
+        if let Some(response) = self.front.readiness(&request.head) {
+            // Takes no slot: a server that is busy is ready all the same.
+            let in_flight = self.front.accounting.begin(&request, &self.state, None);
+            answer.stage = Stage::Running(Reply::Now(response), in_flight);
+            return answer;
+        }
         match &self.front.slots {
             None => answer.start(request, None),
             Some(slots) => match slots.try_acquire() {
@@ -275,8 +315,12 @@ fn asks_keep_alive(headers: &HeaderMap) -> bool {
 
 /// The response to a refused request that takes the place of the application's.
 fn error_response(refusal: Refusal) -> Response {
-    let mut response = Response::new(ResponseBody::Full(Bytes::from(format!("{}\n", refusal.reason))));
-    *response.status_mut() = status(refusal);
+    plain_text(status(refusal), Bytes::from(format!("{}\n", refusal.reason)))
+}
+
+fn plain_text(status: StatusCode, text: Bytes) -> Response {
+    let mut response = Response::new(ResponseBody::Full(text));
+    *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }

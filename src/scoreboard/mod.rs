@@ -2,14 +2,14 @@
 //!
 //! One memfd mapped by every process. Each worker process owns one *cell*; slots are stable
 //! worker numbers, but during a reload the old and the new worker of a slot live side by side,
-//! each with a cell of its own. Only atomics with relaxed ordering: each figure is independent
-//! and a reader never waits. The layout is fixed and versioned, because a master may adopt the
+//! each with a cell of its own. Only atomics, with relaxed ordering but for `unheard`: each figure is
+//! independent and a reader never waits. The layout is fixed and versioned, because a master may adopt the
 //! scoreboard of an older release across a re-exec.
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, fence};
 
 use crate::sys::fd;
 use crate::sys::process::Pid;
@@ -93,10 +93,12 @@ enum Word {
     Respawns = 15,
     /// First of the words that hold the text of the last request begun.
     LastRequest = 16,
+    /// Behind that text: earlier releases let it reach to the end of the cell.
+    Parked = 31,
 }
 
 /// Bytes kept of the last request's method and target.
-const LAST_REQUEST_BYTES: usize = (CELL_WORDS - Word::LastRequest as usize) * 8;
+const LAST_REQUEST_BYTES: usize = (Word::Parked as usize - Word::LastRequest as usize) * 8;
 
 /// Words of the header that are counters for the life of the instance.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +115,8 @@ enum HeaderWord {
     Reloads = 4,
     /// CLOCK_REALTIME seconds of the first start.
     StartedAt = 5,
+    /// A client may wait of whom those who sleep have not heard.
+    Unheard = 6,
 }
 
 /// The mapping.
@@ -213,6 +217,26 @@ impl Scoreboard {
         (read(HeaderWord::Generation), read(HeaderWord::Reloads), read(HeaderWord::StartedAt))
     }
 
+    /// Notes that a client may wait of whom no sleeping worker has heard, or that somebody looks after it.
+    pub fn set_unheard(&self, unheard: bool) {
+        let word = self.header(HeaderWord::Unheard);
+        // All workers read it all the time, and few change it.
+        if unheard != (word.load(SeqCst) == 1) {
+            word.store(u64::from(unheard), SeqCst);
+        }
+        fence(SeqCst);
+    }
+
+    /// Whether [`Scoreboard::set_unheard`] said so.
+    pub fn unheard(&self) -> bool {
+        self.header(HeaderWord::Unheard).load(SeqCst) == 1
+    }
+
+    /// Whether a worker other than that of cell `own` sleeps and would take a client.
+    pub fn another_parked(&self, own: usize) -> bool {
+        self.used_cells().any(|index| index != own && self.cell(index).parked() == 1)
+    }
+
     /// Clears a cell after its worker is gone and keeps its request count in the total.
     pub fn retire(&self, index: usize) {
         let cell = self.cell(index);
@@ -264,6 +288,8 @@ figures! {
     signals, set_signals: Signals;
     /// Workers of this number and generation before this one.
     respawns, set_respawns: Respawns;
+    /// 1 while the worker sleeps and a new connection would wake it.
+    parked, set_parked: Parked;
 }
 
 impl Cell<'_> {
@@ -287,7 +313,7 @@ impl Cell<'_> {
             text[length..length + take].copy_from_slice(&part[..take]);
             length += take;
         }
-        for (word, bytes) in self.words[Word::LastRequest as usize..].iter().zip(text.as_chunks::<8>().0) {
+        for (word, bytes) in self.last_request_words().iter().zip(text.as_chunks::<8>().0) {
             word.store(u64::from_ne_bytes(*bytes), Relaxed);
             if bytes[7] == 0 {
                 break;
@@ -295,9 +321,13 @@ impl Cell<'_> {
         }
     }
 
+    fn last_request_words(&self) -> &[AtomicU64] {
+        &self.words[Word::LastRequest as usize..Word::Parked as usize]
+    }
+
     /// Method and target of the request begun last, cut to what a cell holds; empty before the first.
     pub fn last_request(&self) -> String {
-        let words = self.words[Word::LastRequest as usize..].iter();
+        let words = self.last_request_words().iter();
         let bytes: Vec<u8> =
             words.flat_map(|word| word.load(Relaxed).to_ne_bytes()).take_while(|it| *it != 0).collect();
         String::from_utf8_lossy(&bytes).escape_debug().to_string()

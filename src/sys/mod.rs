@@ -15,6 +15,7 @@ pub mod beneath;
 pub mod cred;
 pub mod dl;
 pub mod env;
+pub mod exclusive;
 pub mod fd;
 pub mod fs;
 pub mod heap;

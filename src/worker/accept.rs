@@ -3,18 +3,16 @@
 //! All workers share the listeners, so a connection goes to whoever takes it first. A worker takes
 //! one only while it has a free slot: a slow request never sits in front of others. One connection
 //! is taken per wake-up (a few for applications that never wait), and never until the queue is
-//! empty: that would pile up a burst in one worker.
-//! A worker that holds far more connections than the others waits a moment before it takes another;
+//! empty: that would pile up a burst in one worker. Who hears of a connection is up to [`super::lookout`].
+//! A worker that holds far more connections than the others leaves a new one to them for a moment;
 //! smaller differences are evened out later, by handing idle connections over
 //! ([`super::connections`]).
 
 use std::cell::Cell;
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use log::{error, warn};
@@ -25,9 +23,10 @@ use crate::error::EXIT_ERROR;
 use crate::logging::spare;
 use crate::scoreboard::Scoreboard;
 use crate::sys::accept::{self, Client};
-use crate::sys::{fd, process, watch};
+use crate::sys::{fd, process};
 
 use super::handover::{self, Parcel};
+use super::lookout::Lookout;
 use crate::app::slots::Slots;
 use crate::scoreboard::share::Share;
 
@@ -97,59 +96,74 @@ pub struct Accepted {
 
 /// The accept loop of one worker.
 pub struct Acceptor {
-    listeners: Vec<AsyncFd<OwnedFd>>,
+    lookout: Rc<Lookout>,
     slots: Rc<Slots>,
     /// False when the application never occupies a slot.
     bounded: bool,
     door: Rc<Door>,
     scoreboard: Arc<Scoreboard>,
     cell: usize,
-    /// The listener to look at first, so that none starves.
-    turn: usize,
     /// Connections taken so far.
     taken: u32,
 }
 
 impl Acceptor {
-    /// Registers the listeners with the reactor of this thread.
-    ///
-    /// # Errors
-    /// When the reactor refuses a descriptor.
+    /// Takes connections that `lookout` hears of.
     pub fn new(
-        listeners: Vec<OwnedFd>,
+        lookout: Rc<Lookout>,
         slots: Rc<Slots>,
         bounded: bool,
         door: Rc<Door>,
         scoreboard: Arc<Scoreboard>,
         cell: usize,
-    ) -> io::Result<Self> {
-        let listeners = listeners.into_iter().map(watch::readable).collect::<io::Result<Vec<_>>>()?;
-        Ok(Acceptor { listeners, slots, bounded, door, scoreboard, cell, turn: 0, taken: 0 })
+    ) -> Self {
+        Acceptor { lookout, slots, bounded, door, scoreboard, cell, taken: 0 }
     }
 
     /// Hands each connection to `serve`; returns once the door is closed.
     pub async fn run(mut self, mut serve: impl FnMut(Accepted)) {
+        self.say_accepting(true);
         loop {
             match self.door.mode() {
-                Mode::Closed => return self.say_accepting(false),
-                Mode::Paused => {
-                    self.say_accepting(false);
-                    self.door.changed.notified().await;
-                }
-                Mode::Emptying => return self.empty(&mut serve),
-                Mode::Open if self.bounded && !self.slots.free() => {
-                    self.say_accepting(false);
+                Mode::Open if self.full() => {
+                    self.stand_aside();
                     tokio::select! {
                         () = self.slots.wait_free() => {}
                         () = self.door.changed.notified() => {}
                     }
+                    self.stand_ready().await;
                 }
-                Mode::Open => {
-                    self.say_accepting(true);
-                    self.take_one(&mut serve).await;
+                Mode::Open => self.take_one(&mut serve).await,
+                Mode::Paused => {
+                    self.stand_aside();
+                    self.door.changed.notified().await;
+                    self.stand_ready().await;
+                }
+                Mode::Closed => return self.stand_aside(),
+                Mode::Emptying => {
+                    self.stand_aside();
+                    return empty(self.lookout, &mut serve);
                 }
             }
         }
+    }
+
+    fn full(&self) -> bool {
+        self.bounded && !self.slots.free()
+    }
+
+    /// New clients are the business of other workers.
+    fn stand_aside(&self) {
+        self.say_accepting(false);
+        self.lookout.withdraw();
+    }
+
+    async fn stand_ready(&self) {
+        while let Err(error) = self.lookout.join() {
+            warn!("the listeners cannot be watched: {error}; trying again in {EXHAUSTED_PAUSE:?}");
+            tokio::time::sleep(EXHAUSTED_PAUSE).await;
+        }
+        self.say_accepting(true);
     }
 
     async fn take_one(&mut self, serve: &mut impl FnMut(Accepted)) {
@@ -157,14 +171,15 @@ impl Acceptor {
         let ready = tokio::select! {
             biased;
             () = door.changed.notified() => return,
-            ready = self.wait_ready() => ready,
+            ready = self.lookout.next() => ready,
         };
         if Share::of(&self.scoreboard, self.cell).far_above_mean() {
+            self.lookout.withdraw();
             tokio::time::sleep(DEFERENCE).await;
+            self.stand_ready().await;
         }
-        // Meanwhile a connection taken earlier may have sent its request, or the door was closed. The
-        // readiness stays known until accept(2) finds nothing.
-        if self.door.mode() != Mode::Open || (self.bounded && !self.slots.free()) {
+        // Meanwhile a connection taken earlier may have sent its request, or the door was closed.
+        if self.door.mode() != Mode::Open || self.full() {
             return;
         }
         match self.accept(ready) {
@@ -179,32 +194,16 @@ impl Acceptor {
             Ok(None) => {}
             Err(error) => {
                 warn!("accept: {error}; trying again in {} ms", EXHAUSTED_PAUSE.as_millis());
+                self.stand_aside();
                 tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                self.stand_ready().await;
             }
         }
     }
 
-    /// The index of a listener that may have a connection.
-    async fn wait_ready(&mut self) -> usize {
-        let count = self.listeners.len();
-        let first = self.turn;
-        let ready = poll_fn(|cx| {
-            for index in (0..count).map(|offset| (first + offset) % count) {
-                if let Poll::Ready(Ok(_)) = self.listeners[index].poll_read_ready(cx) {
-                    return Poll::Ready(index);
-                }
-            }
-            Poll::Pending
-        })
-        .await;
-        self.turn = (ready + 1) % count;
-        ready
-    }
-
     /// `None` when another worker was faster, or the client is gone again.
     fn accept(&self, index: usize) -> io::Result<Option<Accepted>> {
-        let listener = &self.listeners[index];
-        match accept::accept(listener.get_ref().as_fd()) {
+        match accept::accept(self.lookout.listener(index)) {
             Ok((mut socket, client)) => {
                 if socket.as_raw_fd() <= STDERR {
                     // The next word in the log would go to the client.
@@ -214,7 +213,7 @@ impl Acceptor {
                 Ok(Some(Accepted { socket, client, listener: index }))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                clear_ready(listener);
+                self.lookout.was_empty(index);
                 Ok(None)
             }
             Err(error) => match error.raw_os_error() {
@@ -226,16 +225,6 @@ impl Acceptor {
                 // Errors of that one connection, which accept(2) passes on.
                 _ => Ok(None),
             },
-        }
-    }
-
-    /// Takes what waits in the queues: nobody else will.
-    fn empty(&self, serve: &mut impl FnMut(Accepted)) {
-        self.say_accepting(false);
-        for (index, listener) in self.listeners.iter().enumerate() {
-            while let Ok((socket, client)) = accept::accept(listener.get_ref().as_fd()) {
-                serve(Accepted { socket, client, listener: index });
-            }
         }
     }
 
@@ -273,12 +262,24 @@ pub async fn take_handed_over(
     }
 }
 
-/// Makes the reactor wait for the next edge. Between the `EAGAIN` and this line an edge could be
-/// lost only if the reactor ran, and it runs on this thread.
-fn clear_ready(watched: &AsyncFd<OwnedFd>) {
-    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    if let Poll::Ready(Ok(mut guard)) = watched.poll_read_ready(&mut cx) {
-        guard.clear_ready();
+/// Takes what waits in the queues: nobody else will. Each listener is closed as soon as it is empty: who
+/// comes then is refused, as by a server that is gone, while one that is let in between the last look and
+/// the close is reset.
+fn empty(lookout: Rc<Lookout>, serve: &mut impl FnMut(Accepted)) {
+    let Ok(lookout) = Rc::try_unwrap(lookout) else { return };
+    for (index, listener) in lookout.into_listeners().enumerate() {
+        loop {
+            match accept::accept(listener.as_fd()) {
+                Ok((socket, client)) => serve(Accepted { socket, client, listener: index }),
+                // That one has gone again.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => {
+                    warn!("clients may be left in the queue: accept: {error}");
+                    break;
+                }
+            }
+        }
     }
 }
 

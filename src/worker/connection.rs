@@ -28,7 +28,7 @@ use crate::sys::stray;
 mod tests;
 
 /// Bytes read and thrown away after the last answer, before the client is cut off.
-const LINGER_BYTES: usize = 8 * 1024 * 1024;
+const LINGER_BYTES: usize = 32 * 1024 * 1024;
 
 /// A client connection from accept to close. It is done when the future is.
 pub struct Connection {
@@ -62,7 +62,9 @@ impl Connection {
         let state = Rc::new(ConnectionState::default());
         let index = set.insert(Rc::clone(&state), Instant::now());
         let socket = stream_fd(&stream).as_raw_fd();
-        let place = set.relief().map(|relief| relief.enter(index, socket, Arc::clone(&info.listener)));
+        let unread = replay.is_empty();
+        let place =
+            set.relief().map(|relief| relief.enter(index, socket, Arc::clone(&info.listener), unread));
         let http = set.front().serve(stream, replay, Rc::clone(&info), Rc::clone(&state));
         Connection { http: Some(http), closing: None, info, state, set: Rc::clone(set), index, place }
     }

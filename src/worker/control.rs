@@ -45,18 +45,33 @@ pub(super) struct Leave {
     deadline: Instant,
 }
 
+/// What an order to leave means.
+enum Goodbye {
+    Now(Leave),
+    /// Serve on until then; what follows may take that long.
+    At(Instant, Duration),
+}
+
 impl Control {
     /// Carries out orders until one of them is to leave.
     pub(super) async fn until_told_to_leave(&self, wake: OwnedFd, hup: OwnedFd) -> io::Result<Leave> {
         let wake = watch::readable(wake)?;
         let hup = watch::readable(hup)?;
+        let mut farewell: Option<(Instant, Duration)> = None;
         loop {
+            let at = farewell.map_or_else(Instant::now, |(at, _)| at);
             tokio::select! {
+                () = tokio::time::sleep_until(at.into()), if farewell.is_some() => {
+                    let patience = farewell.map_or(self.birth_mercy, |(_, patience)| patience);
+                    return Ok(self.close_door(DrainMode::Stop, patience));
+                }
                 ready = self.orders.readable() => {
                     let mut ready = ready?;
                     while let Some(message) = self.next_message(&mut ready) {
-                        if let Some(leave) = self.obey(message) {
-                            return Ok(leave);
+                        match self.obey(message) {
+                            Some(Goodbye::Now(leave)) => return Ok(leave),
+                            Some(Goodbye::At(at, patience)) => farewell = Some((at, patience)),
+                            None => {}
                         }
                     }
                 }
@@ -92,14 +107,19 @@ impl Control {
         }
     }
 
-    fn obey(&self, order: Order) -> Option<Leave> {
+    fn obey(&self, order: Order) -> Option<Goodbye> {
         match order {
             Order::MasterGone => {
                 info!("the master is gone: leaving within {:?}", self.birth_mercy);
-                Some(self.close_door(DrainMode::Stop, self.birth_mercy))
+                Some(Goodbye::Now(self.close_door(DrainMode::Stop, self.birth_mercy)))
             }
-            Order::Message(ToWorker::Drain { mode, patience_ms }, _) => {
-                Some(self.close_door(mode, Duration::from_millis(patience_ms)))
+            Order::Message(ToWorker::Drain { mode, patience_ms, delay_ms: 0 }, _) => {
+                Some(Goodbye::Now(self.close_door(mode, Duration::from_millis(patience_ms))))
+            }
+            Order::Message(ToWorker::Drain { patience_ms, delay_ms, .. }, _) => {
+                self.connections.front().farewell();
+                let at = Instant::now() + Duration::from_millis(delay_ms);
+                Some(Goodbye::At(at, Duration::from_millis(patience_ms)))
             }
             Order::Message(ToWorker::Pause, _) => {
                 self.door.set(Mode::Paused);
@@ -124,7 +144,13 @@ impl Control {
 
     /// First of all no more connections, then the rest.
     fn close_door(&self, mode: DrainMode, patience: Duration) -> Leave {
-        self.door.set(if mode == DrainMode::Stop { Mode::Emptying } else { Mode::Closed });
+        if mode == DrainMode::Stop {
+            // Before the clients that still wait are taken: what they are answered is the last.
+            self.connections.front().farewell();
+            self.door.set(Mode::Emptying);
+        } else {
+            self.door.set(Mode::Closed);
+        }
         self.taking.abort();
         self.accounting.set_resting_state(WorkerState::Draining);
         Leave { mode, deadline: Instant::now() + patience }
@@ -154,7 +180,7 @@ impl Control {
                     while let Some(order) = self.next_message(&mut ready) {
                         match order {
                             // Asked again: less patience than before, never more.
-                            Order::Message(ToWorker::Drain { mode, patience_ms }, _) => {
+                            Order::Message(ToWorker::Drain { mode, patience_ms, .. }, _) => {
                                 deadline = deadline.min(Instant::now() + Duration::from_millis(patience_ms));
                                 self.begin(Leave { mode, deadline });
                             }

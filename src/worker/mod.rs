@@ -1,6 +1,6 @@
 //! A worker: from the fork to serving, and out again.
 //!
-//! One thread, one tokio runtime, no locks. [`accept`] takes connections, [`connection`] is one of
+//! One thread, one tokio runtime, no locks. [`accept`] takes connections, [`lookout`] hears of them, [`connection`] is one of
 //! them, [`connections`] all of them with their time limits, [`handover`] how they go to another
 //! worker, `control` what the master says and hears.
 
@@ -39,6 +39,7 @@ pub mod connection;
 pub mod connections;
 mod control;
 pub mod handover;
+pub mod lookout;
 pub mod relief;
 mod request_log;
 mod signals;
@@ -47,6 +48,7 @@ use accept::{Accepted, Acceptor, Door, Mode};
 use connection::Connection;
 use connections::ConnectionSet;
 use handover::{Giver, Parcel};
+use lookout::{Lookout, Parking};
 use relief::Relief;
 use signals::Signals;
 
@@ -136,28 +138,43 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     let low = fd::occupy_low();
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     // Request lines are written when there is nothing better to do.
-    runtime.enable_io().enable_time().on_thread_park(request_log::flush);
-    let relief = match app.wait_hooks() {
+    runtime.enable_io().enable_time();
+    let parking = Parking::new(Arc::clone(&birth.scoreboard), birth.cell);
+    let (to_bed, out_of_bed) = (Arc::clone(&parking), Arc::clone(&parking));
+    let hooks = app.wait_hooks();
+    // Requests run on this thread.
+    let inline = hooks.is_some();
+    let relief = match hooks {
         Some(hooks) => {
             // The application runs on this thread, and nothing else does meanwhile.
             let relief = birth.config.relief.then(|| Relief::new(&birth.handover.1)).transpose()?;
-            let (parking, unparking) = (relief.clone(), relief.clone());
+            let (before, after) = (relief.clone(), relief.clone());
             runtime.on_thread_park(move || {
                 request_log::flush();
-                parking.iter().for_each(|relief| relief.before_wait());
+                before.iter().for_each(|relief| relief.before_wait());
                 (hooks.before)();
+                to_bed.before_wait();
             });
             runtime.on_thread_unpark(move || {
+                out_of_bed.after_wait();
                 (hooks.after)();
-                unparking.iter().for_each(|relief| relief.after_wait());
+                after.iter().for_each(|relief| relief.after_wait());
             });
             relief
         }
-        None => None,
+        None => {
+            runtime.on_thread_park(move || {
+                request_log::flush();
+                to_bed.before_wait();
+            });
+            runtime.on_thread_unpark(move || out_of_bed.after_wait());
+            None
+        }
     };
     let app: Rc<dyn App> = Rc::from(app);
+    let engine = Engine { parking, relief, inline };
     let code = LocalSet::new()
-        .block_on(&runtime.build()?, serve(birth, Rc::clone(&app), relief, channel, wake, low))?;
+        .block_on(&runtime.build()?, serve(birth, Rc::clone(&app), engine, channel, wake, low))?;
     app.worker_stops();
     turn_away("at the exit of a worker");
     Ok(code)
@@ -237,10 +254,18 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Opt
     }
 }
 
+/// What the runtime of a worker tells of its thread.
+struct Engine {
+    parking: Arc<Parking>,
+    relief: Option<Arc<Relief>>,
+    /// Requests run on this thread, and nothing else does meanwhile.
+    inline: bool,
+}
+
 async fn serve(
     birth: Birth,
     app: Rc<dyn App>,
-    relief: Option<Arc<Relief>>,
+    engine: Engine,
     channel: Arc<MasterChannel>,
     wake: OwnedFd,
     low: Vec<OwnedFd>,
@@ -251,23 +276,36 @@ async fn serve(
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
     let signals = Signals::new(Rc::clone(&app), Rc::clone(&slots), Arc::clone(&birth.scoreboard), birth.cell);
     let front = Front::new(HttpLimits::from(&*birth.config), app, Rc::clone(&slots), Rc::clone(&accounting));
-    let (take_from, give_to) = birth.handover;
-    let defers = relief.is_none();
-    let connections = ConnectionSet::new(front, Giver::new(give_to), relief);
-    tokio::task::spawn_local(Rc::clone(&connections).run_sweeper());
-
-    let door = Door::new(if birth.paused { Mode::Paused } else { Mode::Open });
+    if let Some(path) = &birth.config.ready_path {
+        front.tell_readiness_at(path);
+    }
     let names: Vec<Arc<str>> =
         birth.listeners.iter().map(|listener| Arc::from(listener.local.as_str())).collect();
     let fds: Vec<OwnedFd> = birth.listeners.into_iter().map(|listener| listener.fd).collect();
+    let (take_from, give_to) = birth.handover;
+    let lookout = Rc::new(Lookout::new(fds, (take_from.as_fd(), give_to.as_fd()), engine.parking)?);
+    if engine.inline {
+        // The acceptor is the one to close the listeners.
+        let lookout = Rc::downgrade(&lookout);
+        slots.when_filled(move || {
+            if let Some(lookout) = lookout.upgrade() {
+                lookout.pass_on();
+            }
+        });
+    }
+    let defers = engine.relief.is_none();
+    let connections = ConnectionSet::new(front, Giver::new(give_to), engine.relief);
+    tokio::task::spawn_local(Rc::clone(&connections).run_sweeper());
+
+    let door = Door::new(if birth.paused { Mode::Paused } else { Mode::Open });
     let acceptor = Acceptor::new(
-        fds,
+        lookout,
         Rc::clone(&slots),
         bounded,
         Rc::clone(&door),
         Arc::clone(&birth.scoreboard),
         birth.cell,
-    )?;
+    );
     let take = {
         let connections = Rc::clone(&connections);
         move |accepted| admit(&connections, &names, accepted)

@@ -152,9 +152,11 @@ impl Relief {
         }
     }
 
-    /// Enters connection number `index`.
-    pub fn enter(&self, index: usize, socket: RawFd, listener: Arc<str>) -> Arc<Place> {
-        let place = Arc::new(Place { state: AtomicU8::new(SERVED), socket, listener });
+    /// Enters connection number `index`. With `unread`, nothing has been read from it: it may be given away
+    /// before it was served for the first time.
+    pub fn enter(&self, index: usize, socket: RawFd, listener: Arc<str>, unread: bool) -> Arc<Place> {
+        let state = AtomicU8::new(if unread { RESTING } else { SERVED });
+        let place = Arc::new(Place { state, socket, listener });
         let mut places = locked(&self.places);
         if places.len() <= index {
             places.resize_with(index + 1, || None);
@@ -288,10 +290,9 @@ mod tests {
         relief.request_took(VIGILANT);
         let (mut client, server) = UnixStream::pair().expect("a connection");
         let (_silent, quiet) = UnixStream::pair().expect("a connection");
-        let place = relief.enter(0, server.as_raw_fd(), "a".into());
-        let idle = relief.enter(1, quiet.as_raw_fd(), "a".into());
+        let place = relief.enter(0, server.as_raw_fd(), "a".into(), false);
+        let idle = relief.enter(1, quiet.as_raw_fd(), "a".into(), true);
         place.rest();
-        idle.rest();
         client.write_all(b"GET").expect("sent");
         // The worker's thread does nothing from here on: it is stuck.
         assert!(fd::await_readable(other.as_fd(), Duration::from_secs(10)).expect("poll"));
@@ -307,8 +308,7 @@ mod tests {
         relief.request_took(VIGILANT);
         relief.before_wait();
         let (mut client, server) = UnixStream::pair().expect("a connection");
-        let place = relief.enter(0, server.as_raw_fd(), "a".into());
-        place.rest();
+        let place = relief.enter(0, server.as_raw_fd(), "a".into(), true);
         client.write_all(b"GET").expect("sent");
         assert!(!fd::await_readable(other.as_fd(), 4 * RELAXED).expect("poll"));
         assert!(place.claim());

@@ -2,6 +2,7 @@
 
 mod support;
 
+mod accept_balance;
 mod bed;
 mod broken_reload;
 mod check_config;
@@ -12,12 +13,14 @@ mod descriptors;
 mod differential;
 mod django;
 mod doc_examples;
+mod drain;
 mod environment;
 mod fifo;
 mod fifo_accidents;
 mod flask;
 mod http_limits;
 mod http_rules;
+mod lingering;
 mod listen;
 mod loading;
 mod logs;

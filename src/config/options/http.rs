@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::{A_MOMENT, to_usize};
+use crate::config::Config;
 use crate::config::schema::Group::Http;
 use crate::config::schema::{Kind, OptionSpec, Shape, accepted, not_yet, row};
+use crate::config::value::ValueError;
 
 pub(super) const ROWS: &[OptionSpec] = &[
     row(
@@ -46,6 +48,13 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .short('b')
     .default("32768"),
+    row(
+        Http,
+        "ready-path",
+        Kind::Parsed(ready_path),
+        "Path that answers 200, and 503 from the moment a stop is asked for; for load balancers.",
+    )
+    .metavar("/PATH"),
     not_yet(
         Http,
         "http-websockets",
@@ -376,3 +385,13 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "there is no WebSocket API",
     ),
 ];
+
+/// The path part of a URL, as requests have it.
+fn ready_path(config: &mut Config, text: &str) -> Result<(), ValueError> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#%".contains(&byte));
+    if !text.starts_with('/') || !plain {
+        return Err(ValueError::refused("is not a path; it begins with / and has no query, escape or blank"));
+    }
+    config.ready_path = Some(text.to_owned());
+    Ok(())
+}

@@ -16,6 +16,13 @@ pub(super) const ROWS: &[OptionSpec] = &[
     .default("60"),
     row(
         ReloadAndStop,
+        "drain-delay",
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.drain_delay = time },
+        "How long workers go on accepting after a graceful stop was asked for, while ready-path says 503.",
+    )
+    .default("0"),
+    row(
+        ReloadAndStop,
         "reload-mercy",
         Kind::Seconds { min: Duration::ZERO, set: |c, time| c.reload_mercy = time },
         "How long processes other than workers may take to leave.",
