@@ -132,6 +132,13 @@ impl Signals {
         self.serving
     }
 
+    /// A generation older than the one that serves is about to serve again; its zygote has asked for this
+    /// long ago.
+    pub fn expect(&mut self, generation: Generation, requests: Vec<Request>) {
+        let requests = requests.into_iter().map(|request| (Origin::Zygote, request)).collect();
+        self.waiting.insert(generation, requests);
+    }
+
     /// From now on `generation` serves: what it has registered takes the place of what was there.
     pub fn serve(&mut self, now: Instant, wall: &Zoned, generation: Generation) -> Vec<Effect> {
         if generation == self.serving {
@@ -166,7 +173,7 @@ impl Signals {
             self.raise(number);
             return Vec::new();
         }
-        if generation < self.serving {
+        if generation < self.serving && !self.waiting.contains_key(&generation) {
             // It leaves; what it wants is the business of the new code.
             return Vec::new();
         }
