@@ -35,6 +35,7 @@ mod relief;
 mod reload;
 mod reload_answers;
 mod reload_storm;
+mod rollback;
 mod sendfile;
 mod shipped_config;
 mod signals;

@@ -61,7 +61,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         ReloadAndStop,
         "snapshots",
         Kind::Int { min: 0, max: MOST_SNAPSHOTS, set: |c, n| c.snapshots = n as u32 },
-        "Generations that stay in memory, asleep, after a reload: --rollback brings the newest of them back.",
+        "Generations that stay in memory, asleep, after a reload; a rollback brings the newest of them back.",
     )
     .default("0"),
     row(
