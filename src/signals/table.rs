@@ -514,6 +514,20 @@ mod tests {
     }
 
     #[test]
+    fn a_generation_that_comes_back_has_the_registrations_of_its_zygote_and_of_its_new_workers() {
+        let mut bench = Bench::new();
+        bench.serve(2);
+        bench.ask(2, Origin::Zygote, timer(2, 0));
+        bench.ask(1, Origin::Starting(7), timer(3, 0));
+        bench.signals.expect(1, vec![register(1, Target::All), timer(1, 0)]);
+        bench.ask(1, Origin::Starting(1), register(4, Target::All));
+        bench.ask(1, Origin::Starting(1), timer(4, 0));
+        bench.serve(1);
+        bench.tick(SECOND);
+        assert_eq!(bench.deliver(), [(1, 1), (2, 1), (1, 4)]);
+    }
+
+    #[test]
     fn without_a_re_exec_the_new_generation_takes_over_as_well() {
         let mut bench = Bench::new();
         let watch = Request::Watch { number: 1, path: "/a".into() };

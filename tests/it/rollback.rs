@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::processes::{self, is_alive, kill};
 use crate::support::server::Builder;
-use crate::support::{Client, LIMIT, Load, LoadSpec, Server, eventually, python_app};
+use crate::support::{Client, LIMIT, Load, LoadSpec, Server, eventually, python_app, uwsgi_app};
 
 fn builder() -> Builder {
     Server::app()
@@ -389,4 +389,23 @@ fn a_pause_lasts_over_a_rollback() {
     server.signal(Signal::SIGTSTP);
     waiting.set_timeout(LIMIT).unwrap();
     assert_eq!(waiting.receive(false).unwrap().text(), "hello v1\n");
+}
+
+#[test]
+fn timers_of_the_application_come_back_with_it() {
+    let ticking = |number: u8, name: &str| {
+        let register = format!("uwsgi.register_signal({number}, '', lambda number: note('{name}'))");
+        uwsgi_app::source(&format!("{register}\nuwsgi.add_timer({number}, 1)"))
+    };
+    let server = uwsgi_app::server("").file("app.py", ticking(1, "old")).arg("--snapshots=1").start();
+    server.file("app.py", ticking(2, "new"));
+    server.reload();
+    eventually("the timer of the new code", LIMIT, || (uwsgi_app::noted(&server, "new") > 0).then_some(()));
+    server.signal(Signal::SIGURG);
+    server.wait_for_log("rollback 2 complete: ");
+    let before = (uwsgi_app::noted(&server, "old"), uwsgi_app::noted(&server, "new"));
+    eventually("that of the old code", LIMIT, || {
+        (uwsgi_app::noted(&server, "old") > before.0 + 1).then_some(())
+    });
+    assert!(uwsgi_app::noted(&server, "new") <= before.1 + 1, "one may have been on its way");
 }
