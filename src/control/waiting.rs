@@ -25,8 +25,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks in a row that must find it gone: a master that has just replaced its image has to map it first.
 const LOOKS: u32 = 2;
 
-/// Asks for a reload or a rollback and returns when the other generation serves, or when it is known that it will not;
-/// `say` gets the lines of the progress.
+/// Asks for a reload or a rollback and returns when the other generation serves, or when it is known that
+/// it will not; `say` gets the lines of the progress.
 ///
 /// Nothing is asked for when there would be no answer.
 pub fn change(kind: Kind, pidfile: &Path, limit: Option<Duration>, say: &mut dyn FnMut(&str)) -> Outcome {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::reload::{another_release, versions_on_the_page};
 use crate::support::processes::{self, is_alive, kill};
 use crate::support::server::Builder;
 use crate::support::{Client, LIMIT, Load, LoadSpec, Server, eventually, python_app, uwsgi_app};
@@ -408,4 +409,20 @@ fn timers_of_the_application_come_back_with_it() {
         (uwsgi_app::noted(&server, "old") > before.0 + 1).then_some(())
     });
     assert!(uwsgi_app::noted(&server, "new") <= before.1 + 1, "one may have been on its way");
+}
+
+#[test]
+fn the_release_before_comes_back_under_the_master_of_the_next() {
+    let server = Server::builtin().copied().args(["--master", "--processes=2", "--snapshots=1"]).start();
+    let another = another_release(&server, "9.8.7");
+    fs::rename(another, server.program()).unwrap();
+    server.reload();
+    assert_eq!(versions_on_the_page(&server), "9.8.7");
+    let executable = server.executable();
+    server.signal(Signal::SIGURG);
+    server.wait_for_log("rollback 2 complete: generation 1 serves with 2 workers");
+    assert_eq!(versions_on_the_page(&server), env!("CARGO_PKG_VERSION"));
+    assert_eq!(server.executable(), executable, "the master stays");
+    server.reload();
+    assert_eq!(versions_on_the_page(&server), "9.8.7");
 }

@@ -27,8 +27,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Commands,
         "wait",
         Kind::Command(CommandKind::Wait),
-        "With --reload, --rollback or --stop: print progress and return when it is over; exit status 0 if it worked, 1 if \
-         not, 124 if it takes longer than this.",
+        "With --reload, --rollback or --stop: print progress and return when it is over; exit status 0 if it \
+         worked, 1 if not, 124 if it takes longer than this.",
     )
     .metavar("SECONDS"),
     row(
