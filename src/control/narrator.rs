@@ -32,6 +32,11 @@ impl Narrator {
     /// What there is to say about an answer, and the end when it is one.
     pub fn hear(&mut self, answer: &Answer) -> (Vec<String>, Option<Verdict>) {
         let mut lines = Vec::new();
+        if self.kind == Kind::Rollback && answer.generations.is_empty() {
+            // It does not speak of them, so it has ignored the signal.
+            let why = "the server is of a release that cannot roll back";
+            return (lines, Some(Verdict::Failed(why.to_owned())));
+        }
         loop {
             // Reloads follow one another, so the oldest that is not over for us is ours. It is forgotten
             // after some newer ones; the next of those answers as well.
@@ -142,6 +147,7 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::master::standing::Standing;
 
     fn record(id: u64, ticket: u64, outcome: Outcome) -> Record {
         Record { id, kind: Kind::Reload, generation: id + 1, ticket, outcome }
@@ -188,6 +194,25 @@ mod tests {
         assert_eq!(lines, ["reload 1 gives way to a newer one"]);
         let failed = "reload 2 refused: a\u{fffd}[1mb; generation 1 serves on\nTraceback";
         assert_eq!(verdict, Some(Verdict::Failed(failed.into())));
+    }
+
+    #[test]
+    fn a_rollback_is_answered_by_rollbacks_and_a_reload_by_reloads() {
+        let rollback = |id, outcome| Record { kind: Kind::Rollback, ..record(id, 1, outcome) };
+        let mut now = answer(vec![record(1, 1, COMPLETE)]);
+        let mut narrator = Narrator::new(Kind::Rollback, 1);
+        assert!(
+            matches!(narrator.hear(&now).1, Some(Verdict::Failed(why)) if why.contains("cannot roll back"))
+        );
+        now.generations.push(Standing::default());
+        assert_eq!(narrator.hear(&now), (vec![], None));
+        now.reloads = vec![rollback(1, Outcome::Underway)];
+        now.progress = Some(Progress { prepared: true, ready: 1, wanted: 2 });
+        assert_eq!(narrator.hear(&now).0, ["rollback 1: generation 2 is awake, workers 1/2"]);
+        now.reloads[0].outcome = COMPLETE;
+        let told = narrator.hear(&now).1;
+        assert!(matches!(told, Some(Verdict::Done(line)) if line.starts_with("rollback 1 complete: ")));
+        assert_eq!(Narrator::new(Kind::Reload, 1).hear(&now), (vec![], None));
     }
 
     #[test]

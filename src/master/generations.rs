@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Entry};
 use crate::net::set::Announced;
 use crate::signals::Request;
+use crate::signals::table::{Origin, Waiting};
 use crate::sys::process;
 
 use super::answer::Answer;
@@ -53,14 +54,17 @@ impl Known {
         Known { loaded_at: seconds(), release, entries, listeners: listeners.collect(), requests }
     }
 
-    /// Of a generation that serves already: a release without snapshots has not told.
-    pub fn serving(holdings: &Holdings) -> Self {
+    /// Of a generation that serves already: a release without snapshots has not told. `waiting` is what it
+    /// has told of its signals.
+    pub fn serving(holdings: &Holdings, waiting: Option<&Waiting>) -> Self {
+        let of_zygote = |(origin, _): &&(Origin, Request)| *origin == Origin::Zygote;
+        let requests = waiting.into_iter().flatten().filter(of_zygote).map(|(_, it)| it.clone());
         Known {
             loaded_at: seconds(),
             release: holdings.config.release.clone(),
             entries: holdings.config.entries.clone(),
             listeners: holdings.listeners.iter().map(|it| it.name.clone()).collect(),
-            requests: Vec::new(),
+            requests: requests.collect(),
         }
     }
 

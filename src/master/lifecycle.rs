@@ -179,7 +179,7 @@ fn try_resume(
         );
     }
     holdings.follow_config();
-    known.entry(generation).or_insert_with(|| Known::serving(&holdings));
+    known.entry(generation).or_insert_with(|| Known::serving(&holdings, legacy.signals.get(&generation)));
     let mut runner = Runner::new(machine, holdings, signals, None)?;
     runner.known = known;
     runner.app_signals = AppSignals::restore(legacy.signals);

@@ -46,11 +46,13 @@ pub struct Standing {
 }
 
 impl Master {
-    /// The generations, the newest first; when they were loaded and how they are labelled is for others
+    /// The generations, the newest first and the one that serves in any case; when they were loaded and how they are labelled is for others
     /// to say.
     pub(super) fn standings(&self) -> Vec<Standing> {
-        let mut numbers: Vec<Generation> =
-            self.zygotes.keys().copied().chain(self.workers.values().map(|it| it.generation)).collect();
+        let mut numbers: Vec<Generation> = std::iter::once(self.generation)
+            .chain(self.zygotes.keys().copied())
+            .chain(self.workers.values().map(|it| it.generation))
+            .collect();
         numbers.sort_unstable_by(|a, b| b.cmp(a));
         numbers.dedup();
         numbers.into_iter().filter_map(|generation| self.standing(generation)).collect()

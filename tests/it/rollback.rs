@@ -115,6 +115,7 @@ fn a_rollback_under_load_loses_nothing_and_closes_no_idle_connection() {
     let mut idle: Vec<Client> = (0..32).map(|_| server.client()).collect();
     idle.iter_mut().for_each(|client| assert_eq!(client.get("/").unwrap().text(), "hello v2\n"));
     let load = Load::start(server.target(), &LoadSpec::all_kinds());
+    let mut held = None;
     for id in (2..12).step_by(2) {
         load.wait_for(50);
         let mark = server.log().mark();
@@ -122,6 +123,10 @@ fn a_rollback_under_load_loses_nothing_and_closes_no_idle_connection() {
         server.wait_for_log_after(mark, &format!("rollback {id} complete: generation 1 serves"));
         load.wait_for(50);
         server.reload();
+        server.wait_workers("the others are gone", |workers| workers.len() == 2);
+        wait_zygotes(&server, 2);
+        let now = server.descriptor_kinds();
+        assert_eq!(*held.get_or_insert_with(|| now.clone()), now, "the master keeps more each time");
     }
     server.signal(Signal::SIGURG);
     server.wait_for_log("rollback 12 complete: ");
