@@ -40,6 +40,7 @@ mod sendfile;
 mod shipped_config;
 mod signals;
 mod slots;
+mod snapshots;
 mod static_files;
 mod stop;
 mod stop_patience;

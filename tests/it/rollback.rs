@@ -8,24 +8,26 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::reload::{another_release, versions_on_the_page};
-use crate::support::processes::{self, is_alive, kill};
+use crate::support::processes::{self, kill};
 use crate::support::server::Builder;
 use crate::support::{Client, LIMIT, Load, LoadSpec, Server, eventually, python_app, uwsgi_app};
 
-fn builder() -> Builder {
+/// The test application with two workers and up to two snapshots.
+pub fn builder() -> Builder {
     Server::app()
         .args(["--master", "--processes=2", "--threads=8", "--pidfile=pid", "--snapshots=2"])
         .with_fifo()
 }
 
 /// Loads the test application anew, as this version.
-fn deploy(server: &Server, version: &str) {
+pub fn deploy(server: &Server, version: &str) {
     server.set_settings(json!({ "version": version }));
     server.reload();
     assert_eq!(server.get("/").text(), format!("hello {version}\n"));
 }
 
-fn rollback(server: &Server) -> (Option<i32>, Vec<String>, String) {
+/// Rolls back and waits for the outcome: exit status, lines of progress, and what is wrong.
+pub fn rollback(server: &Server) -> (Option<i32>, Vec<String>, String) {
     told(&server.command(["--rollback", "pid", "--wait=60"]))
 }
 
@@ -53,23 +55,18 @@ fn generation(server: &Server) -> u64 {
     number
 }
 
-/// The zygotes with these generations in their titles.
-fn zygote(server: &Server, generation: u64) -> u32 {
+/// The zygote with this generation in its title.
+pub fn zygote(server: &Server, generation: u64) -> u32 {
     let text = format!("zygote (generation {generation},");
     let is_it = |pid: &u32| processes::title(*pid).contains(&text);
     eventually(&text, LIMIT, || server.zygotes().into_iter().find(is_it))
 }
 
-fn wait_zygotes(server: &Server, count: usize) -> Vec<u32> {
+/// Waits until there are so many zygotes, those that sleep included.
+pub fn wait_zygotes(server: &Server, count: usize) -> Vec<u32> {
     eventually("the other zygotes are gone", LIMIT, || {
         Some(server.zygotes()).filter(|all| all.len() == count)
     })
-}
-
-/// How often a process has been switched to or from: what sleeps is not.
-fn switches(pid: u32) -> Vec<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    text.lines().filter(|line| line.contains("ctxt_switches")).map(str::to_owned).collect()
 }
 
 #[test]
@@ -188,33 +185,6 @@ fn a_python_application_comes_back_from_memory() {
 }
 
 #[test]
-fn snapshots_sleep_until_they_are_dropped_or_die_or_the_server_stops() {
-    let mut server = builder().start();
-    let first = zygote(&server, 1);
-    deploy(&server, "v2");
-    deploy(&server, "v3");
-    wait_zygotes(&server, 3);
-    let before = switches(first);
-    for _ in 0..50 {
-        server.get("/");
-    }
-    let (second, third) = (zygote(&server, 2), zygote(&server, 3));
-    assert_eq!(switches(first), before, "it was woken up");
-    deploy(&server, "v4");
-    server.wait_for_log("snapshot of generation 1 is dropped: there are newer ones (snapshots = 2)");
-    eventually("it is gone", LIMIT, || (!is_alive(first)).then_some(()));
-
-    kill(third, Signal::SIGKILL);
-    server.wait_for_log("snapshot of generation 3 is lost: the zygote ended with signal 9 (SIGKILL)");
-    assert!(is_alive(second));
-    let (code, lines, _) = rollback(&server);
-    assert!(code == Some(0) && lines.last().unwrap().contains("generation 2 serves"), "{lines:?}");
-    deploy(&server, "v5");
-    server.signal(Signal::SIGINT);
-    assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
-}
-
-#[test]
 fn a_reload_gives_way_to_a_rollback() {
     for stage in ["load_gate", "worker_gate"] {
         let server = builder().start();
@@ -287,7 +257,7 @@ fn a_restored_generation_without_its_zygote_is_not_loaded_from_disk() {
 }
 
 /// A configuration file whose lines a test changes between reloads.
-fn configured(lines: &str) -> String {
+pub fn configured(lines: &str) -> String {
     format!("[uwsgi]\nmaster = true\nprocesses = 1\npidfile = pid\nsnapshots = 3\n{lines}")
 }
 
@@ -330,45 +300,6 @@ fn the_configuration_of_the_generation_comes_back_with_it() {
     fs::write(server.path("one"), "r").unwrap();
     server.wait_reloaded(3);
     assert_eq!(page("b.sock")["generation"], 3);
-}
-
-#[test]
-fn a_snapshot_that_listens_where_nobody_does_any_more_is_dropped() {
-    let server = Server::builtin()
-        .without_listener()
-        .file("app.ini", configured("http = a.sock\nhttp = b.sock\n"))
-        .args(["--ini", "app.ini"])
-        .start();
-    server.reload();
-    server.file("app.ini", configured("http = a.sock\n"));
-    server.reload();
-    for generation in 1..=2 {
-        let text = format!(
-            "snapshot of generation {generation} is dropped: it listens on b.sock, which is no longer"
-        );
-        server.wait_for_log(&text);
-    }
-    wait_zygotes(&server, 1);
-    let (code, _, errors) = rollback(&server);
-    assert!(code == Some(1) && errors.contains("no snapshot is left"), "{errors}");
-}
-
-#[test]
-fn snapshots_that_take_too_much_memory_are_dropped() {
-    let server = builder().arg("--snapshot-memory=1").start();
-    deploy(&server, "v2");
-    let line = server.wait_for_log("snapshot of generation 1 is dropped: all together have ");
-    assert!(line.contains("(snapshot-memory = 0.0 MiB)"), "{line}");
-    wait_zygotes(&server, 1);
-}
-
-#[test]
-fn without_snapshots_a_rollback_says_what_to_configure() {
-    let server = Server::app().args(["--master", "--pidfile=pid"]).start();
-    server.reload();
-    let (code, _, errors) = rollback(&server);
-    assert!(code == Some(1) && errors.contains("set snapshots = 1 or more"), "{errors}");
-    assert_eq!(wait_zygotes(&server, 1).len(), 1);
 }
 
 #[test]
