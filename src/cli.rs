@@ -62,6 +62,8 @@ pub enum Inspection {
 pub enum Command {
     /// `--reload`: a graceful reload.
     Reload(PathBuf, Option<Wait>),
+    /// `--rollback`: the generation before, from memory.
+    Rollback(PathBuf, Option<Wait>),
     /// `--stop`
     Stop(PathBuf, Option<Wait>),
     /// `--status`: does it run?

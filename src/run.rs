@@ -8,12 +8,13 @@ use log::error;
 
 use crate::app::AppFactory;
 use crate::boot::{self, BootRole, Envelope, StartContext, c_string};
-use crate::cli::{self, Invocation};
+use crate::cli::{self, Invocation, Wait};
 use crate::config::gather::Ending;
 use crate::config::{Config, ConfigErrors, Examined};
 use crate::control::{client, waiting};
 use crate::error::{EXIT_ERROR, EXIT_OK};
 use crate::logging::{self, Role};
+use crate::master::answer::Kind;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::SignalSource;
 use crate::{inspect, master, zygote};
@@ -135,13 +136,21 @@ fn print(text: &str) -> u8 {
     EXIT_OK
 }
 
+fn ask_for(kind: Kind, pidfile: &Path, wait: Option<Wait>, say: &mut dyn FnMut(&str)) -> client::Outcome {
+    let (verb, signal) = waiting::request(kind);
+    match wait {
+        Some(wait) => waiting::change(kind, pidfile, wait.limit, say),
+        None => client::signal(pidfile, signal, verb),
+    }
+}
+
 fn command_outcome(command: &cli::Command) -> u8 {
     let say = &mut |line: &str| {
         print(&format!("{line}\n"));
     };
     let outcome = match command {
-        cli::Command::Reload(pidfile, None) => client::signal(pidfile, Signal::SIGHUP, "reload"),
-        cli::Command::Reload(pidfile, Some(wait)) => waiting::reload(pidfile, wait.limit, say),
+        cli::Command::Reload(pidfile, wait) => ask_for(Kind::Reload, pidfile, *wait, say),
+        cli::Command::Rollback(pidfile, wait) => ask_for(Kind::Rollback, pidfile, *wait, say),
         cli::Command::Stop(pidfile, None) => client::signal(pidfile, Signal::SIGINT, "stop"),
         cli::Command::Stop(pidfile, Some(wait)) => waiting::stop(pidfile, wait.limit, say),
         cli::Command::Status(pidfile) => client::status(pidfile),

@@ -122,11 +122,12 @@ class Server:
 class Appserver(Server):
     """A server built on the library. `begun` is the moment before it was started."""
 
-    def __init__(self, program, workers, settings=None, log_requests=False):
+    def __init__(self, program, workers, settings=None, log_requests=False, options=()):
         super().__init__()
         args = [program, "--master", f"--processes={workers}", f"--http=fd://{self.listener.fileno()}"]
         if not log_requests:
             args.append("--disable-logging")
+        args += options
         environment = {"PATH": os.environ.get("PATH", "")}
         if settings is not None:
             environment["TESTAPP_CONFIG"] = self.path("settings.json")

@@ -147,6 +147,7 @@ fn arguments(matches: &ArgMatches) -> Arguments {
 fn command(kind: CommandKind, pidfile: PathBuf, wait: Option<Wait>) -> Option<Command> {
     match kind {
         CommandKind::Reload => Some(Command::Reload(pidfile, wait)),
+        CommandKind::Rollback => Some(Command::Rollback(pidfile, wait)),
         CommandKind::Stop => Some(Command::Stop(pidfile, wait)),
         CommandKind::Status => Some(Command::Status(pidfile)),
         _ => None,

@@ -14,7 +14,7 @@ use crate::config::value::{self, ValueError};
 pub(super) const FILES: &str = "FILE";
 
 /// Commands that `--wait` goes with.
-const WAITABLE: &str = "--reload or --stop";
+const WAITABLE: &str = "--reload, --rollback or --stop";
 
 const ABOUT: &str = "A pre-fork application server whose reload loses nothing and stops nothing.\n\n\
     SECONDS take a unit: 500ms, 2s, 5m. BYTES too: 64k, 10m. A flag is turned off with --name=false.\n\
@@ -46,7 +46,7 @@ pub(super) fn parser(audience: Audience) -> clap::Command {
         .override_usage(
             "appserver [OPTIONS] [FILE]...\n       \
              appserver --check-config|--show-config [--json] [OPTIONS] [FILE]...\n       \
-             appserver --reload|--stop PIDFILE [--wait[=SECONDS]]\n       \
+             appserver --reload|--rollback|--stop PIDFILE [--wait[=SECONDS]]\n       \
              appserver --status PIDFILE",
         )
         .max_term_width(100)
@@ -55,7 +55,7 @@ pub(super) fn parser(audience: Audience) -> clap::Command {
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args(OPTIONS.iter().map(|row| argument(row, audience)))
-        .group(ArgGroup::new(WAITABLE).args(["reload", "stop"]))
+        .group(ArgGroup::new(WAITABLE).args(["reload", "rollback", "stop"]))
         .arg(
             Arg::new(FILES)
                 .action(ArgAction::Append)
@@ -95,7 +95,7 @@ fn argument(row: &OptionSpec, audience: Audience) -> Arg {
         Kind::Command(CommandKind::Get) => {
             arg.action(ArgAction::Append).conflicts_with_all(["check-config", "show-config"])
         }
-        Kind::Command(CommandKind::Reload | CommandKind::Stop) => {
+        Kind::Command(CommandKind::Reload | CommandKind::Rollback | CommandKind::Stop) => {
             let others =
                 OPTIONS.iter().map(|other| other.name).filter(|name| ![row.name, "wait"].contains(name));
             arg.action(ArgAction::Set).conflicts_with_all(others.chain([FILES]))

@@ -111,6 +111,7 @@ fn commands_take_a_pidfile_and_nothing_else() {
     let path = || PathBuf::from("/run/a.pid");
     let cases = [
         ("--reload", Command::Reload(path(), None)),
+        ("--rollback", Command::Rollback(path(), None)),
         ("--stop", Command::Stop(path(), None)),
         ("--status", Command::Status(path())),
     ];

@@ -46,6 +46,8 @@ impl Config {
             binary_path: None,
             fallback_config: None,
             release: None,
+            snapshots: 0,
+            snapshot_memory: None,
             titles: ProcessTitles::default(),
             listeners: vec![ListenSpec {
                 address: "127.0.0.1:8080".to_owned(),
@@ -141,6 +143,13 @@ impl Config {
         unserved::judge(self, uses, errors);
         let entries: Vec<&Entry> = uses.iter().map(|(_, entry)| entry).collect();
         self.warnings.extend(self.python.settle(&entries));
+        if self.lazy_apps
+            && self.snapshots > 0
+            && let Some(entry) = entries.iter().rfind(|entry| entry.name == "snapshots")
+        {
+            let problem = "has no effect with lazy-apps: the application is not in the memory that is kept";
+            self.warnings.push(ConfigError::new(entry, problem));
+        }
         if self.listeners.is_empty() {
             self.listeners = defaults.listeners;
         }

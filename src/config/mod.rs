@@ -160,6 +160,10 @@ pub struct Config {
     pub fallback_config: Option<PathBuf>,
     /// `release`: a label shown in titles, status and the built-in page.
     pub release: Option<String>,
+    /// `snapshots`: zygotes of earlier generations kept asleep, for a rollback.
+    pub snapshots: u32,
+    /// `snapshot-memory`: bytes that these may have of their own, together; `None` is no bound.
+    pub snapshot_memory: Option<u64>,
     /// Process titles.
     pub titles: ProcessTitles,
 

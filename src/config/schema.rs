@@ -136,11 +136,13 @@ pub enum Essential {
 pub enum CommandKind {
     /// Ask a running server to reload.
     Reload,
+    /// Ask a running server to bring the generation before back.
+    Rollback,
     /// Ask a running server to stop.
     Stop,
     /// Tell whether a server runs.
     Status,
-    /// Let a reload or a stop return when it is over.
+    /// Let a reload, a rollback or a stop return when it is over.
     Wait,
     /// Look for everything that is wrong with the configuration.
     CheckConfig,
@@ -164,7 +166,7 @@ impl CommandKind {
     /// Whether the command names a running server by its pidfile.
     pub const fn takes_pidfile(self) -> bool {
         match self {
-            CommandKind::Reload | CommandKind::Stop | CommandKind::Status => true,
+            CommandKind::Reload | CommandKind::Rollback | CommandKind::Stop | CommandKind::Status => true,
             CommandKind::Wait
             | CommandKind::CheckConfig
             | CommandKind::ShowConfig

@@ -120,7 +120,11 @@ impl Answers {
                 break text;
             }
             // Only control characters, each six bytes in JSON, get here. The newest matters most.
-            answer.reloads.remove(0);
+            match answer.reloads.is_empty() {
+                false => drop(answer.reloads.remove(0)),
+                true if answer.generations.pop().is_none() => return,
+                true => {}
+            }
         };
         let sequence = self.word(Word::Sequence);
         // Odd from now on, also if a master was killed while it wrote.
@@ -181,11 +185,11 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::master::answer::{Outcome, Record};
+    use crate::master::answer::{Kind, Outcome, Record};
     use crate::sys::process::this;
 
     fn refused(id: u64, reason: String) -> Record {
-        Record { id, generation: 2, ticket: id, outcome: Outcome::Refused { reason } }
+        Record { id, kind: Kind::Reload, generation: 2, ticket: id, outcome: Outcome::Refused { reason } }
     }
 
     #[test]

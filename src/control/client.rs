@@ -1,4 +1,4 @@
-//! `--reload`, `--stop` and `--status`: talking to a running server by its pidfile.
+//! `--reload`, `--rollback`, `--stop` and `--status`: talking to a running server by its pidfile.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub struct Outcome {
     pub code: u8,
 }
 
-/// Sends the signal of `--reload` or `--stop`, after making sure that the pid is this server.
+/// Sends the signal of `--reload`, `--rollback` or `--stop`, after making sure that the pid is this server.
 pub fn signal(pidfile: &Path, signal: Signal, verb: &str) -> Outcome {
     let owner = match pidfile::owner(pidfile) {
         Ok(owner) => owner,
@@ -64,10 +64,15 @@ fn describe(pid: Pid) -> String {
     );
     if let Ok(Some(answers)) = Answers::of(pid)
         && let Some(answer) = answers.read()
-        && let Some(last) = answer.reloads.last()
     {
-        text.push('\n');
-        text.push_str(&narrator::describe(last, &answer));
+        if let Some(last) = answer.reloads.last() {
+            text.push('\n');
+            text.push_str(&narrator::describe(last, &answer));
+        }
+        for standing in &answer.generations {
+            text.push('\n');
+            text.push_str(&report::generation_line(standing, now));
+        }
     }
     for cell in board.used_cells().filter(|cell| board.cell(*cell).state() != WorkerState::Free) {
         text.push('\n');

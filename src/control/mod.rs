@@ -20,6 +20,8 @@ pub enum Command {
     Reload,
     /// The same, but requests of the old workers are cut.
     BrutalReload,
+    /// The generation before, from memory, nothing lost.
+    Rollback,
     /// Replace all workers from the loaded generation, each one started before its predecessor leaves.
     ReloadWorkers,
     /// The same, cutting requests.
@@ -82,6 +84,7 @@ pub fn signal_command(signal: Signal, die_on_term: bool) -> Option<Command> {
         Signal::SIGUSR1 => Some(Command::Statistics),
         Signal::SIGUSR2 => Some(Command::WorkerStatus),
         Signal::SIGTSTP => Some(Command::TogglePause),
+        Signal::SIGURG => Some(Command::Rollback),
         _ => None,
     }
 }
@@ -94,6 +97,7 @@ pub fn fifo_command(byte: u8) -> Result<Option<Command>, UnknownByte> {
     Ok(Some(match byte {
         b'r' => Command::Reload,
         b'R' => Command::BrutalReload,
+        b'u' => Command::Rollback,
         b'w' => Command::ReloadWorkers,
         b'W' => Command::BrutalReloadWorkers,
         b'c' => Command::ChainReload,

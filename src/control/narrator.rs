@@ -1,7 +1,7 @@
 //! From what the master says to what a person reads who waits for it. No file, no clock, no process.
 
 use crate::channel::{headline, parts_of_reason};
-use crate::master::answer::{Answer, Doing, Outcome, Progress, Record};
+use crate::master::answer::{Answer, Doing, Kind, Outcome, Progress, Record};
 
 /// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,9 +12,10 @@ pub enum Verdict {
     Failed(String),
 }
 
-/// Follows the reload that answers one ticket.
+/// Follows the reload or rollback that answers one ticket.
 #[derive(Debug)]
 pub struct Narrator {
+    kind: Kind,
     ticket: u64,
     /// The reload that answers it, as far as known.
     following: Option<u64>,
@@ -23,23 +24,30 @@ pub struct Narrator {
 }
 
 impl Narrator {
-    /// For the holder of this ticket.
-    pub fn new(ticket: u64) -> Self {
-        Narrator { ticket, following: None, last: String::new() }
+    /// For the holder of this ticket, who has asked for one of this kind.
+    pub fn new(kind: Kind, ticket: u64) -> Self {
+        Narrator { kind, ticket, following: None, last: String::new() }
     }
 
     /// What there is to say about an answer, and the end when it is one.
     pub fn hear(&mut self, answer: &Answer) -> (Vec<String>, Option<Verdict>) {
         let mut lines = Vec::new();
+        if self.kind == Kind::Rollback && answer.generations.is_empty() {
+            // It does not speak of them, so it has ignored the signal.
+            let why = "the server is of a release that cannot roll back";
+            return (lines, Some(Verdict::Failed(why.to_owned())));
+        }
         loop {
             // Reloads follow one another, so the oldest that is not over for us is ours. It is forgotten
             // after some newer ones; the next of those answers as well.
-            let ours = |it: &&Record| it.id >= self.following.unwrap_or(0) && it.ticket >= self.ticket;
+            let ours = |it: &&Record| {
+                it.kind == self.kind && it.id >= self.following.unwrap_or(0) && it.ticket >= self.ticket
+            };
             let Some(record) = answer.reloads.iter().find(ours) else {
                 if answer.doing == Doing::Stopping {
                     return (lines, Some(Verdict::Failed("the server is stopping".to_owned())));
                 }
-                lines.extend(self.once(waits_for(answer)));
+                lines.extend(self.once(waits_for(self.kind, answer)));
                 return (lines, None);
             };
             self.following = Some(record.id);
@@ -84,45 +92,49 @@ impl Narrator {
 }
 
 /// Why our reload has not begun.
-fn waits_for(answer: &Answer) -> Option<String> {
+fn waits_for(kind: Kind, answer: &Answer) -> Option<String> {
     if answer.doing == Doing::Starting {
-        return Some("the server is starting: the reload begins when it serves".to_owned());
+        return Some(format!("the server is starting: the {kind} begins when it serves"));
     }
     let busy =
         answer.reloads.last().filter(|it| matches!(it.outcome, Outcome::Underway | Outcome::Serves))?;
-    Some(format!("reload {} is under way: the next one begins when it is over", busy.id))
+    let next = if busy.kind == kind { "next one".to_owned() } else { kind.to_string() };
+    Some(format!("{} {} is under way: the {next} begins when it is over", busy.kind, busy.id))
 }
 
 /// A reload as the log says it.
 pub fn describe(record: &Record, answer: &Answer) -> String {
-    let Record { id, generation, outcome, .. } = record;
+    let Record { id, kind, generation, outcome, .. } = record;
     match outcome {
         Outcome::Underway => match answer.progress {
-            Some(Progress { prepared: true, ready, wanted }) => {
-                format!("reload {id}: generation {generation} is prepared, new workers {ready}/{wanted}")
+            Some(Progress { ready, wanted, .. }) if *kind == Kind::Rollback => {
+                format!("rollback {id}: generation {generation} is awake, workers {ready}/{wanted}")
             }
-            _ => format!("reload {id}: preparing generation {generation}"),
+            Some(Progress { prepared: true, ready, wanted }) => {
+                format!("{kind} {id}: generation {generation} is prepared, new workers {ready}/{wanted}")
+            }
+            _ => format!("{kind} {id}: preparing generation {generation}"),
         },
         Outcome::Serves => {
             format!(
-                "reload {id}: generation {generation} serves, draining {}; replacing the master",
+                "{kind} {id}: generation {generation} serves, draining {}; replacing the master",
                 answer.leaving
             )
         }
         Outcome::Complete { remark: None } => {
-            format!("reload {id} complete: generation {generation} serves, draining {}", answer.leaving)
+            format!("{kind} {id} complete: generation {generation} serves, draining {}", answer.leaving)
         }
         Outcome::Complete { remark: Some(remark) } => {
-            format!("reload {id} complete: generation {generation} serves, but {}", printable(remark))
+            format!("{kind} {id} complete: generation {generation} serves, but {}", printable(remark))
         }
         Outcome::Refused { reason } => {
             let kept = answer.generation;
-            format!("reload {id} refused: {}; generation {kept} serves on", printable(headline(reason)))
+            format!("{kind} {id} refused: {}; generation {kept} serves on", printable(headline(reason)))
         }
-        Outcome::GaveWay => format!("reload {id} gives way to a newer one"),
-        Outcome::Stopped => format!("reload {id} has ended: the server is stopping"),
+        Outcome::GaveWay => format!("{kind} {id} gives way to a newer one"),
+        Outcome::Stopped => format!("{kind} {id} has ended: the server is stopping"),
         Outcome::Unknown => {
-            format!("reload {id} ended in a way this release does not know; the server's log tells")
+            format!("{kind} {id} ended in a way this release does not know; the server's log tells")
         }
     }
 }
@@ -135,9 +147,10 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::master::standing::Standing;
 
     fn record(id: u64, ticket: u64, outcome: Outcome) -> Record {
-        Record { id, generation: id + 1, ticket, outcome }
+        Record { id, kind: Kind::Reload, generation: id + 1, ticket, outcome }
     }
 
     fn answer(reloads: Vec<Record>) -> Answer {
@@ -148,7 +161,7 @@ mod tests {
 
     #[test]
     fn each_step_is_told_once() {
-        let mut narrator = Narrator::new(1);
+        let mut narrator = Narrator::new(Kind::Reload, 1);
         assert_eq!(narrator.hear(&answer(vec![])), (vec![], None));
         let mut now = answer(vec![record(1, 1, Outcome::Underway)]);
         assert_eq!(narrator.hear(&now).0, ["reload 1: preparing generation 2"]);
@@ -163,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_reload_that_began_before_the_question_is_not_the_answer() {
-        let mut narrator = Narrator::new(5);
+        let mut narrator = Narrator::new(Kind::Reload, 5);
         let mut now = answer(vec![record(1, 4, Outcome::Underway)]);
         assert_eq!(narrator.hear(&now).0, ["reload 1 is under way: the next one begins when it is over"]);
         now.reloads[0].outcome = COMPLETE;
@@ -174,7 +187,7 @@ mod tests {
 
     #[test]
     fn one_that_gives_way_leaves_the_answer_to_its_successor() {
-        let mut narrator = Narrator::new(1);
+        let mut narrator = Narrator::new(Kind::Reload, 1);
         let refused = Outcome::Refused { reason: "a\u{1b}[1mb\n\nIn detail:\nTraceback\n".into() };
         let now = answer(vec![record(1, 1, Outcome::GaveWay), record(2, 2, refused)]);
         let (lines, verdict) = narrator.hear(&now);
@@ -184,16 +197,35 @@ mod tests {
     }
 
     #[test]
+    fn a_rollback_is_answered_by_rollbacks_and_a_reload_by_reloads() {
+        let rollback = |id, outcome| Record { kind: Kind::Rollback, ..record(id, 1, outcome) };
+        let mut now = answer(vec![record(1, 1, COMPLETE)]);
+        let mut narrator = Narrator::new(Kind::Rollback, 1);
+        assert!(
+            matches!(narrator.hear(&now).1, Some(Verdict::Failed(why)) if why.contains("cannot roll back"))
+        );
+        now.generations.push(Standing::default());
+        assert_eq!(narrator.hear(&now), (vec![], None));
+        now.reloads = vec![rollback(1, Outcome::Underway)];
+        now.progress = Some(Progress { prepared: true, ready: 1, wanted: 2 });
+        assert_eq!(narrator.hear(&now).0, ["rollback 1: generation 2 is awake, workers 1/2"]);
+        now.reloads[0].outcome = COMPLETE;
+        let told = narrator.hear(&now).1;
+        assert!(matches!(told, Some(Verdict::Done(line)) if line.starts_with("rollback 1 complete: ")));
+        assert_eq!(Narrator::new(Kind::Reload, 1).hear(&now), (vec![], None));
+    }
+
+    #[test]
     fn nothing_is_to_be_waited_for_while_the_server_stops() {
         let now = Answer { doing: Doing::Stopping, ..Answer::default() };
-        assert!(matches!(Narrator::new(1).hear(&now).1, Some(Verdict::Failed(_))));
+        assert!(matches!(Narrator::new(Kind::Reload, 1).hear(&now).1, Some(Verdict::Failed(_))));
         let now = Answer { doing: Doing::Starting, ..Answer::default() };
-        assert_eq!(Narrator::new(1).hear(&now).0.len(), 1);
+        assert_eq!(Narrator::new(Kind::Reload, 1).hear(&now).0.len(), 1);
     }
 
     #[test]
     fn a_reload_that_was_forgotten_is_answered_by_a_newer_one() {
-        let mut narrator = Narrator::new(1);
+        let mut narrator = Narrator::new(Kind::Reload, 1);
         narrator.hear(&answer(vec![record(1, 1, Outcome::Underway)]));
         let verdict = narrator.hear(&answer(vec![record(9, 9, COMPLETE)])).1;
         assert!(matches!(verdict, Some(Verdict::Done(_))));

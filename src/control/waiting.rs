@@ -1,4 +1,4 @@
-//! `--reload PIDFILE --wait` and `--stop PIDFILE --wait`: ask, tell how it goes, return when it is over.
+//! `--reload`, `--rollback` and `--stop PIDFILE --wait`: ask, tell how it goes, return when it is over.
 //!
 //! Why through shared memory: see [`super::answers`].
 
@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{EXIT_ERROR, EXIT_OK, EXIT_TIMED_OUT};
+use crate::master::answer::Kind;
 use crate::sys::fd;
 use crate::sys::process::{self, Signal};
 
@@ -24,13 +25,14 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks in a row that must find it gone: a master that has just replaced its image has to map it first.
 const LOOKS: u32 = 2;
 
-/// Asks for a reload and returns when the new generation serves, or when it is known that it will not;
-/// `say` gets the lines of the progress.
+/// Asks for a reload or a rollback and returns when the other generation serves, or when it is known that
+/// it will not; `say` gets the lines of the progress.
 ///
 /// Nothing is asked for when there would be no answer.
-pub fn reload(pidfile: &Path, limit: Option<Duration>, say: &mut dyn FnMut(&str)) -> Outcome {
+pub fn change(kind: Kind, pidfile: &Path, limit: Option<Duration>, say: &mut dyn FnMut(&str)) -> Outcome {
     let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let failed = |why: String| Outcome { text: format!("cannot reload: {why}"), code: EXIT_ERROR };
+    let (verb, signal) = request(kind);
+    let failed = |why: String| Outcome { text: format!("cannot {verb}: {why}"), code: EXIT_ERROR };
     let owner = match pidfile::owner(pidfile) {
         Ok(owner) => owner,
         Err(error) => return failed(error.to_string()),
@@ -40,22 +42,22 @@ pub fn reload(pidfile: &Path, limit: Option<Duration>, say: &mut dyn FnMut(&str)
         Ok(Some(answers)) => Arc::new(answers),
         Ok(None) => {
             return failed(format!(
-                "appserver {pid} gives no answers: it is still starting, or of an older release; reload without \
+                "appserver {pid} gives no answers: it is still starting, or of an older release; {verb} without \
                  --wait"
             ));
         }
         Err(error) => {
             return failed(format!(
                 "the answers of appserver {pid} cannot be read: {error}; be its user or root with CAP_SYS_PTRACE, \
-                 or reload without --wait"
+                 or {verb} without --wait"
             ));
         }
     };
-    let mut narrator = Narrator::new(answers.take_ticket());
-    if let Err(error) = process::pidfd_signal(owner.pidfd.as_fd(), Signal::SIGHUP) {
+    let mut narrator = Narrator::new(kind, answers.take_ticket());
+    if let Err(error) = process::pidfd_signal(owner.pidfd.as_fd(), signal) {
         return failed(format!("appserver {pid}: {error}"));
     }
-    say(&format!("asked appserver {pid} to reload"));
+    say(&format!("asked appserver {pid} to {verb}"));
     let end = match watch_end(owner, &answers) {
         Ok(end) => end,
         Err(error) => {
@@ -79,7 +81,7 @@ pub fn reload(pidfile: &Path, limit: Option<Duration>, say: &mut dyn FnMut(&str)
             }
         }
         if ended {
-            return failed(format!("appserver {pid} has ended before the reload was complete"));
+            return failed(format!("appserver {pid} has ended before the {kind} was complete"));
         }
         let now = Instant::now();
         if now >= next_look {
@@ -99,11 +101,19 @@ pub fn reload(pidfile: &Path, limit: Option<Duration>, say: &mut dyn FnMut(&str)
         }
         if deadline.is_some_and(|deadline| now >= deadline) {
             let text =
-                format!("reload: the time is up, appserver {pid} goes on with it; --status tells how far");
+                format!("{kind}: the time is up, appserver {pid} goes on with it; --status tells how far");
             return Outcome { text, code: EXIT_TIMED_OUT };
         }
         let until = deadline.unwrap_or(next_look).min(next_look);
         answers.await_change(seen, until.saturating_duration_since(now));
+    }
+}
+
+/// What one does who wants this: a verb for the lines about it, and a signal.
+pub fn request(kind: Kind) -> (&'static str, Signal) {
+    match kind {
+        Kind::Reload => ("reload", Signal::SIGHUP),
+        Kind::Rollback => ("roll back", Signal::SIGURG),
     }
 }
 

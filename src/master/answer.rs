@@ -1,4 +1,4 @@
-//! What became of each reload, as the master tells those who asked.
+//! What became of each reload and rollback, as the master tells those who asked.
 //!
 //! Whoever asks takes a *ticket* first, a number that only grows (see [`crate::control::answers`]).
 //! A reload notes the highest ticket at the moment it begins: it loads what was on disk then, so it
@@ -6,9 +6,11 @@
 //! fell together into one reload. A reload that gives way leaves its tickets to its successor.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::standing::Standing;
 use super::state::{Master, Phase};
 use super::workers::Generation;
 
@@ -17,11 +19,33 @@ const REMEMBERED: usize = 8;
 /// Bytes kept of a reason: the first lines of a traceback, so that eight of them fit the shared memory.
 const REASON_BYTES: usize = 2048;
 
-/// One reload.
+/// Where a generation comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// From disk.
+    #[default]
+    Reload,
+    /// From memory: it has served before.
+    Rollback,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Reload => "reload",
+            Kind::Rollback => "rollback",
+        })
+    }
+}
+
+/// One reload or rollback; both are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Its number, which log, status and answer share.
     pub id: u64,
+    /// What it is.
+    #[serde(default)]
+    pub kind: Kind,
     /// The generation it has prepared.
     pub generation: Generation,
     /// The highest ticket when it began.
@@ -65,11 +89,11 @@ pub enum Outcome {
 pub struct Journal(VecDeque<Record>);
 
 impl Journal {
-    pub(super) fn begin(&mut self, id: u64, generation: Generation, ticket: u64) {
+    pub(super) fn begin(&mut self, id: u64, kind: Kind, generation: Generation, ticket: u64) {
         if self.0.len() == REMEMBERED {
             self.0.pop_front();
         }
-        self.0.push_back(Record { id, generation, ticket, outcome: Outcome::Underway });
+        self.0.push_back(Record { id, kind, generation, ticket, outcome: Outcome::Underway });
     }
 
     pub(super) fn settle(&mut self, id: u64, outcome: Outcome) {
@@ -81,6 +105,12 @@ impl Journal {
     pub(super) fn refuse(&mut self, id: u64, reason: &str) {
         let reason = reason[..reason.floor_char_boundary(REASON_BYTES)].to_owned();
         self.settle(id, Outcome::Refused { reason });
+    }
+
+    /// True when the last thing of all was one of these, and was refused.
+    pub(super) fn has_just_refused(&self, kind: Kind) -> bool {
+        let refused = |it: &Record| it.kind == kind && matches!(it.outcome, Outcome::Refused { .. });
+        self.0.back().is_some_and(refused)
     }
 
     /// A stop ends the reload that is under way.
@@ -135,6 +165,8 @@ pub struct Answer {
     pub leaving: u32,
     /// Of the reload under way.
     pub progress: Option<Progress>,
+    /// The generations that have processes, the newest first.
+    pub generations: Vec<Standing>,
     /// The reloads of late, oldest first.
     pub reloads: Vec<Record>,
 }
@@ -164,6 +196,7 @@ impl Master {
             generation: self.generation,
             leaving: count(&|it| it.is_leaving()),
             progress,
+            generations: self.standings(),
             reloads: self.journal.0.iter().cloned().collect(),
         }
     }
@@ -177,7 +210,7 @@ mod tests {
     fn the_oldest_are_forgotten_and_reasons_cut() {
         let mut journal = Journal::default();
         for id in 1..=10 {
-            journal.begin(id, id + 1, id);
+            journal.begin(id, Kind::Reload, id + 1, id);
         }
         journal.settle(1, Outcome::GaveWay);
         journal.refuse(10, &"é".repeat(2000));

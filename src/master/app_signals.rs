@@ -48,6 +48,11 @@ impl AppSignals {
         AppSignals { table: Signals::restore(waiting), ..AppSignals::default() }
     }
 
+    /// A generation older than the one that serves is about to serve again.
+    pub(super) fn expect(&mut self, generation: Generation, requests: Vec<Request>) {
+        self.table.expect(generation, requests);
+    }
+
     /// What the next image has to know, in which `generation` serves.
     pub(super) fn save(&self, generation: Generation) -> BTreeMap<Generation, Waiting> {
         self.table.save(generation)

@@ -1,5 +1,6 @@
 //! What the master's state machine is told, and what it asks for in return.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use log::Level;
@@ -90,6 +91,18 @@ pub enum Event {
     },
     /// A client waits on a listener that no worker watches.
     ConnectionWaiting,
+    /// A snapshot cannot be brought back any more.
+    SnapshotUnfit {
+        /// Which.
+        generation: Generation,
+        /// Why.
+        reason: String,
+    },
+    /// How much memory the snapshots have of their own.
+    SnapshotsMeasured {
+        /// Bytes of each; those that could not be measured are missing.
+        bytes: BTreeMap<Generation, u64>,
+    },
     /// `execve` came back.
     ReExecFailed {
         /// The system's word.
@@ -113,6 +126,16 @@ pub enum Action {
         generation: Generation,
         /// Its process id, while it has one.
         pid: Option<Pid>,
+    },
+    /// A snapshot is about to be brought back: its workers' requests are those of a generation to come.
+    Awaken {
+        /// Its generation.
+        generation: Generation,
+    },
+    /// A generation that was brought back serves: its configuration is in force from now on.
+    TakeUp {
+        /// Its generation.
+        generation: Generation,
     },
     /// Ask the zygote of this generation for a worker.
     SpawnWorker {

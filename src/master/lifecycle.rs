@@ -23,6 +23,7 @@ use crate::sys::title::Title;
 use crate::sys::{fd, process, seqpacket};
 
 use super::app_signals::AppSignals;
+use super::generations::Known;
 use super::holdings::{Fifos, HeldPidfile, Holdings};
 use super::reexec::Legacy;
 use super::startup::Sockets;
@@ -161,7 +162,9 @@ fn try_resume(
         config,
     };
     let completed = legacy.machine.completed;
-    let machine = Master::restore(legacy.machine, Policy::of(&holdings.config), Instant::now());
+    let mut known = legacy.known;
+    let policies = known.iter().filter_map(|(number, it)| Some((*number, it.policy()?))).collect();
+    let machine = Master::restore(legacy.machine, Policy::of(&holdings.config), policies, Instant::now());
     let generation = machine.generation();
     // Before anything is said to be complete: until then ps shows the bare command line.
     holdings.set_title(generation);
@@ -176,7 +179,9 @@ fn try_resume(
         );
     }
     holdings.follow_config();
+    known.entry(generation).or_insert_with(|| Known::serving(&holdings, legacy.signals.get(&generation)));
     let mut runner = Runner::new(machine, holdings, signals, None)?;
+    runner.known = known;
     runner.app_signals = AppSignals::restore(legacy.signals);
     for (generation, raw) in legacy.zygotes {
         runner.adopt_zygote(generation, Channel::new(claim(raw)?));
@@ -187,6 +192,7 @@ fn try_resume(
     if runner.holdings.follow_log() {
         runner.pass_log_on();
     }
+    runner.review_snapshots();
     // Children may have died while nobody was there to hear of it.
     runner.reap();
     Ok(runner.run())
@@ -228,7 +234,8 @@ fn claim(raw: i32) -> std::io::Result<std::os::fd::OwnedFd> {
     Ok(owned)
 }
 
-fn report_header(holdings: &Holdings, generation: u64) {
+/// Writes into the scoreboard what is true of the server as a whole.
+pub(super) fn report_header(holdings: &Holdings, generation: u64) {
     holdings.scoreboard.set_instance(generation, holdings.reloads, holdings.started_at);
 }
 

@@ -24,6 +24,7 @@ use crate::sys::signal::SignalSource;
 pub mod answer;
 mod app_signals;
 pub mod event;
+mod generations;
 pub mod holdings;
 mod lifecycle;
 mod perform;
@@ -31,8 +32,11 @@ mod reexec;
 mod reload;
 pub mod report;
 mod roll;
+mod rollback;
 mod saved;
+mod snapshots;
 pub mod spawn;
+pub mod standing;
 mod startup;
 pub mod state;
 mod stop;
@@ -47,6 +51,7 @@ pub use lifecycle::{catch_signals, resume, start};
 use answer::Answer;
 use app_signals::AppSignals;
 use event::Event;
+use generations::Known;
 use holdings::{Holdings, Proven};
 use startup::Verdict;
 use state::{Master, Phase};
@@ -80,6 +85,8 @@ pub(crate) struct Runner {
     workers: BTreeMap<WorkerId, WorkerChannel>,
     /// What the zygotes have proven that do not serve yet.
     proven: BTreeMap<Generation, Proven>,
+    /// What the zygotes have told of their generations.
+    known: BTreeMap<Generation, Known>,
     queue: VecDeque<Event>,
     verdict: Option<Verdict>,
     next_touch: Option<Instant>,
@@ -112,6 +119,7 @@ impl Runner {
             zygotes: BTreeMap::new(),
             workers: BTreeMap::new(),
             proven: BTreeMap::new(),
+            known: BTreeMap::new(),
             queue: VecDeque::from([Event::Start]),
             verdict,
             next_touch: None,
@@ -175,8 +183,9 @@ impl Runner {
 
     /// Tells those who wait for a reload or a stop what has become of it.
     fn answer(&mut self) {
-        let answer = self.machine.answer();
+        let answer = self.full_answer();
         if self.told.as_ref() != Some(&answer) {
+            self.forget_gone(&answer);
             self.holdings.answers.publish(&answer);
             self.told = Some(answer);
         }
@@ -263,8 +272,9 @@ impl Runner {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, fds)) => match message {
                     FromZygote::Loaded { entries, listeners, requests } => {
-                        asked.extend(requests.into_iter().map(|it| (generation, Origin::Zygote, it)));
                         let proven = Proven::new(entries, listeners, fds);
+                        self.known.insert(generation, Known::new(&proven, requests.clone()));
+                        asked.extend(requests.into_iter().map(|it| (generation, Origin::Zygote, it)));
                         let policy = proven.policy().unwrap_or_else(|| self.holdings.policy());
                         if generation == self.machine.generation() {
                             // First start, or in place of a zygote that was lost: it serves at once.

@@ -40,6 +40,8 @@ impl Runner {
                     None => self.drop_zygote_channel(generation),
                 }
             }
+            Action::Awaken { generation } => self.awaken(generation),
+            Action::TakeUp { generation } => self.take_up(generation),
             Action::SpawnWorker { worker, slot, cell, generation, paused } => {
                 self.spawn_worker(Birth { worker, slot, cell, generation, paused });
             }
@@ -77,7 +79,9 @@ impl Runner {
             Action::FirstGenerationServes => self.first_generation_serves(),
             Action::Log(level, line) => log!(level, "{line}"),
             Action::LogStatistics => report::statistics(&self.holdings, &self.machine),
-            Action::LogWorkers => report::workers(&self.holdings, &self.machine),
+            Action::LogWorkers => {
+                report::workers(&self.holdings, &self.machine, &self.full_answer().generations);
+            }
             Action::ReopenLog => self.reopen_log(false),
             Action::RotateLog => self.reopen_log(true),
             Action::RewritePidfiles => self.holdings.rewrite_pidfiles(),
@@ -137,8 +141,8 @@ impl Runner {
         board.set_generation(generation);
         board.set_respawns(self.machine.forks.get(&(generation, slot)).copied().unwrap_or_default());
         board.set_started_at(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
-        // Workers of a generation that does not serve yet will do so under the next image.
-        let reloads = self.holdings.reloads + u64::from(generation != self.machine.generation());
+        // Workers of a generation that has not served yet will do so under the next image.
+        let reloads = self.holdings.reloads + u64::from(generation > self.machine.generation());
         let spawn = ToZygote::Spawn { worker, slot, cell, reloads, paused };
         zygote
             .send(&spawn, &[theirs.as_fd()])
@@ -171,7 +175,7 @@ impl Runner {
         }
     }
 
-    fn watch_listeners(&mut self, watch: bool) {
+    pub(super) fn watch_listeners(&mut self, watch: bool) {
         let fds: Vec<_> = self.holdings.listeners.iter().map(|listener| listener.fd.as_raw_fd()).collect();
         for fd in fds {
             if watch {
@@ -252,7 +256,8 @@ impl Runner {
             error!("the new configuration of the master is not in effect: {error}");
         }
         let signals = self.app_signals.save(generation);
-        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers, signals };
+        let channels =
+            Channels { zygotes: &self.zygotes, workers: &self.workers, known: &self.known, signals };
         let error = reexec::reexec(&self.holdings, &self.machine, &channels, &pending);
         if let Err(error) = signal::unblock_all() {
             warn!("signals could not be unblocked: {error}");
@@ -262,6 +267,7 @@ impl Runner {
         });
         self.queue.extend(pending.into_iter().map(Event::Command));
         self.holdings.set_title(generation);
+        self.review_snapshots();
         self.reap();
     }
 

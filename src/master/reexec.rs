@@ -16,6 +16,7 @@ use crate::control::{Command, fifo::FifoState, pidfile::PidfileState, touch::Bas
 use crate::signals::table::Waiting;
 use crate::sys::{fd, process};
 
+use super::generations::Known;
 use super::holdings::Holdings;
 use super::saved::SavedMaster;
 use super::state::Master;
@@ -49,6 +50,9 @@ pub struct Legacy {
     /// What the generation to come has asked for about signals.
     #[serde(default)]
     pub signals: BTreeMap<Generation, Waiting>,
+    /// What the zygotes have told of their generations.
+    #[serde(default)]
+    pub known: BTreeMap<Generation, Known>,
     /// Control channels of the zygotes.
     pub zygotes: BTreeMap<Generation, i32>,
     /// Control channels of the workers.
@@ -73,6 +77,8 @@ pub struct Channels<'a> {
     pub zygotes: &'a BTreeMap<Generation, ZygoteChannel>,
     /// Of the workers.
     pub workers: &'a BTreeMap<WorkerId, WorkerChannel>,
+    /// What the zygotes have told of their generations.
+    pub known: &'a BTreeMap<Generation, Known>,
     /// What they have asked for about signals.
     pub signals: BTreeMap<Generation, Waiting>,
 }
@@ -110,6 +116,7 @@ fn try_reexec(
         answers: Some(holdings.answers.fd().as_raw_fd()),
         locks: Some(holdings.locks.fd().as_raw_fd()),
         signals: channels.signals.clone(),
+        known: channels.known.clone(),
         zygotes: channels.zygotes.iter().map(|(generation, it)| (*generation, it.as_raw_fd())).collect(),
         workers: channels.workers.iter().map(|(worker, it)| (*worker, it.as_raw_fd())).collect(),
         pidfiles: holdings.pidfiles.iter().map(|it| (it.option.to_owned(), it.file.state())).collect(),

@@ -1,4 +1,6 @@
 //! Reload: prepare, surge, drain, re-exec. Nothing is replaced before its successor is proven.
+//!
+//! A rollback (see `rollback`) is the same but for the first and the last step.
 
 use std::time::Instant;
 
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::{DrainMode, headline};
 use crate::control::Command;
 
-use super::answer::Outcome;
+use super::answer::{Kind, Outcome};
 use super::event::Action;
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, WorkerId};
@@ -27,6 +29,8 @@ pub enum ReloadStage {
 pub struct Reload {
     /// Number of this reload, for log and status.
     pub id: u64,
+    /// Where the generation comes from.
+    pub kind: Kind,
     /// The generation being prepared.
     pub generation: Generation,
     /// How far it has come.
@@ -67,14 +71,21 @@ impl Master {
         }
     }
 
-    fn begin_reload(&mut self, now: Instant, command: Command) {
+    /// The number of the next reload or rollback.
+    pub(super) fn number_reload(&mut self) -> u64 {
         let id = self.next_reload;
         self.next_reload += 1;
+        id
+    }
+
+    pub(super) fn begin_reload(&mut self, now: Instant, command: Command) {
+        let id = self.number_reload();
         let generation = self.newest + 1;
         let brutal = command == Command::BrutalReload;
-        self.journal.begin(id, generation, self.ticket);
+        self.journal.begin(id, Kind::Reload, generation, self.ticket);
         self.reload = Some(Reload {
             id,
+            kind: Kind::Reload,
             generation,
             stage: ReloadStage::Preparing,
             brutal,
@@ -99,18 +110,17 @@ impl Master {
         reload.wanted = if all { policy.processes } else { self.desired.min(policy.processes) };
         reload.policy = Some(policy);
         reload.stage = ReloadStage::Surging;
-        let (id, generation, wanted) = (reload.id, reload.generation, reload.wanted);
-        self.log(
-            Level::Info,
-            format!("reload {id}: generation {generation} is loaded, starting its workers"),
-        );
+        let (generation, wanted) = (reload.generation, reload.wanted);
+        let line =
+            format!("{} {}: generation {generation} is loaded, starting its workers", reload.kind, reload.id);
+        self.log(Level::Info, line);
         for slot in 1..=wanted {
             self.spawn_worker(now, slot, generation, None);
         }
         self.check_surge(now);
     }
 
-    /// Once every new worker accepts, the old ones drain and the image is replaced.
+    /// Once every new worker accepts, the old ones drain and the image is replaced. A rollback keeps it.
     ///
     /// The drain goes on across the re-exec: the master keeps its pid, so it stays the parent of the
     /// old workers, and a response that takes minutes does not hold up the reload.
@@ -132,19 +142,19 @@ impl Master {
         for worker in old {
             self.drain(now, worker, if reload.brutal { DrainMode::Now } else { DrainMode::Handover });
         }
-        for generation in
-            self.zygotes.keys().copied().filter(|it| *it != reload.generation).collect::<Vec<_>>()
-        {
-            self.dismiss_zygote(generation);
-        }
-        self.journal.settle(reload.id, Outcome::Serves);
+        self.retire_zygotes(&reload);
         self.generation = reload.generation;
+        self.restored = reload.kind == Kind::Rollback;
         self.desired = reload.wanted;
         if let Some(policy) = reload.policy {
             self.policy = policy;
         }
         self.throttles.clear();
         self.roll = None;
+        if self.restored {
+            return self.complete_rollback(now);
+        }
+        self.journal.settle(reload.id, Outcome::Serves);
         self.phase = Phase::ReExecuting;
         self.push(Action::ReExec);
     }
@@ -155,14 +165,24 @@ impl Master {
         self.log(
             Level::Error,
             format!(
-                "reload {} refused: {}; generation {} serves on",
+                "{} {} refused: {}; generation {} serves on",
+                reload.kind,
                 reload.id,
                 headline(&reason),
                 self.generation
             ),
         );
         self.journal.refuse(reload.id, &reason);
-        self.dismiss_zygote(reload.generation);
+        self.undo_reload(now, &reload);
+        self.resume_deferred(now);
+    }
+
+    /// What a reload has started goes again; a snapshot goes back to sleep.
+    pub(super) fn undo_reload(&mut self, now: Instant, reload: &Reload) {
+        match (reload.kind, &reload.policy) {
+            (Kind::Rollback, Some(policy)) => self.put_to_sleep(reload.generation, policy.clone()),
+            _ => self.dismiss_zygote(reload.generation),
+        }
         let new: Vec<WorkerId> = self
             .workers
             .iter()
@@ -172,7 +192,6 @@ impl Master {
         for worker in new {
             self.drain(now, worker, DrainMode::Handover);
         }
-        self.resume_deferred(now);
     }
 
     /// `execve` came back: the new workers serve all the same, under the old image of the master.

@@ -6,9 +6,10 @@ use log::{error, info, warn};
 
 use crate::channel::headline;
 use crate::scoreboard::{Cell, Scoreboard};
-use crate::sys::process::{Exit, Pid};
+use crate::sys::process::{self, Exit, Pid};
 
 use super::holdings::Holdings;
+use super::standing::Standing;
 use super::state::Master;
 
 /// A worker died that was not told to: the cause, and what it was doing.
@@ -79,19 +80,28 @@ pub fn statistics(holdings: &Holdings, machine: &Master) {
     }
 }
 
-/// USR2: what each worker is doing.
-pub fn workers(holdings: &Holdings, machine: &Master) {
+/// USR2: what each generation and each worker is doing.
+pub fn workers(holdings: &Holdings, machine: &Master, generations: &[Standing]) {
     let now = now_micros();
     info!(
         "master {} generation {} reloads {}{}",
-        crate::sys::process::this(),
+        process::this(),
         machine.generation(),
         holdings.reloads,
         if machine.is_paused() { ", paused" } else { "" }
     );
+    for standing in generations {
+        info!("{}", generation_line(standing, now));
+    }
     for (_, worker) in machine.workers() {
         info!("{}", worker_line(&holdings.scoreboard, worker.cell, now));
     }
+}
+
+/// One generation in one line, with the memory that its zygote has now; for the log and for `--status`.
+pub fn generation_line(standing: &Standing, now_micros: u64) -> String {
+    let bytes = standing.zygote.and_then(|pid| process::own_memory(Pid::from_raw(pid)));
+    standing.line(bytes, now_micros / 1_000_000)
 }
 
 /// One worker in one line; for the log and for `--status`.

@@ -3,6 +3,7 @@
 //! Both may be of different releases, so every field that came later has a default, and instants
 //! travel as milliseconds from now.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,10 @@ pub struct SavedZygote {
     pub generation: Generation,
     pid: i32,
     ready: bool,
+    /// It is ready, and a snapshot. A release without snapshots takes it for one to be dismissed at the
+    /// next reload.
+    #[serde(default)]
+    asleep: bool,
 }
 
 /// The state machine as it travels.
@@ -98,8 +103,9 @@ impl Master {
             replaces: worker.replaces,
         });
         let zygotes = self.zygotes.iter().filter_map(|(generation, zygote)| {
-            let ready = zygote.stage == ZygoteStage::Ready;
-            zygote.pid.map(|pid| SavedZygote { generation: *generation, pid: pid.as_raw(), ready })
+            let asleep = zygote.is_asleep();
+            let ready = asleep || zygote.stage == ZygoteStage::Ready;
+            zygote.pid.map(|pid| SavedZygote { generation: *generation, pid: pid.as_raw(), ready, asleep })
         });
         SavedMaster {
             generation: self.generation,
@@ -117,8 +123,14 @@ impl Master {
         }
     }
 
-    /// Takes over what the previous image left; the policy is that of the new configuration.
-    pub fn restore(saved: SavedMaster, policy: Policy, now: Instant) -> Self {
+    /// Takes over what the previous image left; the policy is that of the new configuration, and that of
+    /// snapshots that are not among `policies`.
+    pub fn restore(
+        saved: SavedMaster,
+        policy: Policy,
+        mut policies: BTreeMap<Generation, Policy>,
+        now: Instant,
+    ) -> Self {
         let mut master = Master::new(policy);
         master.phase = Phase::Running;
         master.generation = saved.generation;
@@ -136,7 +148,14 @@ impl Master {
         master.deferred = saved.deferred.into();
         let dismissed = || ZygoteStage::Failed { reason: "dismissed".to_owned(), code: 1 };
         for zygote in saved.zygotes {
-            let stage = if zygote.ready { ZygoteStage::Ready } else { dismissed() };
+            let stage = match zygote {
+                SavedZygote { asleep: true, generation, .. } => {
+                    let policy = policies.remove(&generation).unwrap_or_else(|| master.policy.clone());
+                    ZygoteStage::Asleep { policy }
+                }
+                SavedZygote { ready: true, .. } => ZygoteStage::Ready,
+                _ => dismissed(),
+            };
             master.zygotes.insert(zygote.generation, Zygote { pid: Some(Pid::from_raw(zygote.pid)), stage });
         }
         master.workers = saved.workers.into_iter().map(|worker| (worker.id, worker.restore(now))).collect();

@@ -37,6 +37,12 @@ pub struct Policy {
     pub boot_timeout: Duration,
     /// A server without its application is of no use (`need-app`): says so by its exit code.
     pub need_app: bool,
+    /// Generations that stay asleep after a reload.
+    pub snapshots: usize,
+    /// Bytes that these may have of their own, together.
+    pub snapshot_memory: Option<u64>,
+    /// The zygote has the application in its memory, so that there is something to keep (no `lazy-apps`).
+    pub preloaded: bool,
 }
 
 impl Policy {
@@ -49,6 +55,9 @@ impl Policy {
             drain_delay: config.drain_delay,
             boot_timeout: config.boot_timeout,
             need_app: config.need_app,
+            snapshots: config.snapshots as usize,
+            snapshot_memory: config.snapshot_memory,
+            preloaded: !config.lazy_apps,
         }
     }
 
@@ -99,6 +108,8 @@ pub struct Master {
     pub(super) paused: bool,
     pub(super) watching: bool,
     pub(super) reload: Option<Reload>,
+    /// The generation that serves was brought back: what is on disk is not its code.
+    pub(super) restored: bool,
     pub(super) next_reload: u64,
     /// The highest ticket that somebody who asked for a reload holds.
     pub(super) ticket: u64,
@@ -129,6 +140,7 @@ impl Master {
             paused: false,
             watching: false,
             reload: None,
+            restored: false,
             next_reload: 1,
             ticket: 0,
             journal: Journal::default(),
@@ -152,6 +164,11 @@ impl Master {
     /// True while workers do not accept by order of the operator.
     pub fn is_paused(&self) -> bool {
         self.paused
+    }
+
+    /// True while clients are waited for in the place of workers (cheap mode).
+    pub fn is_watching(&self) -> bool {
+        self.watching
     }
 
     /// All workers, told to leave or not.
@@ -189,6 +206,8 @@ impl Master {
             Event::WorkerLeaves { worker, reason } => self.replace_on_request(now, worker, &reason),
             Event::ChildExited { pid, exit } => self.child_exited(now, pid, exit),
             Event::ConnectionWaiting => self.wake_from_cheap(),
+            Event::SnapshotUnfit { generation, reason } => self.drop_snapshot(generation, &reason),
+            Event::SnapshotsMeasured { bytes } => self.bound_snapshots(&bytes),
             Event::ReExecFailed { reason } => {
                 self.reexec_failed(reason);
                 self.resume_deferred(now);
@@ -209,12 +228,19 @@ impl Master {
         });
         let zygotes = self.zygotes.values().filter_map(|zygote| match zygote.stage {
             ZygoteStage::Loading { deadline } => Some(deadline),
-            ZygoteStage::Ready | ZygoteStage::Failed { .. } => None,
+            ZygoteStage::Ready | ZygoteStage::Asleep { .. } | ZygoteStage::Failed { .. } => None,
         });
-        let respawns = (1..=self.desired).filter(|slot| self.candidate(*slot).is_none());
+        // Nobody can be respawned before there is a zygote, whose own word or deadline comes first.
+        let is_source = |zygote: &Zygote| zygote.stage == ZygoteStage::Ready;
+        let respawns = (1..=self.desired).filter(|slot| {
+            self.zygotes.get(&self.generation).is_some_and(is_source) && self.candidate(*slot).is_none()
+        });
         let throttles = respawns.filter_map(|slot| self.throttles.get(&slot).and_then(|it| it.not_before));
-        let zygote_retry =
-            if self.zygotes.contains_key(&self.generation) { None } else { self.zygote_throttle.not_before };
+        let zygote_retry = if self.zygotes.contains_key(&self.generation) || self.outlives_zygote() {
+            None
+        } else {
+            self.zygote_throttle.not_before
+        };
         workers.chain(zygotes).chain(throttles).chain(zygote_retry).min()
     }
 
@@ -251,6 +277,7 @@ impl Master {
             Command::TogglePause => self.toggle_pause(),
             Command::Reload => self.request_reload(now, command),
             Command::BrutalReload => self.request_reload(now, command),
+            Command::Rollback => self.request_rollback(now),
             Command::ReloadWorkers | Command::BrutalReloadWorkers | Command::ChainReload => {
                 if self.phase == Phase::Running && self.reload.is_none() {
                     self.start_roll(now, command);
@@ -342,6 +369,8 @@ impl Master {
         match self.zygotes.get(&self.generation).map(|zygote| &zygote.stage) {
             Some(ZygoteStage::Ready) => {}
             Some(_) => return,
+            None if self.outlives_zygote() => return,
+            None if self.restored && self.zygote_throttle.allows(now) => return self.succeed_restored(now),
             None if self.zygote_throttle.allows(now) => return self.spawn_zygote(now, self.generation),
             None => return,
         }

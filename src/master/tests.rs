@@ -1,5 +1,6 @@
 //! The policy, read like a log: events on the left, what the master asks for on the right.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -12,6 +13,8 @@ use super::answer::{Answer, Doing, Outcome, Progress};
 use super::event::{Action, Event};
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, WorkerId};
+
+mod rollback;
 
 const KILLED: Exit = Exit::Signal { number: 9, core: false };
 const LEFT: Exit = Exit::Code(0);
@@ -36,6 +39,9 @@ impl Bench {
             drain_delay: Duration::ZERO,
             boot_timeout: Duration::from_secs(10),
             need_app: false,
+            snapshots: 0,
+            snapshot_memory: None,
+            preloaded: true,
         };
         Bench {
             next_policy: policy.clone(),
@@ -332,7 +338,7 @@ fn a_reload_asked_for_during_the_surge_comes_afterwards() {
     bench.worker_serves(4);
     let saved = bench.master.save(bench.now, &[]);
     let policy = bench.master.policy.clone();
-    bench.master = Master::restore(saved, policy, bench.now);
+    bench.master = Master::restore(saved, policy, BTreeMap::new(), bench.now);
     assert_eq!(bench.step(Event::Start), [Action::SpawnZygote { generation: 3 }]);
 }
 
@@ -359,7 +365,7 @@ fn the_next_image_knows_all_children_and_misses_no_death() {
         .expect("it is plain data");
     let policy = bench.master.policy.clone();
     let saved = serde_json::from_str(&saved).expect("it was just written");
-    bench.master = Master::restore(saved, policy, bench.now);
+    bench.master = Master::restore(saved, policy, BTreeMap::new(), bench.now);
     let actions = bench.step(Event::Start);
     assert!(actions.contains(&Action::Pause { worker: 3 }), "a command that came late: {actions:?}");
     assert_eq!(spawned(&bench.dies(old, LEFT)), NOBODY, "an old worker that leaves is not replaced");
@@ -599,7 +605,7 @@ fn who_asked_hears_how_far_a_reload_is() {
     let saved = bench.master.save(bench.now, &[]);
     let text = serde_json::to_string(&saved).expect("it can be written");
     let saved = serde_json::from_str(&text).expect("it can be read");
-    let next = Master::restore(saved, bench.next_policy.clone(), bench.now);
+    let next = Master::restore(saved, bench.next_policy.clone(), BTreeMap::new(), bench.now);
     assert_eq!(outcomes(&next.answer()), [(1, 1, Outcome::Complete { remark: None })]);
 }
 
@@ -665,7 +671,7 @@ fn the_state_of_a_release_without_answers_is_taken_over() {
     let mut saved = serde_json::to_value(bench.master.save(bench.now, &[])).expect("it can be written");
     saved.as_object_mut().and_then(|it| it.remove("journal")).expect("there is one");
     let saved = serde_json::from_value(saved).expect("it can be read");
-    let next = Master::restore(saved, bench.next_policy.clone(), bench.now);
+    let next = Master::restore(saved, bench.next_policy.clone(), BTreeMap::new(), bench.now);
     assert_eq!((next.generation(), next.answer().reloads), (2, vec![]));
 }
 

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use crate::channel::DrainMode;
 use crate::sys::process::Pid;
 
+use super::state::Policy;
+
 /// Identity of a worker process for the life of the instance; never reused.
 pub type WorkerId = u64;
 /// Worker number, 1-based, stable across respawns.
@@ -87,6 +89,11 @@ pub enum ZygoteStage {
     },
     /// Ready to fork workers.
     Ready,
+    /// A snapshot: the generation has served, and can be brought back.
+    Asleep {
+        /// What its configuration asks for.
+        policy: Policy,
+    },
     /// Killed or about to exit, for this reason.
     Failed {
         /// What an operator reads.
@@ -103,6 +110,18 @@ pub struct Zygote {
     pub pid: Option<Pid>,
     /// Where it is in its life.
     pub stage: ZygoteStage,
+}
+
+impl Zygote {
+    /// True once it has been told to go, or has said that it is of no use.
+    pub fn is_dismissed(&self) -> bool {
+        matches!(self.stage, ZygoteStage::Failed { .. })
+    }
+
+    /// True for a snapshot.
+    pub fn is_asleep(&self) -> bool {
+        matches!(self.stage, ZygoteStage::Asleep { .. })
+    }
 }
 
 /// Grows the pause between respawns while processes keep dying young.

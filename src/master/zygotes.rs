@@ -62,7 +62,12 @@ impl Master {
                 let reason = format!("the zygote ended with {exit} before the application was loaded");
                 self.zygote_failed(now, generation, reason, self.policy.no_app_code());
             }
-            ZygoteStage::Ready if self.stopping() => {}
+            ZygoteStage::Ready | ZygoteStage::Asleep { .. } if self.stopping() => {}
+            ZygoteStage::Asleep { .. } => {
+                let line =
+                    format!("snapshot of generation {generation} is lost: the zygote ended with {exit}");
+                self.log(Level::Warn, line);
+            }
             ZygoteStage::Ready => {
                 self.zygote_failed(now, generation, format!("the zygote ended with {exit}"), EXIT_ERROR);
             }
@@ -89,6 +94,9 @@ impl Master {
         } else if generation == self.generation && self.phase == Phase::Starting {
             self.log(Level::Error, format!("cannot start: {}", headline(&reason)));
             self.stop(now, code, true);
+        } else if generation == self.generation && self.restored && !self.stopping() {
+            self.zygote_throttle.record_death(now, None);
+            self.log(Level::Error, self.outlived(headline(&reason)));
         } else if generation == self.generation && !self.stopping() {
             // The workers serve on; without a zygote a dead one could not be replaced.
             self.zygote_throttle.record_death(now, None);

@@ -132,6 +132,13 @@ impl Signals {
         self.serving
     }
 
+    /// A generation older than the one that serves is about to serve again; its zygote has asked for this
+    /// long ago.
+    pub fn expect(&mut self, generation: Generation, requests: Vec<Request>) {
+        let requests = requests.into_iter().map(|request| (Origin::Zygote, request)).collect();
+        self.waiting.insert(generation, requests);
+    }
+
     /// From now on `generation` serves: what it has registered takes the place of what was there.
     pub fn serve(&mut self, now: Instant, wall: &Zoned, generation: Generation) -> Vec<Effect> {
         if generation == self.serving {
@@ -166,7 +173,7 @@ impl Signals {
             self.raise(number);
             return Vec::new();
         }
-        if generation < self.serving {
+        if generation < self.serving && !self.waiting.contains_key(&generation) {
             // It leaves; what it wants is the business of the new code.
             return Vec::new();
         }
@@ -504,6 +511,20 @@ mod tests {
         bench.tick(SECOND);
         assert_eq!(bench.deliver(), [(1, 2), (2, 2)]);
         assert_eq!(bench.signals.save(2), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_generation_that_comes_back_has_the_registrations_of_its_zygote_and_of_its_new_workers() {
+        let mut bench = Bench::new();
+        bench.serve(2);
+        bench.ask(2, Origin::Zygote, timer(2, 0));
+        bench.ask(1, Origin::Starting(7), timer(3, 0));
+        bench.signals.expect(1, vec![register(1, Target::All), timer(1, 0)]);
+        bench.ask(1, Origin::Starting(1), register(4, Target::All));
+        bench.ask(1, Origin::Starting(1), timer(4, 0));
+        bench.serve(1);
+        bench.tick(SECOND);
+        assert_eq!(bench.deliver(), [(1, 1), (2, 1), (1, 4)]);
     }
 
     #[test]

@@ -81,6 +81,18 @@ pub fn memory(pid: u64) -> Option<(u64, u64)> {
     Some((resident * size, all * size))
 }
 
+/// Bytes that a process has of its own: anonymous pages and what of them was swapped out. Those that its
+/// children share since the fork count, for they go with the last of them. `None` when there is no such
+/// process; everybody may ask (proc_pid_status(5)), unlike for `smaps`.
+pub fn own_memory(pid: Pid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kibibytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    Some((kibibytes("RssAnon:")? + kibibytes("VmSwap:").unwrap_or(0)) * 1024)
+}
+
 /// The name of this machine (gethostname(2)); empty if it has none.
 pub fn hostname() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -167,7 +167,8 @@ fn commands_tell_what_they_found() {
         line.starts_with(&format!("appserver {} is running: generation 1, 0 reloads, up ", server.pid())),
         "{words}"
     );
-    assert!(words.lines().nth(1).is_some_and(|line| line.starts_with("worker 1 (pid: ")), "{words}");
+    assert!(words.lines().nth(1).is_some_and(|line| line.starts_with("generation 1 serves: ")), "{words}");
+    assert!(words.lines().nth(2).is_some_and(|line| line.starts_with("worker 1 (pid: ")), "{words}");
     assert_eq!(
         command(&server, "--reload", "pid"),
         (0, format!("asked appserver {} to reload\n", server.pid()))

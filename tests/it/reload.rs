@@ -184,7 +184,7 @@ fn a_request_may_span_many_reloads() {
 }
 
 /// A copy of the program that says that it is another release, and nothing else.
-fn another_release(server: &Server, version: &str) -> PathBuf {
+pub fn another_release(server: &Server, version: &str) -> PathBuf {
     let ours = env!("CARGO_PKG_VERSION");
     assert_eq!(ours.len(), version.len(), "replaced in place, it has to be as long");
     let mut program = fs::read(server.program()).unwrap();
@@ -200,7 +200,8 @@ fn another_release(server: &Server, version: &str) -> PathBuf {
     server.path("another")
 }
 
-fn versions_on_the_page(server: &Server) -> String {
+/// The release whose worker answers, as the built-in page says.
+pub fn versions_on_the_page(server: &Server) -> String {
     let page = server.client().call("GET", "/", &[("Accept", "application/json")], b"");
     page.unwrap().json()["version"].as_str().unwrap().to_owned()
 }

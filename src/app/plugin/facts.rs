@@ -8,14 +8,16 @@ use crate::sys::process;
 
 /// `uwsgi.workers()`: one entry for each worker number, in uWSGI's shape.
 ///
-/// During a reload two generations are there; the newer worker of a number is shown.
+/// During a reload or a rollback two generations are there; of two workers with a number the one is shown
+/// that does not drain, of those the newer one.
 pub(super) fn workers(scoreboard: &Scoreboard) -> Value {
     let mut cells: Vec<Cell<'_>> = scoreboard
         .used_cells()
         .map(|index| scoreboard.cell(index))
         .filter(|cell| cell.state() != WorkerState::Free)
         .collect();
-    cells.sort_by_key(|cell| (cell.slot(), cell.generation(), cell.started_at()));
+    let stays = |cell: &Cell<'_>| cell.state() != WorkerState::Draining;
+    cells.sort_by_key(|cell| (cell.slot(), stays(cell), cell.generation(), cell.started_at()));
     cells.reverse();
     cells.dedup_by_key(|cell| cell.slot());
     cells.reverse();

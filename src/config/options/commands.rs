@@ -10,6 +10,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Kind::Command(CommandKind::Reload),
         "Ask the server with this pidfile to reload gracefully.",
     ),
+    row(
+        Commands,
+        "rollback",
+        Kind::Command(CommandKind::Rollback),
+        "Ask the server with this pidfile to bring back the generation before (see snapshots).",
+    ),
     row(Commands, "stop", Kind::Command(CommandKind::Stop), "Ask the server with this pidfile to stop."),
     row(
         Commands,
@@ -21,8 +27,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Commands,
         "wait",
         Kind::Command(CommandKind::Wait),
-        "With --reload or --stop: print progress and return when it is over; exit status 0 if it worked, 1 if \
-         not, 124 if it takes longer than this.",
+        "With --reload, --rollback or --stop: print progress and return when it is over; exit status 0 if it \
+         worked, 1 if not, 124 if it takes longer than this.",
     )
     .metavar("SECONDS"),
     row(

@@ -6,6 +6,9 @@ use crate::config::schema::Group::ReloadAndStop;
 use crate::config::schema::{Kind, OptionSpec, Shape, Status, accepted, not_yet, row};
 use crate::signals::given;
 
+/// Each is a process with an application in its memory.
+const MOST_SNAPSHOTS: u64 = 64;
+
 pub(super) const ROWS: &[OptionSpec] = &[
     row(
         ReloadAndStop,
@@ -61,6 +64,19 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Label of what is deployed, shown in process titles, status and the built-in page.",
     )
     .metavar("LABEL"),
+    row(
+        ReloadAndStop,
+        "snapshots",
+        Kind::Int { min: 0, max: MOST_SNAPSHOTS, set: |c, n| c.snapshots = n as u32 },
+        "Generations that stay in memory, asleep, after a reload; a rollback brings the newest of them back.",
+    )
+    .default("0"),
+    row(
+        ReloadAndStop,
+        "snapshot-memory",
+        Kind::Size { min: 1, max: u64::MAX, set: |c, bytes| c.snapshot_memory = Some(bytes) },
+        "Memory that all snapshots together may have of their own; a reload drops the oldest until they fit.",
+    ),
     not_yet(
         ReloadAndStop,
         "touch-chain-reload",
