@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, ConfigErrors};
 use super::options::{self, MAX_FIFOS};
+use super::reload::ReloadMode;
 use super::schema::OptionSpec;
 use super::{
     Config, Credentials, Entry, ListenSpec, ProcessTitles, PythonOptions, RequestLog, suggest, unserved,
@@ -40,6 +41,9 @@ impl Config {
             vacuum: false,
             reload_mercy: Duration::from_secs(3),
             worker_reload_mercy: Duration::from_secs(60),
+            reload_mode: ReloadMode::Surge,
+            max_surge: None,
+            max_draining_generations: 0,
             boot_timeout: Duration::from_secs(60),
             binary_path: None,
             fallback_config: None,

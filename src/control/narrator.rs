@@ -55,7 +55,7 @@ impl Narrator {
                 Outcome::Complete { .. } => {
                     return (lines, Some(Verdict::Done(describe(record, answer))));
                 }
-                Outcome::Refused { reason } => {
+                Outcome::Refused { reason } | Outcome::Failing { reason } => {
                     let mut text = describe(record, answer);
                     if let (_, Some(details)) = parts_of_reason(reason) {
                         text.push('\n');
@@ -98,7 +98,16 @@ pub fn describe(record: &Record, answer: &Answer) -> String {
     let Record { id, generation, outcome, .. } = record;
     match outcome {
         Outcome::Underway => match answer.progress {
-            Some(Progress { prepared: true, ready, wanted }) => {
+            Some(Progress { restoring: true, .. }) => {
+                let kept = answer.generation;
+                format!("reload {id} fails: bringing back the workers of generation {kept}")
+            }
+            Some(Progress { waits_for, .. }) if waits_for > 0 => {
+                format!(
+                    "reload {id}: generation {generation} is prepared, waiting for {waits_for} old workers to leave"
+                )
+            }
+            Some(Progress { prepared: true, ready, wanted, .. }) => {
                 format!("reload {id}: generation {generation} is prepared, new workers {ready}/{wanted}")
             }
             _ => format!("reload {id}: preparing generation {generation}"),
@@ -118,6 +127,12 @@ pub fn describe(record: &Record, answer: &Answer) -> String {
         Outcome::Refused { reason } => {
             let kept = answer.generation;
             format!("reload {id} refused: {}; generation {kept} serves on", printable(headline(reason)))
+        }
+        Outcome::Failing { reason } => {
+            let reason = printable(headline(reason));
+            format!(
+                "reload {id}: the old workers have left and the new ones do not start: {reason}; the server tries on"
+            )
         }
         Outcome::GaveWay => format!("reload {id} gives way to a newer one"),
         Outcome::Stopped => format!("reload {id} has ended: the server is stopping"),
@@ -153,7 +168,7 @@ mod tests {
         let mut now = answer(vec![record(1, 1, Outcome::Underway)]);
         assert_eq!(narrator.hear(&now).0, ["reload 1: preparing generation 2"]);
         assert_eq!(narrator.hear(&now), (vec![], None));
-        now.progress = Some(Progress { prepared: true, ready: 3, wanted: 4 });
+        now.progress = Some(Progress { prepared: true, ready: 3, wanted: 4, waits_for: 0, restoring: false });
         assert_eq!(narrator.hear(&now).0, ["reload 1: generation 2 is prepared, new workers 3/4"]);
         now.reloads[0].outcome = COMPLETE;
         now.leaving = 2;

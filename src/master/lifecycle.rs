@@ -167,13 +167,8 @@ fn try_resume(
     holdings.set_title(generation);
     info!("gracefully (RE)spawned appserver master process (pid: {})", process::this());
     report_header(&holdings, generation);
-    let leaving = machine.workers().filter(|(_, worker)| worker.is_leaving()).count();
-    let serving = machine.workers().filter(|(_, worker)| worker.is_ready()).count();
     if let Some(completed) = completed {
-        info!(
-            "reload {} complete: generation {generation} serves with {serving} workers, {leaving} old ones finish their requests",
-            completed.id
-        );
+        info!("{}", machine.completion(completed.id));
     }
     holdings.follow_config();
     let mut runner = Runner::new(machine, holdings, signals, None)?;

@@ -5,10 +5,12 @@ use std::time::Instant;
 use log::Level;
 use serde::{Deserialize, Serialize};
 
-use crate::channel::{DrainMode, headline};
+use crate::channel::DrainMode;
+use crate::config::reload::ReloadMode;
 use crate::control::Command;
 
 use super::answer::Outcome;
+use super::arrival::Arrival;
 use super::event::Action;
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, WorkerId};
@@ -20,6 +22,8 @@ pub enum ReloadStage {
     Preparing,
     /// The new workers start.
     Surging,
+    /// Refused: the old workers that have left are being brought back.
+    Restoring,
 }
 
 /// A reload that has not replaced anything yet.
@@ -35,8 +39,19 @@ pub struct Reload {
     pub brutal: bool,
     /// What the new configuration asks for, once it is known.
     pub policy: Option<Policy>,
-    /// Workers that have to serve before the old ones leave.
+    /// Workers of the new generation that have to serve.
     pub wanted: u32,
+    /// True when its workers start only after the old ones have left.
+    pub drains: bool,
+    /// Why it is being refused.
+    pub refusal: Option<String>,
+}
+
+impl Reload {
+    /// How the old workers leave.
+    pub(super) fn drain_mode(&self) -> DrainMode {
+        if self.brutal { DrainMode::Now } else { DrainMode::Handover }
+    }
 }
 
 /// A reload whose new generation serves; what the image after the re-exec reports.
@@ -55,7 +70,7 @@ impl Master {
             return self.defer(command);
         }
         match self.reload.clone() {
-            Some(Reload { stage: ReloadStage::Surging, .. }) => self.defer(command),
+            Some(Reload { stage: ReloadStage::Surging | ReloadStage::Restoring, .. }) => self.defer(command),
             Some(Reload { id, generation, stage: ReloadStage::Preparing, .. }) => {
                 self.log(Level::Info, format!("reload {id} gives way to a newer one"));
                 self.reload = None;
@@ -80,6 +95,8 @@ impl Master {
             brutal,
             policy: None,
             wanted: self.desired,
+            drains: false,
+            refusal: None,
         });
         self.log(
             Level::Info,
@@ -91,36 +108,37 @@ impl Master {
         self.spawn_zygote(now, generation);
     }
 
-    /// The new code is proven to load: start its workers beside the old ones.
+    /// The new code is proven to load: start its workers beside the old ones, or tell those to leave.
     pub(super) fn surge(&mut self, now: Instant, policy: Policy) {
         let Some(reload) = &mut self.reload else { return };
         // A changed `processes` takes effect; a count lowered by hand or by cheap mode stays.
         let all = self.desired == self.policy.processes;
         reload.wanted = if all { policy.processes } else { self.desired.min(policy.processes) };
+        // Who has asked for it once, in the old release or in the new one, must not see both at work.
+        reload.drains = [self.policy.reload_mode, policy.reload_mode].contains(&ReloadMode::Drain);
         reload.policy = Some(policy);
         reload.stage = ReloadStage::Surging;
-        let (id, generation, wanted) = (reload.id, reload.generation, reload.wanted);
+        let (id, generation) = (reload.id, reload.generation);
+        if reload.drains {
+            let line = format!(
+                "reload {id}: generation {generation} is loaded; its workers start when the old ones have left \
+                 (reload-mode = drain)"
+            );
+            let reload = reload.clone();
+            self.log(Level::Info, line);
+            return self.commit_reload(now, reload);
+        }
         self.log(
             Level::Info,
             format!("reload {id}: generation {generation} is loaded, starting its workers"),
         );
-        for slot in 1..=wanted {
-            self.spawn_worker(now, slot, generation, None);
-        }
-        self.check_surge(now);
     }
 
-    /// Once every new worker accepts, the old ones drain and the image is replaced.
+    /// The new generation takes over: the old workers drain and the image is replaced.
     ///
     /// The drain goes on across the re-exec: the master keeps its pid, so it stays the parent of the
     /// old workers, and a response that takes minutes does not hold up the reload.
-    pub(super) fn check_surge(&mut self, now: Instant) {
-        let Some(reload) = self.reload.clone() else { return };
-        let ready =
-            self.workers.values().filter(|it| it.generation == reload.generation && it.is_ready()).count();
-        if ready < reload.wanted as usize {
-            return;
-        }
+    pub(super) fn commit_reload(&mut self, now: Instant, reload: Reload) {
         let kind = if reload.brutal { "brutally" } else { "gracefully" };
         self.log(Level::Info, format!("...{kind} killing workers..."));
         let old: Vec<WorkerId> = self
@@ -130,14 +148,17 @@ impl Master {
             .map(|(id, _)| *id)
             .collect();
         for worker in old {
-            self.drain(now, worker, if reload.brutal { DrainMode::Now } else { DrainMode::Handover });
+            self.drain(now, worker, reload.drain_mode());
         }
-        for generation in
-            self.zygotes.keys().copied().filter(|it| *it != reload.generation).collect::<Vec<_>>()
-        {
-            self.dismiss_zygote(generation);
+        self.dismiss_all_zygotes_but(reload.generation);
+        if let Some(before) = self.arrival.take() {
+            self.journal.settle(before.id, Outcome::GaveWay);
         }
-        self.journal.settle(reload.id, Outcome::Serves);
+        if reload.drains {
+            self.arrival = Some(Arrival { id: reload.id, remark: None });
+        } else {
+            self.journal.settle(reload.id, Outcome::Serves);
+        }
         self.generation = reload.generation;
         self.desired = reload.wanted;
         if let Some(policy) = reload.policy {
@@ -145,34 +166,16 @@ impl Master {
         }
         self.throttles.clear();
         self.roll = None;
+        self.wishes.clear();
+        self.evict_oldest_generations(now);
         self.phase = Phase::ReExecuting;
         self.push(Action::ReExec);
     }
 
-    /// The new generation does not work: it goes, the old one stays as it was.
-    pub(super) fn refuse_reload(&mut self, now: Instant, reason: String) {
-        let Some(reload) = self.reload.take() else { return };
-        self.log(
-            Level::Error,
-            format!(
-                "reload {} refused: {}; generation {} serves on",
-                reload.id,
-                headline(&reason),
-                self.generation
-            ),
-        );
-        self.journal.refuse(reload.id, &reason);
-        self.dismiss_zygote(reload.generation);
-        let new: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, it)| it.generation == reload.generation)
-            .map(|(id, _)| *id)
-            .collect();
-        for worker in new {
-            self.drain(now, worker, DrainMode::Handover);
+    fn dismiss_all_zygotes_but(&mut self, kept: Generation) {
+        for generation in self.zygotes.keys().copied().filter(|it| *it != kept).collect::<Vec<_>>() {
+            self.dismiss_zygote(generation);
         }
-        self.resume_deferred(now);
     }
 
     /// `execve` came back: the new workers serve all the same, under the old image of the master.
@@ -184,7 +187,10 @@ impl Master {
                 reload.generation
             );
             self.log(Level::Error, format!("reload {}: {remark}", reload.id));
-            self.journal.settle(reload.id, Outcome::Complete { remark: Some(remark) });
+            match &mut self.arrival {
+                Some(arrival) => arrival.remark = Some(remark),
+                None => self.journal.settle(reload.id, Outcome::Complete { remark: Some(remark) }),
+            }
         }
     }
 }

@@ -12,11 +12,13 @@ use log::Level;
 
 use crate::channel::DrainMode;
 use crate::config::Config;
+use crate::config::reload::{MaxSurge, ReloadMode};
 use crate::control::Command;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
 use crate::sys::process::{Exit, Pid};
 
 use super::answer::Journal;
+use super::arrival::Arrival;
 use super::event::{Action, Event};
 use super::reload::Reload;
 use super::roll::Roll;
@@ -33,6 +35,12 @@ pub struct Policy {
     pub mercy: Duration,
     /// How long a zygote or worker may take to become ready.
     pub boot_timeout: Duration,
+    /// Whether a reload starts the new workers before the old ones leave.
+    pub reload_mode: ReloadMode,
+    /// Workers that may live beyond those wanted while some are replaced; `None` is as many as it takes.
+    pub max_surge: Option<MaxSurge>,
+    /// Older generations that may drain at a time; 0 is any number.
+    pub max_draining_generations: u32,
     /// A server without its application is of no use (`need-app`): says so by its exit code.
     pub need_app: bool,
 }
@@ -45,6 +53,9 @@ impl Policy {
             threads: config.threads,
             mercy: config.worker_reload_mercy,
             boot_timeout: config.boot_timeout,
+            reload_mode: config.reload_mode,
+            max_surge: config.max_surge,
+            max_draining_generations: config.max_draining_generations,
             need_app: config.need_app,
         }
     }
@@ -96,11 +107,15 @@ pub struct Master {
     pub(super) paused: bool,
     pub(super) watching: bool,
     pub(super) reload: Option<Reload>,
+    /// A reload whose workers start once the old ones have left.
+    pub(super) arrival: Option<Arrival>,
     pub(super) next_reload: u64,
     /// The highest ticket that somebody who asked for a reload holds.
     pub(super) ticket: u64,
     pub(super) journal: Journal,
     pub(super) roll: Option<Roll>,
+    /// Workers that have asked to be replaced and wait for room.
+    pub(super) wishes: VecDeque<WorkerId>,
     /// Commands that have to wait for the start or for a reload to end.
     pub(super) deferred: VecDeque<Command>,
     /// Unknown children that died; their fork may be reported after their death.
@@ -126,10 +141,12 @@ impl Master {
             paused: false,
             watching: false,
             reload: None,
+            arrival: None,
             next_reload: 1,
             ticket: 0,
             journal: Journal::default(),
             roll: None,
+            wishes: VecDeque::new(),
             deferred: VecDeque::new(),
             early_exits: VecDeque::new(),
             actions: Vec::new(),
@@ -183,7 +200,12 @@ impl Master {
                     worker.doomed = Some(reason);
                 }
             }
-            Event::WorkerLeaves { worker, reason } => self.replace_on_request(now, worker, &reason),
+            Event::WorkerLeaves { worker, reason } => self.replace_on_request(worker, reason),
+            Event::WorkerQuiet { worker } => {
+                if let Some(worker) = self.workers.get_mut(&worker).filter(|it| it.is_leaving()) {
+                    worker.quiet = true;
+                }
+            }
             Event::ChildExited { pid, exit } => self.child_exited(now, pid, exit),
             Event::ConnectionWaiting => self.wake_from_cheap(),
             Event::ReExecFailed { reason } => {
@@ -208,7 +230,7 @@ impl Master {
             ZygoteStage::Loading { deadline } => Some(deadline),
             ZygoteStage::Ready | ZygoteStage::Failed { .. } => None,
         });
-        let respawns = (1..=self.desired).filter(|slot| self.candidate(*slot).is_none());
+        let respawns = self.vacancies().filter(|_| self.can_fork());
         let throttles = respawns.filter_map(|slot| self.throttles.get(&slot).and_then(|it| it.not_before));
         let zygote_retry =
             if self.zygotes.contains_key(&self.generation) { None } else { self.zygote_throttle.not_before };
@@ -250,10 +272,13 @@ impl Master {
             Command::BrutalReload => self.request_reload(now, command),
             Command::ReloadWorkers | Command::BrutalReloadWorkers | Command::ChainReload => {
                 if self.phase == Phase::Running && self.reload.is_none() {
-                    self.start_roll(now, command);
+                    self.start_roll(command);
                 } else {
                     self.defer(command);
                 }
+            }
+            Command::MoreWorkers | Command::FewerWorkers | Command::GoCheap if self.replacing() => {
+                self.defer(command);
             }
             Command::MoreWorkers => self.change_desired(1),
             Command::FewerWorkers => self.change_desired(-1),
@@ -263,7 +288,8 @@ impl Master {
 
     /// Keeps a command until the start or the reload under way is over.
     pub(super) fn defer(&mut self, command: Command) {
-        if self.deferred.back() != Some(&command) {
+        let counts = matches!(command, Command::MoreWorkers | Command::FewerWorkers);
+        if counts || self.deferred.back() != Some(&command) {
             self.deferred.push_back(command);
         }
     }
@@ -336,19 +362,54 @@ impl Master {
             Phase::Stopping { code, .. } => return self.finish_if_alone(code),
             Phase::ReExecuting | Phase::Finished => return,
         }
-        match self.zygotes.get(&self.generation).map(|zygote| &zygote.stage) {
-            Some(ZygoteStage::Ready) => {}
-            Some(_) => return,
-            None if self.zygote_throttle.allows(now) => return self.spawn_zygote(now, self.generation),
-            None => return,
+        self.check_surge(now);
+        if self.phase == Phase::ReExecuting {
+            return;
+        }
+        self.send_strangers_home(now);
+        self.check_refusal(now);
+        self.check_arrival();
+        self.fill_slots(now);
+        self.drain_surplus(now);
+        self.grant_wishes(now);
+        self.advance_roll(now);
+    }
+
+    /// Starts the workers that are missing, if there is a zygote to fork them.
+    fn fill_slots(&mut self, now: Instant) {
+        if !self.zygotes.contains_key(&self.generation) && self.zygote_throttle.allows(now) {
+            return self.spawn_zygote(now, self.generation);
+        }
+        if !self.can_fork() {
+            return;
         }
         for slot in 1..=self.desired {
             let allowed = self.throttles.get(&slot).is_none_or(|throttle| throttle.allows(now));
-            if self.candidate(slot).is_none() && allowed {
+            if allowed && self.is_vacant(slot) {
                 self.spawn_worker(now, slot, self.generation, None);
             }
         }
-        self.drain_surplus(now);
+    }
+
+    /// True when the zygote of the serving generation can be asked for workers.
+    pub(super) fn can_fork(&self) -> bool {
+        self.zygotes.get(&self.generation).is_some_and(|it| it.stage == ZygoteStage::Ready)
+    }
+
+    /// Slots for which the serving generation has to start a worker.
+    fn vacancies(&self) -> impl Iterator<Item = SlotId> {
+        (1..=self.desired).filter(|slot| self.is_vacant(*slot))
+    }
+
+    fn is_vacant(&self, slot: SlotId) -> bool {
+        if self.candidate(slot).is_some() || self.waits_for_old_workers() {
+            return false;
+        }
+        match self.stand_in(slot) {
+            None => true,
+            // With a stand-in that is to go there is time to wait for room.
+            Some(it) => !self.is_surging(it.generation) && self.has_room(),
+        }
     }
 
     fn drain_surplus(&mut self, now: Instant) {

@@ -1,0 +1,65 @@
+//! ● `reload-mode = drain`: the new workers start when no old one runs the application any more.
+//!
+//! The reload is decided before: the application is loaded, the old workers have been told to leave.
+//! What is left is to wait, to start, and to start again whatever does not succeed.
+
+use log::Level;
+
+use super::answer::Outcome;
+use super::state::Master;
+
+/// Deaths in a row of a new worker after which those who wait for the reload are told.
+const ATTEMPTS: u32 = 3;
+
+/// A reload whose new generation is in charge and does not serve yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Number of the reload.
+    pub id: u64,
+    /// What an operator should know when it is complete: the image of the master is still the old one.
+    pub remark: Option<String>,
+}
+
+impl Master {
+    /// True while a worker of an older generation runs the application, and newer ones have to wait.
+    pub(super) fn waits_for_old_workers(&self) -> bool {
+        let old = |it: &super::workers::Worker| it.generation != self.generation && !it.quiet;
+        self.arrival.is_some() && self.workers.values().any(old)
+    }
+
+    /// The reload is complete once all its workers accept.
+    pub(super) fn check_arrival(&mut self) {
+        if self.arrival.is_none() || self.waits_for_old_workers() || !self.all_ready() {
+            return;
+        }
+        let Some(Arrival { id, remark }) = self.arrival.take() else { return };
+        self.log(Level::Info, self.completion(id));
+        self.journal.settle(id, Outcome::Complete { remark });
+    }
+
+    /// Nobody is left to serve in its place: it is tried again, and those who wait are told.
+    pub(super) fn arrival_fails(&mut self, short_lives: u32, reason: &str) {
+        if short_lives < ATTEMPTS {
+            return;
+        }
+        let Some(id) = self.arrival.as_ref().map(|it| it.id) else { return };
+        let line = format!(
+            "reload {id}: the old workers have left and the new ones do not start: {}; trying on, until they do or \
+             another reload replaces this one",
+            crate::channel::headline(reason)
+        );
+        self.log(Level::Error, line);
+        self.journal.fail(id, reason);
+    }
+
+    /// The line that says that a reload is complete.
+    pub(super) fn completion(&self, id: u64) -> String {
+        let leaving = self.workers.values().filter(|it| it.is_leaving()).count();
+        let serving = self.workers.values().filter(|it| it.is_ready()).count();
+        let generation = self.generation;
+        format!(
+            "reload {id} complete: generation {generation} serves with {serving} workers, {leaving} old ones finish \
+             their requests"
+        )
+    }
+}
