@@ -362,14 +362,15 @@ impl Master {
             Phase::Stopping { code, .. } => return self.finish_if_alone(code),
             Phase::ReExecuting | Phase::Finished => return,
         }
+        self.send_strangers_home(now);
+        self.check_refusal(now);
+        self.check_arrival();
+        // First what is missing, from code that is known to work, then the new.
+        self.fill_slots(now);
         self.check_surge(now);
         if self.phase == Phase::ReExecuting {
             return;
         }
-        self.send_strangers_home(now);
-        self.check_refusal(now);
-        self.check_arrival();
-        self.fill_slots(now);
         self.drain_surplus(now);
         self.grant_wishes(now);
         self.advance_roll(now);
@@ -406,7 +407,8 @@ impl Master {
             return false;
         }
         match self.stand_in(slot) {
-            None => true,
+            // With a successor on the way that has taken the room, nobody goes beyond the bound.
+            None => !self.is_on_the_way(slot) || self.has_room(),
             // With a stand-in that is to go there is time to wait for room.
             Some(it) => !self.is_surging(it.generation) && self.has_room(),
         }

@@ -42,6 +42,12 @@ impl Master {
         self.reload.as_ref().is_some_and(|it| it.stage != ReloadStage::Preparing)
     }
 
+    /// True when a surging generation has a worker for this slot.
+    pub(super) fn is_on_the_way(&self, slot: SlotId) -> bool {
+        let surging = self.reload.as_ref().filter(|it| it.stage == ReloadStage::Surging);
+        surging.is_some_and(|it| self.holder(it.generation, slot).is_some())
+    }
+
     /// A worker of another generation that serves in this slot.
     pub(super) fn stand_in(&self, slot: SlotId) -> Option<&Worker> {
         let stands_in = |it: &&Worker| it.slot == slot && it.generation != self.generation && it.is_ready();

@@ -15,11 +15,14 @@ use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, WorkerId};
 
 mod answers;
+mod arrival;
+mod draining;
 mod reload;
 mod roll;
 mod start;
 mod stop;
 mod supervision;
+mod surge;
 
 const KILLED: Exit = Exit::Signal { number: 9, core: false };
 const LEFT: Exit = Exit::Code(0);
@@ -37,7 +40,11 @@ struct Bench {
 
 impl Bench {
     fn new(processes: u32) -> Self {
-        let policy = Policy {
+        Bench::with(processes, |_| {})
+    }
+
+    fn with(processes: u32, change: impl Fn(&mut Policy)) -> Self {
+        let mut policy = Policy {
             processes,
             threads: 1,
             mercy: Duration::from_secs(60),
@@ -47,6 +54,7 @@ impl Bench {
             max_draining_generations: 0,
             need_app: false,
         };
+        change(&mut policy);
         Bench {
             next_policy: policy.clone(),
             master: Master::new(policy),
@@ -58,7 +66,11 @@ impl Bench {
 
     /// A master whose first generation serves.
     fn running(processes: u32) -> Self {
-        let mut bench = Bench::new(processes);
+        Bench::running_with(processes, |_| {})
+    }
+
+    fn running_with(processes: u32, change: impl Fn(&mut Policy)) -> Self {
+        let mut bench = Bench::with(processes, change);
         bench.step(Event::Start);
         bench.zygote_loads(1);
         for worker in 1..=u64::from(processes) {
@@ -126,6 +138,25 @@ impl Bench {
     fn later(&mut self, duration: Duration) -> Vec<Action> {
         self.now += duration;
         self.step(Event::Tick)
+    }
+
+    /// The image is replaced; what the new one begins with.
+    fn re_executes(&mut self) -> Vec<Action> {
+        let saved = serde_json::to_string(&self.master.save(self.now, &[])).expect("it is plain data");
+        let policy = self.master.policy.clone();
+        let saved = serde_json::from_str(&saved).expect("it was just written");
+        self.master = Master::restore(saved, policy, self.now);
+        self.step(Event::Start)
+    }
+
+    /// Workers that live, the leaving ones too.
+    fn living(&self) -> usize {
+        self.master.workers().count()
+    }
+
+    fn leaves(&mut self, worker: WorkerId) -> Vec<Action> {
+        let pid = self.pid_of(worker);
+        self.dies(pid, LEFT)
     }
 
     fn logged(&self, words: &str) -> bool {
