@@ -85,7 +85,9 @@ impl Master {
     }
 
     pub(super) fn zygote_failed(&mut self, now: Instant, generation: Generation, reason: String, code: u8) {
-        let prepared = |reload: &Reload| reload.generation == generation && self.generation != generation;
+        let prepared = |reload: &Reload| {
+            reload.generation == generation && self.generation != generation && reload.refusal.is_none()
+        };
         if self.reload.as_ref().is_some_and(prepared) {
             self.refuse_reload(now, reason);
         } else if generation == self.generation && self.phase == Phase::Starting {

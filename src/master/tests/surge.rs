@@ -95,6 +95,8 @@ fn a_later_one_that_fails_brings_the_old_workers_back() {
     assert_eq!(drained(&actions), [], "the new one stands in until the old one is back");
     assert!(bench.master.answer().progress.is_some_and(|it| it.restoring));
     assert_eq!(bench.command(Command::Reload), [], "the next reload waits");
+    let zygote = bench.zygote_pid(2);
+    bench.dies(zygote, KILLED);
     let actions = bench.worker_serves(6);
     assert_eq!(drained(&actions), [(4, DrainMode::Handover)]);
     assert!(
