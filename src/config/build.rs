@@ -157,6 +157,15 @@ impl Config {
         for (_, entry) in fifos.skip(MAX_FIFOS) {
             errors.push(ConfigError::new(entry, format!("is one too many; there can be {MAX_FIFOS}")));
         }
+        let order = uses.iter().rev().find(|(_, entry)| entry.name == "reload-mode");
+        if self.lazy_apps
+            && self.reload_mode == ReloadMode::Drain
+            && let Some((_, entry)) = order
+        {
+            let unproven = "cannot prove new code together with lazy-apps: the new workers load it when the \
+                            old ones have left";
+            self.warnings.push(ConfigError::new(entry, unproven));
+        }
         let mut unknown_names = 0;
         for (row, entry) in uses {
             if entry.is_warning() {

@@ -97,6 +97,10 @@ fn waits_for(answer: &Answer) -> Option<String> {
 pub fn describe(record: &Record, answer: &Answer) -> String {
     let Record { id, generation, outcome, .. } = record;
     match outcome {
+        Outcome::Underway if answer.reloads.last().is_some_and(|last| last.id > *id) => {
+            // The progress is that of the latest.
+            format!("reload {id}: generation {generation} is prepared, and does not serve yet")
+        }
         Outcome::Underway => match answer.progress {
             Some(Progress { restoring: true, .. }) => {
                 let kept = answer.generation;
@@ -204,6 +208,25 @@ mod tests {
         assert!(matches!(Narrator::new(1).hear(&now).1, Some(Verdict::Failed(_))));
         let now = Answer { doing: Doing::Starting, ..Answer::default() };
         assert_eq!(Narrator::new(1).hear(&now).0.len(), 1);
+    }
+
+    #[test]
+    fn one_whose_workers_wait_for_the_old_ones_says_so() {
+        let mut narrator = Narrator::new(1);
+        let mut now = answer(vec![record(1, 1, Outcome::Underway)]);
+        let progress = Progress { prepared: true, ready: 0, wanted: 2, waits_for: 3, restoring: false };
+        now.progress = Some(progress);
+        let waits = "reload 1: generation 2 is prepared, waiting for 3 old workers to leave";
+        assert_eq!(narrator.hear(&now).0, [waits]);
+        now.progress = Some(Progress { waits_for: 0, restoring: true, ..progress });
+        assert_eq!(narrator.hear(&now).0, ["reload 1 fails: bringing back the workers of generation 1"]);
+        now.reloads.push(record(2, 2, Outcome::Underway));
+        let behind = "reload 1: generation 2 is prepared, and does not serve yet";
+        assert_eq!(narrator.hear(&now).0, [behind]);
+        now.reloads[0].outcome = Outcome::Failing { reason: "boom\n\nIn detail:\nTraceback\n".into() };
+        let failed = "reload 1: the old workers have left and the new ones do not start: boom; the server tries \
+                      on\nTraceback";
+        assert_eq!(narrator.hear(&now).1, Some(Verdict::Failed(failed.into())));
     }
 
     #[test]

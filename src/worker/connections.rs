@@ -210,6 +210,11 @@ impl ConnectionSet {
     pub fn stop(&self) {
         self.front.close_after_response();
         self.drain.set(Drain::Stopping);
+        // Nobody may be there any more to take them.
+        self.waiting.borrow_mut().clear();
+        if self.is_empty() {
+            self.emptied.notify_waiters();
+        }
         self.wake_all();
         self.disturb();
     }

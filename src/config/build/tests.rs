@@ -270,3 +270,11 @@ fn entries_are_kept_under_canonical_names() {
     let config = try_build(&["workers=2", "chmod"]).expect("valid");
     assert_eq!(config.entries, [entry("processes=2"), entry("chmod-socket")]);
 }
+
+#[test]
+fn draining_before_code_that_nobody_has_loaded_is_warned_about() {
+    let warnings = |options: &[&str]| build(options).warnings.len();
+    assert_eq!(warnings(&["reload-mode=drain", "lazy-apps"]), 1);
+    assert_eq!(warnings(&["reload-mode=surge", "lazy-apps"]), 0);
+    assert_eq!(warnings(&["reload-mode=drain"]), 0);
+}
