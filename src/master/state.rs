@@ -406,11 +406,11 @@ impl Master {
         if self.candidate(slot).is_some() || self.waits_for_old_workers() {
             return false;
         }
-        match self.stand_in(slot) {
-            // With a successor on the way that has taken the room, nobody goes beyond the bound.
-            None => !self.is_on_the_way(slot) || self.has_room(),
-            // With a stand-in that is to go there is time to wait for room.
-            Some(it) => !self.is_surging(it.generation) && self.has_room(),
+        match self.successor(slot) {
+            Some(successor) if successor.is_ready() => false,
+            // With a worker on the way that has taken the room, or one to stand in, there is time.
+            Some(_) => self.has_room(),
+            None => !self.has_stand_in(slot) || self.has_room(),
         }
     }
 

@@ -22,7 +22,12 @@ impl Master {
         let wanted = self.desired.max(reload.map_or(0, |it| it.wanted));
         let next = reload.and_then(|it| it.policy.as_ref()).and_then(|it| it.max_surge);
         let extra = self.policy.max_surge.into_iter().chain(next).map(|it| it.of(wanted)).min();
-        extra.is_none_or(|extra| self.workers.len() < wanted as usize + extra)
+        let Some(extra) = extra else { return true };
+        // A slot whose next worker is only put off keeps its place.
+        let missing = (1..=self.desired).filter(|slot| {
+            self.candidate(*slot).is_none() && self.successor(*slot).is_none() && !self.has_stand_in(*slot)
+        });
+        self.workers.len() + missing.count() < wanted as usize + extra
     }
 
     /// True when workers are replaced in steps.
@@ -42,16 +47,20 @@ impl Master {
         self.reload.as_ref().is_some_and(|it| it.stage != ReloadStage::Preparing)
     }
 
-    /// True when a surging generation has a worker for this slot.
-    pub(super) fn is_on_the_way(&self, slot: SlotId) -> bool {
-        let surging = self.reload.as_ref().filter(|it| it.stage == ReloadStage::Surging);
-        surging.is_some_and(|it| self.holder(it.generation, slot).is_some())
+    /// The worker of the surging generation that is to take over this slot, or has.
+    pub(super) fn successor(&self, slot: SlotId) -> Option<&Worker> {
+        let surging = self.reload.as_ref().filter(|it| it.stage == ReloadStage::Surging)?;
+        self.holder(surging.generation, slot).map(|id| &self.workers[&id])
     }
 
-    /// A worker of another generation that serves in this slot.
-    pub(super) fn stand_in(&self, slot: SlotId) -> Option<&Worker> {
-        let stands_in = |it: &&Worker| it.slot == slot && it.generation != self.generation && it.is_ready();
-        self.workers.values().find(stands_in)
+    /// True for a worker of a generation that was refused, which serves until its slot has another one.
+    fn is_stranger(&self, worker: &Worker) -> bool {
+        worker.is_ready() && worker.generation != self.generation && !self.is_surging(worker.generation)
+    }
+
+    /// True when a worker of a generation that was refused serves in this slot.
+    pub(super) fn has_stand_in(&self, slot: SlotId) -> bool {
+        self.workers.values().any(|it| it.slot == slot && self.is_stranger(it))
     }
 
     /// Starts what is missing of the new generation, lets go what it has replaced, and completes the
@@ -105,16 +114,14 @@ impl Master {
 
     /// Workers of a generation that was refused stay until their slots have workers again.
     pub(super) fn send_strangers_home(&mut self, now: Instant) {
-        let is_stranger = |it: &Worker| {
-            it.generation != self.generation && it.is_ready() && !self.is_surging(it.generation)
-        };
         let replaced = |it: &Worker| {
-            it.slot > self.desired || self.candidate(it.slot).is_some_and(|id| self.workers[&id].is_ready())
+            let old = self.candidate(it.slot).map(|id| &self.workers[&id]);
+            it.slot > self.desired || old.into_iter().chain(self.successor(it.slot)).any(Worker::is_ready)
         };
         let home: Vec<WorkerId> = self
             .workers
             .iter()
-            .filter(|(_, it)| is_stranger(it) && replaced(it))
+            .filter(|(_, it)| self.is_stranger(it) && replaced(it))
             .map(|(id, _)| *id)
             .collect();
         for worker in home {

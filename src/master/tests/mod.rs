@@ -12,7 +12,7 @@ use crate::sys::process::{Exit, Pid, Signal};
 use super::answer::{Answer, Doing, Outcome, Progress};
 use super::event::{Action, Event};
 use super::state::{Master, Phase, Policy};
-use super::workers::{Generation, WorkerId};
+use super::workers::{Generation, WorkerId, ZygoteStage};
 
 mod answers;
 mod arrival;
@@ -21,6 +21,7 @@ mod reload;
 mod roll;
 mod start;
 mod stop;
+mod storm;
 mod supervision;
 mod surge;
 
