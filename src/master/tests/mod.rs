@@ -12,7 +12,7 @@ use crate::sys::process::{Exit, Pid, Signal};
 use super::answer::{Answer, Doing, Outcome, Progress};
 use super::event::{Action, Event};
 use super::state::{Master, Phase, Policy};
-use super::workers::{Generation, WorkerId, ZygoteStage};
+use super::workers::{Generation, Stage, WorkerId, ZygoteStage};
 
 mod answers;
 mod arrival;

@@ -81,9 +81,12 @@ impl Storm {
     fn check(&self) {
         let master = &self.bench.master;
         let fail = |what: &str| -> ! { panic!("{what}\n{}\n{master:#?}", self.story.join("\n")) };
+        // Those that were told to leave before they served have a second to live.
+        let doomed = |stage| matches!(stage, Stage::Leaving { since, kill_at, .. } if kill_at <= since + Duration::from_secs(1));
+        let staying = master.workers().filter(|(_, it)| !it.quiet && !doomed(it.stage)).count();
         if let Some(extra) = master.policy.max_surge
             && master.policy.reload_mode == ReloadMode::Surge
-            && self.bench.living() > master.policy.processes as usize + extra.of(1)
+            && staying > master.policy.processes as usize + extra.of(1)
         {
             fail("more live than may");
         }
