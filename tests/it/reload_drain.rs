@@ -34,10 +34,14 @@ fn the_new_release_starts_when_the_last_request_of_the_old_one_is_finished() {
     server.set_settings(json!({ "version": "v2" }));
     server.signal(Signal::SIGHUP);
     wait_draining(&server);
+    server.wait_workers("the worker without a request has left", |workers| workers.len() == 1);
+    eventually("the other one has heard it, too", LIMIT, || {
+        let status = server.command(["--status", "pid"]).stdout;
+        String::from_utf8_lossy(&status).contains(") draining, ").then_some(())
+    });
     // Accepted by nobody yet, lost by nobody either.
     let mut early = server.connect();
     early.send(GET).unwrap();
-    server.wait_workers("the worker without a request has left", |workers| workers.len() == 1);
     assert!(server.workers().iter().all(|it| old.contains(it)), "a new one runs beside an old one");
     exchange.finish().unwrap();
     assert_eq!(early.receive(false).unwrap().text(), "hello v2\n");
