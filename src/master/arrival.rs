@@ -7,9 +7,7 @@ use log::Level;
 
 use super::answer::Outcome;
 use super::state::Master;
-
-/// Deaths in a row of a new worker after which those who wait for the reload are told.
-const ATTEMPTS: u32 = 3;
+use super::supervision::HOPELESS;
 
 /// A reload whose new generation is in charge and does not serve yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,9 +35,9 @@ impl Master {
         self.journal.settle(id, Outcome::Complete { remark });
     }
 
-    /// Nobody is left to serve in its place: it is tried again, and those who wait are told.
+    /// A new worker or its zygote has died: after a few times in a row those who wait are told.
     pub(super) fn arrival_fails(&mut self, short_lives: u32, reason: &str) {
-        if short_lives < ATTEMPTS {
+        if short_lives < HOPELESS {
             return;
         }
         let Some(id) = self.arrival.as_ref().map(|it| it.id) else { return };

@@ -31,6 +31,7 @@ mod lifecycle;
 mod perform;
 mod reexec;
 mod reload;
+mod repair;
 pub mod report;
 mod roll;
 mod saved;

@@ -11,8 +11,9 @@ use super::event::Action;
 use super::state::{Master, Phase};
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, ZygoteStage};
 
-/// Deaths in a row of a worker that never became ready after which a first start is given up.
-const FIRST_START_ATTEMPTS: u32 = 3;
+/// Deaths in a row of a worker that never became ready after which a first start is given up, and
+/// those who wait for something better are told.
+pub(super) const HOPELESS: u32 = 3;
 /// What a worker gets that is told to leave at once, before it is killed.
 const BRUTAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Exits of unknown processes that are remembered until their fork is reported.
@@ -231,11 +232,11 @@ impl Master {
         let (short_lives, delay) = (throttle.short_lives(), throttle.delay());
         if never_ready {
             self.arrival_fails(short_lives, &reason);
-            if short_lives >= FIRST_START_ATTEMPTS {
+            if short_lives >= HOPELESS {
                 self.give_up_restoring(now);
             }
         }
-        if self.phase == Phase::Starting && never_ready && short_lives >= FIRST_START_ATTEMPTS {
+        if self.phase == Phase::Starting && never_ready && short_lives >= HOPELESS {
             self.log(Level::Error, format!("cannot start: {reason}"));
             self.stop(now, self.policy.no_app_code(), true);
         } else if !delay.is_zero() {

@@ -148,7 +148,7 @@ impl Master {
     /// Of the old generation nothing can be started any more either: the reload is refused as it
     /// is, and the next one may begin.
     pub(super) fn give_up_restoring(&mut self, now: Instant) {
-        if let Some((_, _)) = self.unfinished_refusal() {
+        if self.unfinished_refusal().is_some() {
             let generation = self.reload.as_ref().map_or(0, |it| it.generation);
             let remark = format!(" beside workers of generation {generation}, which cannot be replaced yet");
             self.conclude_refusal(now, &remark);

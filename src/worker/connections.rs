@@ -150,7 +150,8 @@ impl ConnectionSet {
         let given = if first { self.giver.give(&parcel) } else { Err(io::ErrorKind::WouldBlock.into()) };
         match given {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            // Too much to travel; or there was no need to, and the client may be waiting.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput || !self.hands_over() => {
                 log::debug!("connection of {:?} stays: {error}", parcel.info.peer);
                 self.keep(parcel);
             }
