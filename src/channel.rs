@@ -129,6 +129,9 @@ pub enum FromWorker {
         /// Why.
         reason: String,
     },
+    /// It was told to leave and runs the application no more; it only waits until it can pass connections
+    /// on. Not told by older releases, and not understood by them.
+    Quiet,
     /// The application asks for a reload of everything.
     Reload,
     /// The application asks for a stop.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, ConfigErrors};
 use super::options::{self, MAX_FIFOS};
+use super::reload::ReloadMode;
 use super::schema::OptionSpec;
 use super::{
     Config, Credentials, Entry, ListenSpec, ProcessTitles, PythonOptions, RequestLog, suggest, unserved,
@@ -42,6 +43,9 @@ impl Config {
             worker_reload_mercy: Duration::from_secs(60),
             drain_delay: Duration::ZERO,
             ready_path: None,
+            reload_mode: ReloadMode::Surge,
+            max_surge: None,
+            max_draining_generations: 0,
             boot_timeout: Duration::from_secs(60),
             binary_path: None,
             fallback_config: None,
@@ -163,6 +167,15 @@ impl Config {
         let fifos = uses.iter().filter(|(_, entry)| entry.name == "master-fifo");
         for (_, entry) in fifos.skip(MAX_FIFOS) {
             errors.push(ConfigError::new(entry, format!("is one too many; there can be {MAX_FIFOS}")));
+        }
+        let order = uses.iter().rev().find(|(_, entry)| entry.name == "reload-mode");
+        if self.lazy_apps
+            && self.reload_mode == ReloadMode::Drain
+            && let Some((_, entry)) = order
+        {
+            let unproven = "cannot prove new code together with lazy-apps: the new workers load it when the \
+                            old ones have left";
+            self.warnings.push(ConfigError::new(entry, unproven));
         }
         let mut unknown_names = 0;
         for (row, entry) in uses {

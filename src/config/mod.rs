@@ -29,6 +29,7 @@ pub mod magic;
 pub mod markdown;
 pub mod options;
 pub mod python;
+pub mod reload;
 pub mod schema;
 mod shape;
 pub mod source;
@@ -152,6 +153,12 @@ pub struct Config {
     pub drain_delay: Duration,
     /// `ready-path`: the path that tells whether the server is here to stay.
     pub ready_path: Option<String>,
+    /// `reload-mode`: whether the new workers or the old ones come first.
+    pub reload_mode: reload::ReloadMode,
+    /// `max-surge`: workers beyond `processes` while they are replaced; `None` is as many as it takes.
+    pub max_surge: Option<reload::MaxSurge>,
+    /// `max-draining-generations`: older generations that may drain at a time; 0 is any number.
+    pub max_draining_generations: u32,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
     /// `binary-path`: what a reload executes; default is the path of the running binary's `argv[0]`.

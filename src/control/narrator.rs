@@ -63,7 +63,7 @@ impl Narrator {
                 Outcome::Complete { .. } => {
                     return (lines, Some(Verdict::Done(describe(record, answer))));
                 }
-                Outcome::Refused { reason } => {
+                Outcome::Refused { reason } | Outcome::Failing { reason } => {
                     let mut text = describe(record, answer);
                     if let (_, Some(details)) = parts_of_reason(reason) {
                         text.push('\n');
@@ -106,11 +106,24 @@ fn waits_for(kind: Kind, answer: &Answer) -> Option<String> {
 pub fn describe(record: &Record, answer: &Answer) -> String {
     let Record { id, kind, generation, outcome, .. } = record;
     match outcome {
+        Outcome::Underway if answer.reloads.last().is_some_and(|last| last.id > *id) => {
+            // The progress is that of the latest.
+            format!("{kind} {id}: generation {generation} is prepared, and does not serve yet")
+        }
         Outcome::Underway => match answer.progress {
+            Some(Progress { restoring: true, .. }) => {
+                let kept = answer.generation;
+                format!("{kind} {id} fails: bringing back the workers of generation {kept}")
+            }
+            Some(Progress { waits_for, .. }) if waits_for > 0 => {
+                format!(
+                    "{kind} {id}: generation {generation} is prepared, waiting for {waits_for} old workers to leave"
+                )
+            }
             Some(Progress { ready, wanted, .. }) if *kind == Kind::Rollback => {
                 format!("rollback {id}: generation {generation} is awake, workers {ready}/{wanted}")
             }
-            Some(Progress { prepared: true, ready, wanted }) => {
+            Some(Progress { prepared: true, ready, wanted, .. }) => {
                 format!("{kind} {id}: generation {generation} is prepared, new workers {ready}/{wanted}")
             }
             _ => format!("{kind} {id}: preparing generation {generation}"),
@@ -130,6 +143,12 @@ pub fn describe(record: &Record, answer: &Answer) -> String {
         Outcome::Refused { reason } => {
             let kept = answer.generation;
             format!("{kind} {id} refused: {}; generation {kept} serves on", printable(headline(reason)))
+        }
+        Outcome::Failing { reason } => {
+            let reason = printable(headline(reason));
+            format!(
+                "{kind} {id}: the old workers have left and the new ones do not start: {reason}; the server tries on"
+            )
         }
         Outcome::GaveWay => format!("{kind} {id} gives way to a newer one"),
         Outcome::Stopped => format!("{kind} {id} has ended: the server is stopping"),
@@ -166,7 +185,7 @@ mod tests {
         let mut now = answer(vec![record(1, 1, Outcome::Underway)]);
         assert_eq!(narrator.hear(&now).0, ["reload 1: preparing generation 2"]);
         assert_eq!(narrator.hear(&now), (vec![], None));
-        now.progress = Some(Progress { prepared: true, ready: 3, wanted: 4 });
+        now.progress = Some(Progress { prepared: true, ready: 3, wanted: 4, waits_for: 0, restoring: false });
         assert_eq!(narrator.hear(&now).0, ["reload 1: generation 2 is prepared, new workers 3/4"]);
         now.reloads[0].outcome = COMPLETE;
         now.leaving = 2;
@@ -207,7 +226,7 @@ mod tests {
         now.generations.push(Standing::default());
         assert_eq!(narrator.hear(&now), (vec![], None));
         now.reloads = vec![rollback(1, Outcome::Underway)];
-        now.progress = Some(Progress { prepared: true, ready: 1, wanted: 2 });
+        now.progress = Some(Progress { prepared: true, ready: 1, wanted: 2, waits_for: 0, restoring: false });
         assert_eq!(narrator.hear(&now).0, ["rollback 1: generation 2 is awake, workers 1/2"]);
         now.reloads[0].outcome = COMPLETE;
         let told = narrator.hear(&now).1;
@@ -221,6 +240,25 @@ mod tests {
         assert!(matches!(Narrator::new(Kind::Reload, 1).hear(&now).1, Some(Verdict::Failed(_))));
         let now = Answer { doing: Doing::Starting, ..Answer::default() };
         assert_eq!(Narrator::new(Kind::Reload, 1).hear(&now).0.len(), 1);
+    }
+
+    #[test]
+    fn one_whose_workers_wait_for_the_old_ones_says_so() {
+        let mut narrator = Narrator::new(Kind::Reload, 1);
+        let mut now = answer(vec![record(1, 1, Outcome::Underway)]);
+        let progress = Progress { prepared: true, ready: 0, wanted: 2, waits_for: 3, restoring: false };
+        now.progress = Some(progress);
+        let waits = "reload 1: generation 2 is prepared, waiting for 3 old workers to leave";
+        assert_eq!(narrator.hear(&now).0, [waits]);
+        now.progress = Some(Progress { waits_for: 0, restoring: true, ..progress });
+        assert_eq!(narrator.hear(&now).0, ["reload 1 fails: bringing back the workers of generation 1"]);
+        now.reloads.push(record(2, 2, Outcome::Underway));
+        let behind = "reload 1: generation 2 is prepared, and does not serve yet";
+        assert_eq!(narrator.hear(&now).0, [behind]);
+        now.reloads[0].outcome = Outcome::Failing { reason: "boom\n\nIn detail:\nTraceback\n".into() };
+        let failed = "reload 1: the old workers have left and the new ones do not start: boom; the server tries \
+                      on\nTraceback";
+        assert_eq!(narrator.hear(&now).1, Some(Verdict::Failed(failed.into())));
     }
 
     #[test]

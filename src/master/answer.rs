@@ -74,6 +74,11 @@ pub enum Outcome {
         /// Why.
         reason: String,
     },
+    /// The old workers have left and the new ones do not start; they are tried again.
+    Failing {
+        /// Why.
+        reason: String,
+    },
     /// A newer request has replaced it.
     GaveWay,
     /// A stop has ended it.
@@ -103,8 +108,11 @@ impl Journal {
     }
 
     pub(super) fn refuse(&mut self, id: u64, reason: &str) {
-        let reason = reason[..reason.floor_char_boundary(REASON_BYTES)].to_owned();
-        self.settle(id, Outcome::Refused { reason });
+        self.settle(id, Outcome::Refused { reason: bounded(reason) });
+    }
+
+    pub(super) fn fail(&mut self, id: u64, reason: &str) {
+        self.settle(id, Outcome::Failing { reason: bounded(reason) });
     }
 
     /// True when the last thing of all was one of these, and was refused.
@@ -129,6 +137,10 @@ impl Journal {
     }
 }
 
+fn bounded(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(REASON_BYTES)].to_owned()
+}
+
 /// What the server as a whole is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Doing {
@@ -151,6 +163,12 @@ pub struct Progress {
     pub ready: u32,
     /// New workers that have to.
     pub wanted: u32,
+    /// Old workers that have to leave before the new ones start.
+    #[serde(default)]
+    pub waits_for: u32,
+    /// The new generation is refused, and old workers are being brought back.
+    #[serde(default)]
+    pub restoring: bool,
 }
 
 /// All that those who asked can learn. Fields of other releases are left out or have a default.
@@ -182,11 +200,21 @@ impl Master {
         let count = |check: &dyn Fn(&super::workers::Worker) -> bool| {
             self.workers.values().filter(|it| check(it)).count() as u32
         };
-        let progress = self.reload.as_ref().map(|reload| Progress {
+        let surge = self.reload.as_ref().map(|reload| Progress {
             prepared: reload.policy.is_some(),
             ready: count(&|it| it.generation == reload.generation && it.is_ready()),
             wanted: reload.wanted,
+            waits_for: 0,
+            restoring: reload.refusal.is_some(),
         });
+        let arrival = self.arrival.as_ref().map(|_| Progress {
+            prepared: true,
+            ready: count(&|it| it.generation == self.generation && it.is_ready()),
+            wanted: self.desired,
+            waits_for: count(&|it| it.generation != self.generation && !it.quiet),
+            restoring: false,
+        });
+        let progress = surge.or(arrival);
         Answer {
             doing: match self.phase {
                 Phase::Starting => Doing::Starting,

@@ -82,6 +82,11 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A worker that was told to leave runs the application no more: it only waits to pass connections on.
+    WorkerQuiet {
+        /// Which.
+        worker: WorkerId,
+    },
     /// A child of the master, or a stranger reparented to it, was reaped.
     ChildExited {
         /// Who.
@@ -196,6 +201,19 @@ pub enum Action {
         cell: usize,
         /// Its process id.
         pid: Pid,
+    },
+    /// Tell the log that a worker must leave at once because too many generations drain.
+    ReportEviction {
+        /// Its number.
+        slot: SlotId,
+        /// Its scoreboard cell.
+        cell: usize,
+        /// Its process id.
+        pid: Pid,
+        /// Its generation.
+        generation: Generation,
+        /// How many may drain.
+        most: usize,
     },
     /// Tell the log how a worker died that was not told to, before its cell is cleared.
     ReportDeath {

@@ -22,6 +22,7 @@ use crate::sys::signal::SignalSource;
 use crate::sys::title::Title;
 use crate::sys::{fd, process, seqpacket};
 
+use super::answer::Kind;
 use super::app_signals::AppSignals;
 use super::generations::Known;
 use super::holdings::{Fifos, HeldPidfile, Holdings};
@@ -170,13 +171,8 @@ fn try_resume(
     holdings.set_title(generation);
     info!("gracefully (RE)spawned appserver master process (pid: {})", process::this());
     report_header(&holdings, generation);
-    let leaving = machine.workers().filter(|(_, worker)| worker.is_leaving()).count();
-    let serving = machine.workers().filter(|(_, worker)| worker.is_ready()).count();
     if let Some(completed) = completed {
-        info!(
-            "reload {} complete: generation {generation} serves with {serving} workers, {leaving} old ones finish their requests",
-            completed.id
-        );
+        info!("{}", machine.completion(Kind::Reload, completed.id));
     }
     holdings.follow_config();
     known.entry(generation).or_insert_with(|| Known::serving(&holdings, legacy.signals.get(&generation)));

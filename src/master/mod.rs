@@ -23,6 +23,8 @@ use crate::sys::signal::SignalSource;
 
 pub mod answer;
 mod app_signals;
+mod arrival;
+mod draining;
 pub mod event;
 mod generations;
 pub mod holdings;
@@ -30,6 +32,7 @@ mod lifecycle;
 mod perform;
 mod reexec;
 mod reload;
+mod repair;
 pub mod report;
 mod roll;
 mod rollback;
@@ -41,6 +44,7 @@ mod startup;
 pub mod state;
 mod stop;
 mod supervision;
+mod surge;
 #[cfg(test)]
 mod tests;
 pub mod workers;
@@ -325,6 +329,7 @@ impl Runner {
                     }
                     FromWorker::LoadFailed { reason } => Event::WorkerLoadFailed { worker, reason },
                     FromWorker::Leave { reason } => Event::WorkerLeaves { worker, reason },
+                    FromWorker::Quiet => Event::WorkerQuiet { worker },
                     FromWorker::Reload => Event::Command(Command::Reload),
                     FromWorker::Stop => Event::Command(Command::Stop),
                     FromWorker::Signals(request) => {

@@ -64,6 +64,10 @@ impl Runner {
             Action::ReportDeath { slot, cell, pid, exit, reason, .. } => {
                 report::death(&self.holdings.scoreboard.cell(cell), slot, pid, exit, reason.as_deref());
             }
+            Action::ReportEviction { slot, cell, pid, generation, most } => {
+                let cell = self.holdings.scoreboard.cell(cell);
+                report::eviction(&cell, slot, pid, generation, most);
+            }
             Action::ReportImpatience { slot, cell, pid } => {
                 report::impatience(&self.holdings.scoreboard.cell(cell), slot, pid);
             }

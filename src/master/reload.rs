@@ -7,13 +7,16 @@ use std::time::Instant;
 use log::Level;
 use serde::{Deserialize, Serialize};
 
-use crate::channel::{DrainMode, headline};
+use crate::channel::DrainMode;
+use crate::config::reload::ReloadMode;
 use crate::control::Command;
 
 use super::answer::{Kind, Outcome};
+use super::arrival::Arrival;
 use super::event::Action;
+use super::rollback::GAVE_WAY_TO_ROLLBACK;
 use super::state::{Master, Phase, Policy};
-use super::workers::{Generation, WorkerId};
+use super::workers::{Generation, Worker, WorkerId};
 
 /// How far a reload has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub enum ReloadStage {
     Preparing,
     /// The new workers start.
     Surging,
+    /// Refused: the old workers that have left are being brought back.
+    Restoring,
 }
 
 /// A reload that has not replaced anything yet.
@@ -39,8 +44,19 @@ pub struct Reload {
     pub brutal: bool,
     /// What the new configuration asks for, once it is known.
     pub policy: Option<Policy>,
-    /// Workers that have to serve before the old ones leave.
+    /// Workers of the new generation that have to serve.
     pub wanted: u32,
+    /// True when its workers start only after the old ones have left.
+    pub drains: bool,
+    /// Why it is being refused.
+    pub refusal: Option<String>,
+}
+
+impl Reload {
+    /// How the old workers leave.
+    pub(super) fn drain_mode(&self) -> DrainMode {
+        if self.brutal { DrainMode::Now } else { DrainMode::Handover }
+    }
 }
 
 /// A reload whose new generation serves; what the image after the re-exec reports.
@@ -59,7 +75,7 @@ impl Master {
             return self.defer(command);
         }
         match self.reload.clone() {
-            Some(Reload { stage: ReloadStage::Surging, .. }) => self.defer(command),
+            Some(Reload { stage: ReloadStage::Surging | ReloadStage::Restoring, .. }) => self.defer(command),
             Some(Reload { id, generation, stage: ReloadStage::Preparing, .. }) => {
                 self.log(Level::Info, format!("reload {id} gives way to a newer one"));
                 self.reload = None;
@@ -91,6 +107,8 @@ impl Master {
             brutal,
             policy: None,
             wanted: self.desired,
+            drains: false,
+            refusal: None,
         });
         self.log(
             Level::Info,
@@ -102,35 +120,37 @@ impl Master {
         self.spawn_zygote(now, generation);
     }
 
-    /// The new code is proven to load: start its workers beside the old ones.
+    /// The new code is proven to load: start its workers beside the old ones, or tell those to leave.
     pub(super) fn surge(&mut self, now: Instant, policy: Policy) {
         let Some(reload) = &mut self.reload else { return };
         // A changed `processes` takes effect; a count lowered by hand or by cheap mode stays.
         let all = self.desired == self.policy.processes;
         reload.wanted = if all { policy.processes } else { self.desired.min(policy.processes) };
+        // Who has asked for it once, in the old release or in the new one, must not see both at work.
+        reload.drains = [self.policy.reload_mode, policy.reload_mode].contains(&ReloadMode::Drain);
         reload.policy = Some(policy);
         reload.stage = ReloadStage::Surging;
-        let (generation, wanted) = (reload.generation, reload.wanted);
-        let line =
-            format!("{} {}: generation {generation} is loaded, starting its workers", reload.kind, reload.id);
-        self.log(Level::Info, line);
-        for slot in 1..=wanted {
-            self.spawn_worker(now, slot, generation, None);
+        let (kind, id, generation) = (reload.kind, reload.id, reload.generation);
+        if reload.drains {
+            let line = format!(
+                "{kind} {id}: generation {generation} is loaded; its workers start when the old ones have left \
+                 (reload-mode = drain)"
+            );
+            let reload = reload.clone();
+            self.log(Level::Info, line);
+            return self.commit_reload(now, reload);
         }
-        self.check_surge(now);
+        self.log(
+            Level::Info,
+            format!("{kind} {id}: generation {generation} is loaded, starting its workers"),
+        );
     }
 
-    /// Once every new worker accepts, the old ones drain and the image is replaced. A rollback keeps it.
+    /// The new generation takes over: the old workers drain and the image is replaced. A rollback keeps it.
     ///
     /// The drain goes on across the re-exec: the master keeps its pid, so it stays the parent of the
     /// old workers, and a response that takes minutes does not hold up the reload.
-    pub(super) fn check_surge(&mut self, now: Instant) {
-        let Some(reload) = self.reload.clone() else { return };
-        let ready =
-            self.workers.values().filter(|it| it.generation == reload.generation && it.is_ready()).count();
-        if ready < reload.wanted as usize {
-            return;
-        }
+    pub(super) fn commit_reload(&mut self, now: Instant, reload: Reload) {
         let kind = if reload.brutal { "brutally" } else { "gracefully" };
         self.log(Level::Info, format!("...{kind} killing workers..."));
         let old: Vec<WorkerId> = self
@@ -140,9 +160,18 @@ impl Master {
             .map(|(id, _)| *id)
             .collect();
         for worker in old {
-            self.drain(now, worker, if reload.brutal { DrainMode::Now } else { DrainMode::Handover });
+            self.drain(now, worker, reload.drain_mode());
         }
         self.retire_zygotes(&reload);
+        if let Some(before) = self.arrival.take() {
+            match reload.kind {
+                Kind::Reload => self.journal.settle(before.id, Outcome::GaveWay),
+                Kind::Rollback => self.journal.refuse(before.id, GAVE_WAY_TO_ROLLBACK),
+            }
+        }
+        if reload.drains {
+            self.arrival = Some(Arrival { kind: reload.kind, id: reload.id, remark: None });
+        }
         self.generation = reload.generation;
         self.restored = reload.kind == Kind::Rollback;
         self.desired = reload.wanted;
@@ -151,45 +180,30 @@ impl Master {
         }
         self.throttles.clear();
         self.roll = None;
+        self.wishes.clear();
+        self.evict_oldest_generations(now);
         if self.restored {
             return self.complete_rollback(now);
         }
-        self.journal.settle(reload.id, Outcome::Serves);
+        if !reload.drains {
+            self.journal.settle(reload.id, Outcome::Serves);
+        }
         self.phase = Phase::ReExecuting;
         self.push(Action::ReExec);
     }
 
-    /// The new generation does not work: it goes, the old one stays as it was.
-    pub(super) fn refuse_reload(&mut self, now: Instant, reason: String) {
-        let Some(reload) = self.reload.take() else { return };
-        self.log(
-            Level::Error,
-            format!(
-                "{} {} refused: {}; generation {} serves on",
-                reload.kind,
-                reload.id,
-                headline(&reason),
-                self.generation
-            ),
-        );
-        self.journal.refuse(reload.id, &reason);
-        self.undo_reload(now, &reload);
-        self.resume_deferred(now);
-    }
-
-    /// What a reload has started goes again; a snapshot goes back to sleep.
-    pub(super) fn undo_reload(&mut self, now: Instant, reload: &Reload) {
+    /// What a reload has started goes again; a snapshot goes back to sleep. Its workers that serve already
+    /// stay until their slots have others.
+    pub(super) fn take_back(&mut self, now: Instant, reload: &Reload) {
+        let generation = reload.generation;
         match (reload.kind, &reload.policy) {
-            (Kind::Rollback, Some(policy)) => self.put_to_sleep(reload.generation, policy.clone()),
-            _ => self.dismiss_zygote(reload.generation),
+            (Kind::Rollback, Some(policy)) => self.put_to_sleep(generation, policy.clone()),
+            _ => self.dismiss_zygote(generation),
         }
-        let new: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, it)| it.generation == reload.generation)
-            .map(|(id, _)| *id)
-            .collect();
-        for worker in new {
+        let is_starting = |it: &Worker| it.generation == generation && it.is_starting();
+        let starting: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, it)| is_starting(it)).map(|(id, _)| *id).collect();
+        for worker in starting {
             self.drain(now, worker, DrainMode::Handover);
         }
     }
@@ -203,7 +217,10 @@ impl Master {
                 reload.generation
             );
             self.log(Level::Error, format!("reload {}: {remark}", reload.id));
-            self.journal.settle(reload.id, Outcome::Complete { remark: Some(remark) });
+            match &mut self.arrival {
+                Some(arrival) => arrival.remark = Some(remark),
+                None => self.journal.settle(reload.id, Outcome::Complete { remark: Some(remark) }),
+            }
         }
     }
 }

@@ -30,7 +30,22 @@ pub fn death(cell: &Cell<'_>, slot: u32, pid: Pid, exit: Exit, reason: Option<&s
 
 /// A worker has not left in time and is killed: what it was doing.
 pub fn impatience(cell: &Cell<'_>, slot: u32, pid: Pid) {
-    let doing = match cell.in_flight() {
+    let doing = still_doing(cell);
+    warn!("worker {slot} (pid: {pid}) is taking too much time to die...NO MERCY !!! ({doing})");
+}
+
+/// A worker of the oldest generation is cut because too many drain: what it was doing.
+pub fn eviction(cell: &Cell<'_>, slot: u32, pid: Pid, generation: u64, most: usize) {
+    let doing = still_doing(cell);
+    warn!(
+        "worker {slot} (pid: {pid}, generation {generation}) has to leave at once: more generations drain than \
+         max-draining-generations = {most} allows ({doing})"
+    );
+}
+
+/// What keeps a worker that was told to leave.
+fn still_doing(cell: &Cell<'_>) -> String {
+    match cell.in_flight() {
         0 => format!(
             "no request is in flight any more, an exit hook or a thread of the application keeps it; the last \
              one was {}",
@@ -40,8 +55,7 @@ pub fn impatience(cell: &Cell<'_>, slot: u32, pid: Pid) {
             || format!("{many} requests were in flight"),
             |busy| format!("{many} requests were in flight, {busy}"),
         ),
-    };
-    warn!("worker {slot} (pid: {pid}) is taking too much time to die...NO MERCY !!! ({doing})");
+    }
 }
 
 /// Since when it works on which request; `None` while it does not.

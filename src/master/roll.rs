@@ -9,7 +9,10 @@ use crate::channel::{DrainMode, headline};
 use crate::control::Command;
 
 use super::state::{Master, Phase};
-use super::workers::WorkerId;
+use super::workers::{Worker, WorkerId};
+
+/// What the log calls the replacement of one worker after the other.
+const CHAIN: &str = "chain reload";
 
 /// A replacement of several workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,58 +29,81 @@ pub struct Roll {
 
 impl Master {
     /// FIFO `w`, `W` and `c`.
-    pub(super) fn start_roll(&mut self, now: Instant, command: Command) {
+    pub(super) fn start_roll(&mut self, command: Command) {
         if let Some(roll) = &self.roll {
-            let line = format!("{} already running", roll.name);
+            let line = format!("{} already running...", roll.name);
             return self.log(Level::Warn, line);
         }
         let (name, at_a_time, mode) = match command {
-            Command::ChainReload => ("chain reload", 1, DrainMode::Handover),
+            Command::ChainReload => (CHAIN, 1, DrainMode::Handover),
             Command::BrutalReloadWorkers => ("brutal workers reload", usize::MAX, DrainMode::Now),
             _ => ("workers reload", usize::MAX, DrainMode::Handover),
         };
-        let serving = |it: &super::workers::Worker| it.generation == self.generation && it.is_ready();
+        let serving = |it: &Worker| it.generation == self.generation && it.is_ready();
         let queue: VecDeque<WorkerId> =
             self.workers.iter().filter(|(_, it)| serving(it)).map(|(id, _)| *id).collect();
-        self.log(Level::Info, format!("{name} starting: {} workers", queue.len()));
+        self.log(Level::Info, format!("{name} starting..."));
         self.roll = Some(Roll { name, queue, at_a_time, mode });
-        self.advance_roll(now);
     }
 
     /// A worker asked to be replaced (`SIGHUP` to it, or a limit it has reached).
-    pub(super) fn replace_on_request(&mut self, now: Instant, id: WorkerId, reason: &str) {
-        let Some(worker) = self.workers.get(&id) else { return };
-        let (slot, generation) = (worker.slot, worker.generation);
-        let busy = self.phase != Phase::Running || self.reload.is_some() || generation != self.generation;
-        if !worker.is_ready() || busy || self.workers.values().any(|it| it.replaces == Some(id)) {
+    pub(super) fn replace_on_request(&mut self, id: WorkerId, reason: String) {
+        let Some(worker) = self.workers.get(&id).filter(|it| it.is_ready()) else { return };
+        let busy = self.phase != Phase::Running || self.reload.is_some();
+        let known = self.wishes.contains(&id) || self.workers.values().any(|it| it.replaces == Some(id));
+        if busy || known || worker.generation != self.generation {
             return;
         }
-        self.log(Level::Info, format!("worker {slot} asks to be replaced: {reason}"));
-        self.spawn_worker(now, slot, generation, Some(id));
+        self.log(Level::Info, format!("worker {} asks to be replaced: {reason}", worker.slot));
+        self.wishes.push_back(id);
     }
 
-    fn advance_roll(&mut self, now: Instant) {
+    /// Starts successors for those who have asked, as long as there is room.
+    pub(super) fn grant_wishes(&mut self, now: Instant) {
+        while self.reload.is_none() && self.can_fork() && self.has_room() {
+            let Some(id) = self.wishes.pop_front() else { return };
+            let unserved = |it: &&Worker| it.is_ready() && it.generation == self.generation;
+            let replaced = self.workers.values().any(|it| it.replaces == Some(id));
+            if let Some(worker) = self.workers.get(&id).filter(unserved).filter(|_| !replaced) {
+                let (slot, generation) = (worker.slot, worker.generation);
+                self.spawn_worker(now, slot, generation, Some(id));
+            }
+        }
+    }
+
+    /// Starts the next successors, as many as may start at a time and there is room for.
+    pub(super) fn advance_roll(&mut self, now: Instant) {
         loop {
             let starting = self.workers.values().filter(|it| it.replaces.is_some()).count();
+            let room = self.has_room();
             let Some(roll) = &mut self.roll else { return };
-            if starting >= roll.at_a_time {
-                return;
-            }
-            let Some(victim) = roll.queue.pop_front() else {
+            let Some(victim) = roll.queue.front().copied() else {
                 if starting == 0 {
-                    let line = format!("{} complete", roll.name);
+                    // As uWSGI words it.
+                    let line = match roll.name {
+                        CHAIN => "chain reloading complete".to_owned(),
+                        name => format!("{name} complete"),
+                    };
                     self.roll = None;
                     self.log(Level::Info, line);
                     self.resume_deferred(now);
                 }
                 return;
             };
-            let name = roll.name;
-            if let Some(worker) = self.workers.get(&victim).filter(|it| !it.is_leaving()) {
-                let (slot, generation) = (worker.slot, worker.generation);
-                self.log(Level::Info, format!("{name}: next victim is worker {slot}"));
-                self.spawn_worker(now, slot, generation, Some(victim));
+            if starting >= roll.at_a_time || !room {
+                return;
             }
+            roll.queue.pop_front();
+            let chain = roll.name == CHAIN;
+            let replaced = self.workers.values().any(|it| it.replaces == Some(victim));
+            let Some(worker) = self.workers.get(&victim).filter(|it| it.is_ready() && !replaced) else {
+                continue;
+            };
+            let (slot, generation) = (worker.slot, worker.generation);
+            if chain {
+                self.log(Level::Info, format!("chain next victim is worker {slot}"));
+            }
+            self.spawn_worker(now, slot, generation, Some(victim));
         }
     }
 
@@ -85,7 +111,6 @@ impl Master {
     pub(super) fn replacement_ready(&mut self, now: Instant, old: WorkerId) {
         let mode = self.roll.as_ref().map_or(DrainMode::Handover, |roll| roll.mode);
         self.drain(now, old, mode);
-        self.advance_roll(now);
     }
 
     /// A successor died young: what has not been replaced stays.

@@ -18,6 +18,9 @@ use super::state::{Master, Phase};
 use super::workers::{Generation, Throttle, ZygoteStage};
 use crate::control::Command;
 
+/// What those are told who wait for a reload that a rollback has replaced.
+pub(super) const GAVE_WAY_TO_ROLLBACK: &str = "it gave way to a rollback";
+
 impl Master {
     /// `SIGURG`, FIFO `u`, `--rollback`.
     ///
@@ -32,8 +35,8 @@ impl Master {
         if let Some(reload) = self.reload.take() {
             self.log(Level::Warn, format!("reload {} gives way to a rollback", reload.id));
             // Not to a newer reload: whoever waits for this one waits in vain.
-            self.journal.refuse(reload.id, "it gave way to a rollback");
-            self.undo_reload(now, &reload);
+            self.journal.refuse(reload.id, reload.refusal.as_deref().unwrap_or(GAVE_WAY_TO_ROLLBACK));
+            self.take_back(now, &reload);
         }
         self.begin_rollback(now, generation);
     }
@@ -67,6 +70,8 @@ impl Master {
             brutal: false,
             policy: None,
             wanted: self.desired,
+            drains: false,
+            refusal: None,
         });
         let line = format!(
             "rollback {id} begins: waking generation {generation} while generation {} serves",
@@ -77,18 +82,15 @@ impl Master {
         self.surge(now, policy);
     }
 
-    /// The generation before serves again, under its own number.
+    /// The generation before is in charge again, under its own number.
     pub(super) fn complete_rollback(&mut self, now: Instant) {
-        let Some(Reload { id, generation, .. }) = self.reload.take() else { return };
+        let Some(Reload { id, generation, drains, .. }) = self.reload.take() else { return };
         self.zygote_throttle = Throttle::default();
-        self.journal.settle(id, Outcome::Complete { remark: None });
         self.push(Action::TakeUp { generation });
-        let ready = self.workers.values().filter(|it| it.is_ready()).count();
-        let leaving = self.workers.values().filter(|it| it.is_leaving()).count();
-        self.log(
-            Level::Info,
-            format!("rollback {id} complete: generation {generation} serves with {ready} workers, {leaving} old ones finish their requests"),
-        );
+        if !drains {
+            self.journal.settle(id, Outcome::Complete { remark: None });
+            self.log(Level::Info, self.completion(Kind::Rollback, id));
+        }
         self.resume_deferred(now);
     }
 

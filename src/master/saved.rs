@@ -12,7 +12,8 @@ use crate::channel::DrainMode;
 use crate::control::Command;
 use crate::sys::process::Pid;
 
-use super::answer::Journal;
+use super::answer::{Journal, Kind};
+use super::arrival::Arrival;
 use super::reload::Completed;
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
@@ -30,6 +31,8 @@ pub struct SavedWorker {
     stage: SavedStage,
     #[serde(default)]
     replaces: Option<WorkerId>,
+    #[serde(default)]
+    quiet: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -72,6 +75,9 @@ pub struct SavedMaster {
     /// The reload that this re-exec belongs to.
     #[serde(default)]
     pub completed: Option<Completed>,
+    /// The reload whose workers start once the old ones have left.
+    #[serde(default)]
+    arrival: Option<u64>,
     #[serde(default)]
     journal: Journal,
 }
@@ -101,12 +107,14 @@ impl Master {
                 }
             },
             replaces: worker.replaces,
+            quiet: worker.quiet,
         });
         let zygotes = self.zygotes.iter().filter_map(|(generation, zygote)| {
             let asleep = zygote.is_asleep();
             let ready = asleep || zygote.stage == ZygoteStage::Ready;
             zygote.pid.map(|pid| SavedZygote { generation: *generation, pid: pid.as_raw(), ready, asleep })
         });
+        let completed = self.reload.as_ref().filter(|it| !it.drains);
         SavedMaster {
             generation: self.generation,
             newest: self.newest,
@@ -119,7 +127,8 @@ impl Master {
             paused: self.paused,
             deferred: self.deferred.iter().copied().chain(pending.iter().copied()).collect(),
             journal: self.journal.clone(),
-            completed: self.reload.as_ref().map(|it| Completed { id: it.id, generation: it.generation }),
+            arrival: self.arrival.as_ref().map(|it| it.id),
+            completed: completed.map(|it| Completed { id: it.id, generation: it.generation }),
         }
     }
 
@@ -142,6 +151,7 @@ impl Master {
             master.desired = saved.desired.min(master.policy.processes);
         }
         master.paused = saved.paused;
+        master.arrival = saved.arrival.map(|id| Arrival { kind: Kind::Reload, id, remark: None });
         master.journal = saved.journal;
         // This is the image that the last of them has been waiting for.
         master.journal.complete();
@@ -182,6 +192,7 @@ impl SavedWorker {
             },
             replaces: self.replaces,
             doomed: None,
+            quiet: self.quiet,
         }
     }
 }

@@ -12,11 +12,13 @@ use log::Level;
 
 use crate::channel::DrainMode;
 use crate::config::Config;
+use crate::config::reload::{MaxSurge, ReloadMode};
 use crate::control::Command;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
 use crate::sys::process::{Exit, Pid};
 
 use super::answer::Journal;
+use super::arrival::Arrival;
 use super::event::{Action, Event};
 use super::reload::Reload;
 use super::roll::Roll;
@@ -35,6 +37,12 @@ pub struct Policy {
     pub drain_delay: Duration,
     /// How long a zygote or worker may take to become ready.
     pub boot_timeout: Duration,
+    /// Whether a reload starts the new workers before the old ones leave.
+    pub reload_mode: ReloadMode,
+    /// Workers that may live beyond those wanted while some are replaced; `None` is as many as it takes.
+    pub max_surge: Option<MaxSurge>,
+    /// Older generations that may drain at a time; 0 is any number.
+    pub max_draining_generations: u32,
     /// A server without its application is of no use (`need-app`): says so by its exit code.
     pub need_app: bool,
     /// Generations that stay asleep after a reload.
@@ -54,6 +62,9 @@ impl Policy {
             mercy: config.worker_reload_mercy,
             drain_delay: config.drain_delay,
             boot_timeout: config.boot_timeout,
+            reload_mode: config.reload_mode,
+            max_surge: config.max_surge,
+            max_draining_generations: config.max_draining_generations,
             need_app: config.need_app,
             snapshots: config.snapshots as usize,
             snapshot_memory: config.snapshot_memory,
@@ -110,11 +121,15 @@ pub struct Master {
     pub(super) reload: Option<Reload>,
     /// The generation that serves was brought back: what is on disk is not its code.
     pub(super) restored: bool,
+    /// A reload whose workers start once the old ones have left.
+    pub(super) arrival: Option<Arrival>,
     pub(super) next_reload: u64,
     /// The highest ticket that somebody who asked for a reload holds.
     pub(super) ticket: u64,
     pub(super) journal: Journal,
     pub(super) roll: Option<Roll>,
+    /// Workers that have asked to be replaced and wait for room.
+    pub(super) wishes: VecDeque<WorkerId>,
     /// Commands that have to wait for the start or for a reload to end.
     pub(super) deferred: VecDeque<Command>,
     /// Unknown children that died; their fork may be reported after their death.
@@ -141,10 +156,12 @@ impl Master {
             watching: false,
             reload: None,
             restored: false,
+            arrival: None,
             next_reload: 1,
             ticket: 0,
             journal: Journal::default(),
             roll: None,
+            wishes: VecDeque::new(),
             deferred: VecDeque::new(),
             early_exits: VecDeque::new(),
             actions: Vec::new(),
@@ -203,7 +220,12 @@ impl Master {
                     worker.doomed = Some(reason);
                 }
             }
-            Event::WorkerLeaves { worker, reason } => self.replace_on_request(now, worker, &reason),
+            Event::WorkerLeaves { worker, reason } => self.replace_on_request(worker, reason),
+            Event::WorkerQuiet { worker } => {
+                if let Some(worker) = self.workers.get_mut(&worker).filter(|it| it.is_leaving()) {
+                    worker.quiet = true;
+                }
+            }
             Event::ChildExited { pid, exit } => self.child_exited(now, pid, exit),
             Event::ConnectionWaiting => self.wake_from_cheap(),
             Event::SnapshotUnfit { generation, reason } => self.drop_snapshot(generation, &reason),
@@ -231,10 +253,7 @@ impl Master {
             ZygoteStage::Ready | ZygoteStage::Asleep { .. } | ZygoteStage::Failed { .. } => None,
         });
         // Nobody can be respawned before there is a zygote, whose own word or deadline comes first.
-        let is_source = |zygote: &Zygote| zygote.stage == ZygoteStage::Ready;
-        let respawns = (1..=self.desired).filter(|slot| {
-            self.zygotes.get(&self.generation).is_some_and(is_source) && self.candidate(*slot).is_none()
-        });
+        let respawns = self.vacancies().filter(|_| self.can_fork());
         let throttles = respawns.filter_map(|slot| self.throttles.get(&slot).and_then(|it| it.not_before));
         let zygote_retry = if self.zygotes.contains_key(&self.generation) || self.outlives_zygote() {
             None
@@ -280,10 +299,13 @@ impl Master {
             Command::Rollback => self.request_rollback(now),
             Command::ReloadWorkers | Command::BrutalReloadWorkers | Command::ChainReload => {
                 if self.phase == Phase::Running && self.reload.is_none() {
-                    self.start_roll(now, command);
+                    self.start_roll(command);
                 } else {
                     self.defer(command);
                 }
+            }
+            Command::MoreWorkers | Command::FewerWorkers | Command::GoCheap if self.replacing() => {
+                self.defer(command);
             }
             Command::MoreWorkers => self.change_desired(1),
             Command::FewerWorkers => self.change_desired(-1),
@@ -293,7 +315,8 @@ impl Master {
 
     /// Keeps a command until the start or the reload under way is over.
     pub(super) fn defer(&mut self, command: Command) {
-        if self.deferred.back() != Some(&command) {
+        let counts = matches!(command, Command::MoreWorkers | Command::FewerWorkers);
+        if counts || self.deferred.back() != Some(&command) {
             self.deferred.push_back(command);
         }
     }
@@ -357,40 +380,6 @@ impl Master {
         if self.watching != watch {
             self.watching = watch;
             self.push(Action::WatchListeners(watch));
-        }
-    }
-
-    fn repair(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Starting | Phase::Running => {}
-            Phase::Stopping { code, .. } => return self.go_on_stopping(now, code),
-            Phase::ReExecuting | Phase::Finished => return,
-        }
-        match self.zygotes.get(&self.generation).map(|zygote| &zygote.stage) {
-            Some(ZygoteStage::Ready) => {}
-            Some(_) => return,
-            None if self.outlives_zygote() => return,
-            None if self.restored && self.zygote_throttle.allows(now) => return self.succeed_restored(now),
-            None if self.zygote_throttle.allows(now) => return self.spawn_zygote(now, self.generation),
-            None => return,
-        }
-        for slot in 1..=self.desired {
-            let allowed = self.throttles.get(&slot).is_none_or(|throttle| throttle.allows(now));
-            if self.candidate(slot).is_none() && allowed {
-                self.spawn_worker(now, slot, self.generation, None);
-            }
-        }
-        self.drain_surplus(now);
-    }
-
-    fn drain_surplus(&mut self, now: Instant) {
-        let surplus = |worker: &Worker| {
-            worker.slot > self.desired && worker.generation == self.generation && !worker.is_leaving()
-        };
-        let workers: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, worker)| surplus(worker)).map(|(id, _)| *id).collect();
-        for worker in workers {
-            self.drain(now, worker, DrainMode::Handover);
         }
     }
 

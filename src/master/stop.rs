@@ -49,6 +49,8 @@ impl Master {
         );
         self.phase = Phase::Stopping { code, forced: force };
         self.reload = None;
+        self.arrival = None;
+        self.wishes.clear();
         self.journal.stop();
         self.roll = None;
         self.watch_listeners(false);

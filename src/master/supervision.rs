@@ -11,8 +11,9 @@ use super::event::Action;
 use super::state::{Master, Phase};
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, ZygoteStage};
 
-/// Deaths in a row of a worker that never became ready after which a first start is given up.
-const FIRST_START_ATTEMPTS: u32 = 3;
+/// Deaths in a row of a worker that never became ready after which a first start is given up, and
+/// those who wait for something better are told.
+pub(super) const HOPELESS: u32 = 3;
 /// What a worker gets that is told to leave at once, before it is killed.
 const BRUTAL_PATIENCE: Duration = Duration::from_secs(1);
 /// Exits of unknown processes that are remembered until their fork is reported.
@@ -21,9 +22,13 @@ const EARLY_EXITS: usize = 64;
 impl Master {
     /// The worker of the serving generation that fills a slot.
     pub(super) fn candidate(&self, slot: SlotId) -> Option<WorkerId> {
-        let fills = |worker: &Worker| {
-            worker.slot == slot && worker.generation == self.generation && !worker.is_leaving()
-        };
+        self.holder(self.generation, slot)
+    }
+
+    /// The worker of a generation that fills a slot.
+    pub(super) fn holder(&self, generation: Generation, slot: SlotId) -> Option<WorkerId> {
+        let fills =
+            |worker: &Worker| worker.slot == slot && worker.generation == generation && !worker.is_leaving();
         self.workers.iter().find(|(_, worker)| fills(worker)).map(|(id, _)| *id)
     }
 
@@ -40,8 +45,10 @@ impl Master {
             .find(|cell| self.workers.values().all(|it| it.cell != *cell))
             .expect("cells are unbounded here");
         let stage = Stage::Starting { deadline: now + self.policy.boot_timeout };
-        self.workers
-            .insert(worker, Worker { slot, cell, generation, pid: None, stage, replaces, doomed: None });
+        self.workers.insert(
+            worker,
+            Worker { slot, cell, generation, pid: None, stage, replaces, doomed: None, quiet: false },
+        );
         self.push(Action::SpawnWorker { worker, slot, cell, generation, paused: self.paused });
     }
 
@@ -95,13 +102,10 @@ impl Master {
             Stage::Ready { .. } => return,
         }
         entry.stage = Stage::Ready { since: now };
-        let generation = entry.generation;
         if let Some(old) = entry.replaces.take() {
             self.replacement_ready(now, old);
         }
-        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
-            self.check_surge(now);
-        } else if self.phase == Phase::Starting && self.all_ready() {
+        if self.phase == Phase::Starting && self.all_ready() {
             self.phase = Phase::Running;
             self.push(Action::FirstGenerationServes);
             self.resume_deferred(now);
@@ -204,17 +208,18 @@ impl Master {
             Some((_, exit)) => format!("worker {} ended with {exit} before it was ready", worker.slot),
             None => format!("worker {} could not be started", worker.slot),
         });
-        if self.reload.as_ref().is_some_and(|reload| reload.generation == worker.generation) {
-            if never_ready {
+        if worker.generation != self.generation {
+            if never_ready && self.is_surging(worker.generation) {
                 self.refuse_reload(now, reason);
-            } else {
-                self.spawn_worker(now, worker.slot, worker.generation, None);
             }
             return;
         }
-        if worker.replaces.is_some() {
+        if let Some(old) = worker.replaces {
             self.abort_roll(&reason);
-            return;
+            if self.workers.get(&old).is_some_and(Worker::is_ready) {
+                return;
+            }
+            // The slot is empty: its next worker is one like any other.
         }
         let lived = match worker.stage {
             // Told by SIGTERM, not dead by accident: nothing that needs slowing down.
@@ -225,7 +230,13 @@ impl Master {
         let throttle = self.throttles.entry(worker.slot).or_default();
         throttle.record_death(now, lived);
         let (short_lives, delay) = (throttle.short_lives(), throttle.delay());
-        if self.phase == Phase::Starting && never_ready && short_lives >= FIRST_START_ATTEMPTS {
+        if never_ready {
+            self.arrival_fails(short_lives, &reason);
+            if short_lives >= HOPELESS {
+                self.give_up_restoring(now);
+            }
+        }
+        if self.phase == Phase::Starting && never_ready && short_lives >= HOPELESS {
             self.log(Level::Error, format!("cannot start: {reason}"));
             self.stop(now, self.policy.no_app_code(), true);
         } else if !delay.is_zero() {
@@ -257,6 +268,8 @@ impl Master {
                 }
                 (Stage::Leaving { kill_at, .. }, Some(pid)) if now >= *kill_at => {
                     *kill_at = now + BRUTAL_PATIENCE;
+                    // Whatever keeps it from dying, it is not the application's code.
+                    worker.quiet = true;
                     let cell = worker.cell;
                     self.push(Action::ReportImpatience { slot, cell, pid });
                     self.push(Action::Kill { pid, signal: Signal::SIGKILL });

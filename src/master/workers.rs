@@ -60,6 +60,9 @@ pub struct Worker {
     pub replaces: Option<WorkerId>,
     /// Why it is expected to die without having been told to leave.
     pub doomed: Option<String>,
+    /// Told to leave, and runs no code of the application any more: it only waits to pass connections
+    /// on, or has been killed.
+    pub quiet: bool,
 }
 
 impl Worker {

@@ -9,6 +9,7 @@ use crate::error::EXIT_ERROR;
 use crate::sys::process::{Exit, Pid, Signal};
 
 use super::event::Action;
+use super::reload::Reload;
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, Throttle, Worker, WorkerId, Zygote, ZygoteStage};
 
@@ -89,7 +90,10 @@ impl Master {
     }
 
     pub(super) fn zygote_failed(&mut self, now: Instant, generation: Generation, reason: String, code: u8) {
-        if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
+        let prepared = |reload: &Reload| {
+            reload.generation == generation && self.generation != generation && reload.refusal.is_none()
+        };
+        if self.reload.as_ref().is_some_and(prepared) {
             self.refuse_reload(now, reason);
         } else if generation == self.generation && self.phase == Phase::Starting {
             self.log(Level::Error, format!("cannot start: {}", headline(&reason)));
@@ -101,10 +105,12 @@ impl Master {
             // The workers serve on; without a zygote a dead one could not be replaced.
             self.zygote_throttle.record_death(now, None);
             let delay = self.zygote_throttle.delay();
+            self.arrival_fails(self.zygote_throttle.short_lives(), &reason);
             self.log(
                 Level::Error,
                 format!("zygote of generation {generation} lost: {}; its workers serve on, a new one is started in {} ms", headline(&reason), delay.as_millis()),
             );
+            self.give_up_restoring(now);
         }
     }
 

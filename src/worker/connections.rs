@@ -5,6 +5,7 @@
 //! sweeper sleeps while nothing changes, and without connections it does not wake at all.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,8 +65,8 @@ pub struct ConnectionSet {
     moved: Notify,
     emptied: Notify,
     giver: Giver,
-    /// Connections that wait for room in the hand-over queue.
-    parcels: Cell<usize>,
+    /// Connections that wait for room in the hand-over queue, in the order of their turn.
+    waiting: RefCell<VecDeque<Parcel>>,
     /// Gives connections away while this worker is stuck.
     relief: Option<Arc<Relief>>,
 }
@@ -84,7 +85,7 @@ impl ConnectionSet {
             moved: Notify::new(),
             emptied: Notify::new(),
             giver,
-            parcels: Cell::new(0),
+            waiting: RefCell::default(),
             relief,
         })
     }
@@ -105,7 +106,7 @@ impl ConnectionSet {
 
     /// No connection is open, nor on its way to another worker.
     pub fn is_empty(&self) -> bool {
-        self.count.get() + self.parcels.get() == 0
+        self.count.get() == 0 && self.waiting.borrow().is_empty()
     }
 
     /// Connections with a request in flight; a half-read head counts as one.
@@ -118,6 +119,13 @@ impl ConnectionSet {
     /// Waits until the last connection is closed.
     pub async fn emptied(&self) {
         while !self.is_empty() {
+            self.emptied.notified().await;
+        }
+    }
+
+    /// Waits until none is served any more; some may still wait for room in the hand-over queue.
+    pub async fn none_served(&self) {
+        while self.count.get() > 0 {
             self.emptied.notified().await;
         }
     }
@@ -136,27 +144,28 @@ impl ConnectionSet {
         self.drain.get() == Drain::HandingOver
     }
 
-    /// Gives one connection to another worker, or serves it here to its next answer.
+    /// Gives one connection to another worker. One that cannot travel is served here to its next answer.
     pub(super) fn give(self: &Rc<Self>, parcel: Parcel) {
-        match self.giver.give(&parcel) {
+        let first = self.waiting.borrow().is_empty();
+        let given = if first { self.giver.give(&parcel) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        match given {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.parcels.set(self.parcels.get() + 1);
-                tokio::task::spawn_local(Rc::clone(self).give_later(parcel));
-            }
-            Err(error) => {
+            // Too much to travel; or there was no need to, and the client may be waiting.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput || !self.hands_over() => {
                 log::debug!("connection of {:?} stays: {error}", parcel.info.peer);
                 self.keep(parcel);
+            }
+            Err(_full) => {
+                self.waiting.borrow_mut().push_back(parcel);
+                if first {
+                    tokio::task::spawn_local(Rc::clone(self).give_waiting());
+                }
             }
         }
     }
 
-    async fn give_later(self: Rc<Self>, parcel: Parcel) {
-        if let Err(error) = self.giver.give_patiently(&parcel).await {
-            log::debug!("connection of {:?} stays: {error}", parcel.info.peer);
-            self.keep(parcel);
-        }
-        self.parcels.set(self.parcels.get() - 1);
+    async fn give_waiting(self: Rc<Self>) {
+        self.giver.give_patiently(&self.waiting).await;
         if self.is_empty() {
             self.emptied.notify_waiters();
         }
@@ -202,6 +211,11 @@ impl ConnectionSet {
     pub fn stop(&self) {
         self.front.close_after_response();
         self.drain.set(Drain::Stopping);
+        // Nobody may be there any more to take them.
+        self.waiting.borrow_mut().clear();
+        if self.is_empty() {
+            self.emptied.notify_waiters();
+        }
         self.wake_all();
         self.disturb();
     }
@@ -243,7 +257,7 @@ impl ConnectionSet {
             self.vacant.borrow_mut().push(index);
             self.recount(self.count.get() - 1);
         }
-        if self.is_empty() {
+        if self.count.get() == 0 {
             self.emptied.notify_waiters();
         }
     }

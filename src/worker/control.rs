@@ -161,10 +161,18 @@ impl Control {
         self.begin(leave);
         let mut deadline = leave.deadline;
         let mut master_gone = false;
+        let mut quiet = false;
         // An application may be at work on a request whose client is gone, or has all of its answer.
         while !(self.connections.is_empty() && self.slots.all_free()) {
             tokio::select! {
+                biased;
                 () = self.finished() => {}
+                () = self.fallen_quiet(), if !quiet => {
+                    quiet = true;
+                    if let Err(error) = self.channel.send(&FromWorker::Quiet, &[]) {
+                        debug!("the master does not hear that only connections are left: {error}");
+                    }
+                }
                 () = tokio::time::sleep_until(deadline.into()) => {
                     match self.accounting.in_flight() {
                         0 => debug!("patience ends with {} connections open", self.connections.len()),
@@ -205,6 +213,13 @@ impl Control {
 
     async fn finished(&self) {
         self.connections.emptied().await;
+        self.slots.wait_all_free().await;
+    }
+
+    /// Only connections to be passed on are left, and the queue is full: with `reload-mode = drain` those
+    /// who will take them out wait for this.
+    async fn fallen_quiet(&self) {
+        self.connections.none_served().await;
         self.slots.wait_all_free().await;
     }
 

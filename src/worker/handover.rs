@@ -8,11 +8,13 @@
 //! A message that nobody has read yet survives the worker that sent it.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,8 @@ use crate::sys::{fd, seqpacket, watch};
 
 /// Largest message; more unread bytes than this stay where they are until they have been served.
 const MESSAGE_LIMIT: usize = 96 * 1024;
+/// Between two tries when the kernel can take no descriptor for a reason it does not tell the end of.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Version of [`Header`]: sender and receiver may be of different releases.
 const VERSION: u32 = 1;
 
@@ -73,21 +77,28 @@ impl Giver {
         seqpacket::send(self.queue.as_fd(), &message, &[stream_fd(&parcel.stream)])
     }
 
-    /// Gives a connection away as soon as the queue has room.
-    ///
-    /// # Errors
-    /// As [`Giver::give`], but for `WouldBlock`.
-    pub async fn give_patiently(&self, parcel: &Parcel) -> io::Result<()> {
+    /// Gives connections away in their order, as the queue has room, until none is left.
+    pub async fn give_patiently(&self, waiting: &RefCell<VecDeque<Parcel>>) {
+        while let Err(error) = self.give_all(waiting).await {
+            // ETOOMANYREFS or no memory: the kernel does not tell when that is over.
+            log::debug!("{} connections wait to be passed on: {error}", waiting.borrow().len());
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn give_all(&self, waiting: &RefCell<VecDeque<Parcel>>) -> io::Result<()> {
         // Registered only now: a queue watched all the time would wake this worker whenever another
         // one takes something out.
         let queue: AsyncFd<OwnedFd> = watch::writable(self.queue.try_clone()?)?;
-        loop {
+        while !waiting.borrow().is_empty() {
             let mut ready = queue.writable().await?;
-            match ready.try_io(|_| self.give(parcel)) {
-                Ok(result) => return result,
-                Err(_would_block) => {}
+            let give = || waiting.borrow().front().map_or(Ok(()), |parcel| self.give(parcel));
+            if let Ok(given) = ready.try_io(|_| give()) {
+                given?;
+                waiting.borrow_mut().pop_front();
             }
         }
+        Ok(())
     }
 }
 

@@ -76,7 +76,9 @@ fn workers_replaced_while_a_reload_begins_lose_nothing() {
         server.fifo(letters);
         server.wait_reloaded(generation);
         if letters.starts_with('r') {
-            server.wait_for_log_after(mark, "reload complete");
+            let line =
+                if letters.contains('c') { "chain reloading complete" } else { "workers reload complete" };
+            server.wait_for_log_after(mark, line);
         }
         load.wait_for(1);
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::config::StaticMap;
 use crate::config::options::OPTIONS;
+use crate::config::reload::{MaxSurge, ReloadMode};
 use crate::config::schema::{Kind, Shape, Status};
 
 /// `name`, `name=value`
@@ -58,6 +59,8 @@ fn sample(row: &OptionSpec) -> &'static str {
         Kind::Parsed(_) if row.name == "cache2" => "name=a,items=7",
         Kind::Parsed(_) if row.name == "timer" || row.name == "rbtimer" => "1 7",
         Kind::Parsed(_) if row.name == "fs-signal" => "/a 7",
+        Kind::Parsed(_) if row.name == "reload-mode" => "drain",
+        Kind::Parsed(_) if row.name == "max-surge" => "2",
         Kind::Parsed(_) if row.name == "mount" => "/a=b:c",
         Kind::Parsed(_) => "/a=b",
         Kind::Str(_) | Kind::Name(_) | Kind::Path(_) | Kind::LogFile(_) | Kind::Address(_) => "sample",
@@ -156,6 +159,9 @@ fn values_arrive_where_they_belong() {
         ("http-keepalive=false", with(|c| c.keepalive = Duration::ZERO)),
         ("http-keepalive=0", with(|c| c.keepalive = Duration::ZERO)),
         ("http-keepalive=2m", with(|c| c.keepalive = secs(120))),
+        ("reload-mode=drain", with(|c| c.reload_mode = ReloadMode::Drain)),
+        ("max-surge=25%", with(|c| c.max_surge = Some(MaxSurge::Percent(25)))),
+        ("max-draining-generations=3", with(|c| c.max_draining_generations = 3)),
         ("worker-reload-mercy=500ms", with(|c| c.worker_reload_mercy = Duration::from_millis(500))),
         ("buffer-size=64k", with(|c| c.buffer_size = 65536)),
         ("log-slow=0", Config::defaults()),
@@ -263,4 +269,12 @@ fn there_is_an_end_to_variables() {
 fn entries_are_kept_under_canonical_names() {
     let config = try_build(&["workers=2", "chmod"]).expect("valid");
     assert_eq!(config.entries, [entry("processes=2"), entry("chmod-socket")]);
+}
+
+#[test]
+fn draining_before_code_that_nobody_has_loaded_is_warned_about() {
+    let warnings = |options: &[&str]| build(options).warnings.len();
+    assert_eq!(warnings(&["reload-mode=drain", "lazy-apps"]), 1);
+    assert_eq!(warnings(&["reload-mode=surge", "lazy-apps"]), 0);
+    assert_eq!(warnings(&["reload-mode=drain"]), 0);
 }

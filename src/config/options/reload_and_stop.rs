@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use crate::config::reload::{MaxSurge, ReloadMode};
 use crate::config::schema::Group::ReloadAndStop;
 use crate::config::schema::{Kind, OptionSpec, Shape, Status, accepted, not_yet, row};
 use crate::signals::given;
 
 /// Each is a process with an application in its memory.
 const MOST_SNAPSHOTS: u64 = 64;
+/// More generations than can ever drain at a time.
+const MANY: u64 = 1000;
 
 pub(super) const ROWS: &[OptionSpec] = &[
     row(
@@ -32,6 +35,31 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .default("3")
     .status(Status::AcceptedNoEffect("there are no such processes; workers have worker-reload-mercy")),
+    row(
+        ReloadAndStop,
+        "reload-mode",
+        Kind::Parsed(|c, text| ReloadMode::parse(text).map(|mode| c.reload_mode = mode)),
+        "Order of a reload: with surge the new workers accept before the old ones leave; with drain the old \
+         ones have left before the new ones start. The application is loaded before either.",
+    )
+    .metavar("surge|drain")
+    .default("surge"),
+    row(
+        ReloadAndStop,
+        "max-surge",
+        Kind::Parsed(|c, text| MaxSurge::parse(text).map(|surge| c.max_surge = Some(surge))),
+        "How many workers may live beyond processes while workers are replaced, those that leave included; \
+         without it, as many as it takes to replace all at once.",
+    )
+    .metavar("N|N%"),
+    row(
+        ReloadAndStop,
+        "max-draining-generations",
+        Kind::Int { min: 0, max: MANY, set: |c, n| c.max_draining_generations = n as u32 },
+        "How many older generations may finish their requests at a time; one more, and the oldest is cut. 0 \
+         is any number; worker-reload-mercy bounds their age.",
+    )
+    .default("0"),
     row(
         ReloadAndStop,
         "touch-reload",
