@@ -267,11 +267,11 @@ mod tests {
 
     #[test]
     fn a_loss_without_one_and_a_failed_blow_do_not() {
-        let mut report = report(9);
+        let mut report = report(20);
         assert!(!report.is_clean());
         let table = report.table();
         assert!(table.contains("lost: 1 x fresh: reset\n"), "{table}");
-        assert!(table.contains("fresh: reset at 9.000 s, on a connection from port 4000"), "{table}");
+        assert!(table.contains("fresh: reset at 20.000 s, on a connection from port 4000"), "{table}");
         assert_eq!(report.json()["loads"]["fresh"]["lost"], json!({ "reset": 1 }));
         report.books.clear();
         report.failures.push("hup: refused".to_owned());
