@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::fs::rename_noreplace;
 
-/// What no interpreter and no reader of configurations takes.
-const NONSENSE: &str = "))) this is not code, and no configuration either: [[[\n";
+/// What no interpreter and no reader of configurations takes. An INI may have any text before its section.
+const NONSENSE: &str =
+    "))) this is not code\n[appserver]\nprocesses = nonsense\n[uwsgi]\nprocesses = nonsense\n";
 /// Added to the name of the original.
 const SUFFIX: &str = ".before-torture";
 
