@@ -15,7 +15,7 @@ use crate::config::value;
 use crate::torture::account::Kind;
 use crate::torture::blows::Blow;
 use crate::torture::probe::Paths;
-use crate::torture::{Plan, Subject};
+use crate::torture::{Group, Plan, Subject};
 
 /// The word that asks for it, first of the arguments.
 pub const NAME: &str = "torture";
@@ -30,8 +30,11 @@ const ABOUT: &str = "Starts a server with these options, serves it real load, hi
 const EXAMPLES: &str = "Examples:\n  \
     appserver torture -- --processes 4 --static-dir public\n  \
     appserver torture --seconds 120 --path / --post /form --break app.py -- --wsgi-file app.py\n  \
-    appserver torture --reloads 1000 --blow hup --load keep-alive --connections 64 -- shop.ini\n  \
+    appserver torture --reloads 1000 --blow hup --load keep-alive=64,fresh=4 -- shop.ini\n  \
     appserver torture --against http://127.0.0.1:8000/ --reload-command 'kill -HUP 4711' --pause 2s";
+
+const LOAD: &str = "Kinds of client, without it all that the server serves: keep-alive, fresh (a connection for each \
+    request), pipelined, post, upload (slowly), stream (read slowly), upgrade (to a WebSocket)";
 
 /// What is asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -75,9 +78,13 @@ fn parser() -> Command {
             option("seconds", "SECONDS", "No new blow after this time [default: 30s, without --reloads]")
                 .value_parser(seconds),
             option("reloads", "NUMBER", "No new blow after so many reloads").value_parser(count()),
-            option("connections", "NUMBER", "Clients, over all kinds of load")
-                .value_parser(value_parser!(u64).range(1..=10_000))
-                .default_value("32"),
+            option(
+                "connections",
+                "NUMBER",
+                "Clients, over all kinds of load that have no number of their own",
+            )
+            .value_parser(value_parser!(u64).range(1..=10_000))
+            .default_value("32"),
             option("think", "SECONDS", "What a client waits between two requests, on average")
                 .value_parser(any)
                 .default_value("20ms"),
@@ -87,10 +94,10 @@ fn parser() -> Command {
             option("patience", "SECONDS", "A request without an answer for so long is lost")
                 .value_parser(seconds)
                 .default_value("30s"),
-            option("load", "KIND,...", "Kinds of client; without it all that the server serves")
+            option("load", "KIND[=CLIENTS],...", LOAD)
                 .value_delimiter(',')
                 .action(ArgAction::Append)
-                .value_parser(names(Kind::CLIENTS.map(Kind::name))),
+                .value_parser(group),
             option("path", "PATH", "URL for GET, repeatable [default: /]").action(ArgAction::Append),
             option("post", "PATH", "URL for POST and uploads [default: the first --path]"),
             option("stream", "PATH", "URL of a long answer, for slow readers"),
@@ -147,6 +154,16 @@ fn names(names: impl IntoIterator<Item = &'static str>) -> PossibleValuesParser 
     PossibleValuesParser::new(names)
 }
 
+fn group(text: &str) -> Result<Group, String> {
+    let (name, clients) = text.split_once('=').map_or((text, None), |(name, clients)| (name, Some(clients)));
+    let kind = Kind::CLIENTS.into_iter().find(|kind| kind.name() == name);
+    let known = || Kind::CLIENTS.map(Kind::name).join(", ");
+    Ok(Group {
+        kind: kind.ok_or_else(|| format!("there are {}", known()))?,
+        clients: clients.map(|clients| clients.parse().map_err(|_| "no number of clients")).transpose()?,
+    })
+}
+
 /// Where to, the Host field, and the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Url {
@@ -174,7 +191,7 @@ fn plan(matches: &ArgMatches) -> Result<Plan, String> {
     let reloads = matches.get_one::<u64>("reloads").copied();
     let url = matches.get_one::<Url>("against");
     let get = all("path").unwrap_or_else(|| vec![url.map_or("/", |url| &url.path).to_owned()]);
-    let kinds = all("load").unwrap_or_else(|| Kind::CLIENTS.map(|kind| kind.name().to_owned()).into());
+    let groups = matches.get_many::<Group>("load").map(|groups| groups.copied().collect());
     Ok(Plan {
         // The keys of a hasher are as much chance as this needs.
         seed: matches
@@ -187,7 +204,7 @@ fn plan(matches: &ArgMatches) -> Result<Plan, String> {
         think: required("think"),
         pause: required("pause"),
         patience: required("patience"),
-        kinds: Kind::CLIENTS.into_iter().filter(|kind| kinds.iter().any(|it| it == kind.name())).collect(),
+        groups: groups.unwrap_or_else(|| Kind::CLIENTS.map(|kind| Group { kind, clients: None }).into()),
         paths: Paths { get, post: text("post"), stream: text("stream"), upgrade: text("upgrade") },
         json: matches.get_flag("json"),
         verbose: matches.get_flag("verbose"),
@@ -241,7 +258,7 @@ mod tests {
         assert_eq!(blows, [Blow::Hup, Blow::KillWorker]);
         assert_eq!((plan.seed, plan.reloads, plan.seconds), (7, Some(3), None));
         assert_eq!(plan.paths.get, ["/"]);
-        assert_eq!(plan.kinds, Kind::CLIENTS);
+        assert_eq!(plan.groups.iter().map(|group| group.kind).collect::<Vec<_>>(), Kind::CLIENTS);
     }
 
     #[test]
@@ -262,12 +279,22 @@ mod tests {
         let address = "127.0.0.1:8000".parse().expect("an address");
         let (host, command) = ("127.0.0.1:8000".to_owned(), Some("true".to_owned()));
         assert_eq!(plan.subject, Subject::Running { address, host, command });
-        assert_eq!((plan.paths.get, plan.kinds), (vec!["/a?b".to_owned()], vec![Kind::Fresh]));
+        let fresh = Group { kind: Kind::Fresh, clients: None };
+        assert_eq!((plan.paths.get, plan.groups), (vec!["/a?b".to_owned()], vec![fresh]));
         assert_eq!(plan.seconds, Some(SECONDS));
         assert!(refused("torture --against https://a/").contains("only http://"));
         assert!(refused("torture --against http://127.0.0.1/ --blow hup").contains("cannot be used with"));
         assert!(refused("torture --reload-command x -- -M").contains("cannot be used with"));
         assert!(refused("torture --seed 1").contains("required"));
+    }
+
+    #[test]
+    fn kinds_of_load_may_have_a_number_of_clients() {
+        let groups = planned("torture --load keep-alive=64,fresh --load post=2 -- -M").groups;
+        let expected = [(Kind::KeepAlive, Some(64)), (Kind::Fresh, None), (Kind::Post, Some(2))];
+        assert_eq!(groups, expected.map(|(kind, clients)| Group { kind, clients }));
+        assert!(refused("torture --load fresh=x -- -M").contains("no number of clients"));
+        assert!(refused("torture --load telepathy -- -M").contains("there are keep-alive, fresh"));
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts `count` clients, of the kinds that are served in turn.
+    /// Starts the clients that are served; those without a number share `count` among them.
     ///
     /// # Errors
     /// When there can be no more threads.
@@ -94,8 +94,11 @@ impl Load {
         think: Duration,
         seed: u64,
     ) -> std::io::Result<Self> {
-        let mut load = Load { stage: Arc::clone(stage), clients: Vec::with_capacity(count) };
-        for (number, kind) in findings.kinds.iter().copied().cycle().take(count).enumerate() {
+        let mut load = Load { stage: Arc::clone(stage), clients: Vec::new() };
+        let numbered = findings.groups.iter().flat_map(|it| iter::repeat_n(it.kind, it.clients.unwrap_or(0)));
+        let others = findings.groups.iter().filter(|it| it.clients.is_none()).map(|it| it.kind);
+        let kinds = numbered.chain(others.cycle().take(count));
+        for (number, kind) in kinds.enumerate() {
             let mut client = Client {
                 kind,
                 stage: Arc::clone(stage),

@@ -52,7 +52,7 @@ pub struct Plan {
     pub seconds: Option<Duration>,
     /// No new blow after so many reloads.
     pub reloads: Option<u64>,
-    /// Clients, over all kinds.
+    /// Clients, over all groups that have no number of their own.
     pub connections: usize,
     /// What a client waits between two requests, on average.
     pub think: Duration,
@@ -60,8 +60,8 @@ pub struct Plan {
     pub pause: Duration,
     /// How long a client waits for an answer.
     pub patience: Duration,
-    /// Kinds of client, in turn.
-    pub kinds: Vec<Kind>,
+    /// Who they are.
+    pub groups: Vec<Group>,
     /// What they ask for.
     pub paths: Paths,
     /// The report is JSON.
@@ -70,6 +70,15 @@ pub struct Plan {
     pub verbose: bool,
     /// Whom to torture.
     pub subject: Subject,
+}
+
+/// Clients of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group {
+    /// What they do.
+    pub kind: Kind,
+    /// How many; `None` for an equal share of [`Plan::connections`].
+    pub clients: Option<usize>,
 }
 
 /// Whom to torture.
@@ -119,7 +128,7 @@ fn torture(plan: &Plan) -> Result<Report, String> {
     match &plan.subject {
         Subject::Running { address, host, command } => {
             let course = Course { plan, interrupt, stage: Arc::new(Stage::new(*address, plan.patience)) };
-            let findings = probe(&course.stage, host, &plan.paths, &plan.kinds)?;
+            let findings = probe(&course.stage, host, &plan.paths, &plan.groups)?;
             let commands: Vec<&str> = command.iter().map(String::as_str).collect();
             let named = |_| ("command", true);
             let strike = |command, _: &mut Random| {
@@ -148,7 +157,7 @@ fn torture_own(
 ) -> Result<Report, String> {
     let server = Server::start(options, directory)?;
     let course = Course { plan, interrupt, stage: Arc::new(Stage::new(server.address, plan.patience)) };
-    let findings = probe(&course.stage, "localhost", &plan.paths, &plan.kinds)?;
+    let findings = probe(&course.stage, "localhost", &plan.paths, &plan.groups)?;
     let targets = Arc::clone(&findings.targets);
     let mut striker = Striker::new(&server, &course.stage, &targets, breakable);
     let named = |blow: Blow| (blow.name(), blow.is_reload());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Group;
 use super::account::{Kind, Loss};
 use super::clients::Stage;
 use super::websocket;
@@ -72,8 +73,8 @@ pub struct Paths {
 pub struct Findings {
     /// What to ask for.
     pub targets: Arc<Targets>,
-    /// Kinds that the server serves.
-    pub kinds: Vec<Kind>,
+    /// Clients that the server serves.
+    pub groups: Vec<Group>,
     /// Those that it does not, and why.
     pub left_out: Vec<String>,
 }
@@ -82,7 +83,7 @@ pub struct Findings {
 ///
 /// # Errors
 /// When not even a GET is answered without an error.
-pub fn probe(stage: &Stage, host: &str, paths: &Paths, kinds: &[Kind]) -> Result<Findings, String> {
+pub fn probe(stage: &Stage, host: &str, paths: &Paths, groups: &[Group]) -> Result<Findings, String> {
     let mut targets = Targets { host: host.to_owned(), ..Targets::default() };
     for path in &paths.get {
         let target = ask(stage, &targets, "GET", path, "").map_err(|why| format!("GET {path}: {why}"))?;
@@ -93,13 +94,13 @@ pub fn probe(stage: &Stage, host: &str, paths: &Paths, kinds: &[Kind]) -> Result
     }
     let first = paths.get.first().ok_or("no URL is given")?;
     let mut found = Findings::default();
-    for kind in kinds.iter().copied() {
-        match probe_kind(stage, &mut targets, paths, first, kind) {
-            Ok(()) => found.kinds.push(kind),
-            Err(why) => found.left_out.push(format!("{}: {why}", kind.name())),
+    for group in groups.iter().copied() {
+        match probe_kind(stage, &mut targets, paths, first, group.kind) {
+            Ok(()) => found.groups.push(group),
+            Err(why) => found.left_out.push(format!("{}: {why}", group.kind.name())),
         }
     }
-    if found.kinds.is_empty() {
+    if found.groups.is_empty() {
         return Err(format!("nothing of what is asked for is served: {}", found.left_out.join("; ")));
     }
     found.targets = Arc::new(targets);

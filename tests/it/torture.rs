@@ -162,7 +162,7 @@ fn what_cannot_be_tortured_is_told() {
         (&["--", "--processes=many"], 1, "whole number"),
         (&["--", "--daemonize=log"], 1, "leave out daemonize"),
         (&["--", "--version"], 1, "start no server"),
-        (&["--load=telepathy", "--", "-M"], 2, "possible values: keep-alive"),
+        (&["--load=telepathy", "--", "-M"], 2, "there are keep-alive, fresh"),
         (&["--load=post", "--", "-M"], 1, "POST / is answered with 4xx"),
     ];
     for (words, expected, text) in cases {
