@@ -183,20 +183,20 @@ impl<'a> Striker<'a> {
 
     fn kill_in_reload(&mut self, random: &mut Random) -> Result<(), String> {
         let old = self.server.serving();
-        let victim = old[random.below(old.len())];
+        let victim = one_of(&old, random)?;
         let mut excuse = None;
-        self.reload(|| {
+        let outcome = self.reload(|| {
             self.server.signal(Signal::SIGHUP)?;
             excuse = Some(self.kill(victim.pid, Blow::KillInReload)?);
             Ok(())
-        })?;
+        });
         self.excuses.extend(excuse);
+        outcome?;
         self.replaced(&old)
     }
 
     fn kill_worker(&mut self, random: &mut Random) -> Result<(), String> {
-        let serving = self.server.serving();
-        let victim = serving[random.below(serving.len())];
+        let victim = one_of(&self.server.serving(), random)?;
         let excuse = self.kill(victim.pid, Blow::KillWorker)?;
         self.excuses.push(excuse);
         self.server.until("the dead worker is replaced", || {
@@ -281,4 +281,8 @@ impl<'a> Striker<'a> {
         }
         Ok(())
     }
+}
+
+fn one_of(workers: &[Worker], random: &mut Random) -> Result<Worker, String> {
+    workers.get(random.below(workers.len())).copied().ok_or_else(|| "no worker serves".to_owned())
 }

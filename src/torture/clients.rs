@@ -174,6 +174,7 @@ impl Client {
         let targets = Arc::clone(&self.targets);
         let get = || &targets.get[0];
         match self.kind {
+            // Whoever fills the listen queue has no client of its own.
             Kind::KeepAlive | Kind::Backlog => {
                 let target = &targets.get[self.random.below(targets.get.len())];
                 self.exchange(target, 1, true, |it| it.send(&targets.request("GET", target, "", b"")));

@@ -90,7 +90,12 @@ impl Report {
             self.blows.iter().map(|it| [it.name.to_owned(), it.times.to_string(), milliseconds(it.longest)]),
         );
         text.push_str(&aligned(&rows));
-        text.push('\n');
+        if !(self.left_out.is_empty()
+            && self.failures.is_empty()
+            && judged.iter().all(|it| it.1.incidents.is_empty()))
+        {
+            text.push('\n');
+        }
         for left_out in &self.left_out {
             let _ = writeln!(text, "left out: {left_out}");
         }
