@@ -163,11 +163,13 @@ impl Client {
     /// Thinks about the last answer, and notices when the server ends the connection meanwhile.
     fn idle(&mut self) {
         let pause = self.random.around(self.think);
+        let begun = Instant::now();
         match self.kept.take() {
-            None => self.stage.rest(pause),
             Some(connection) if connection.stirs(pause) => self.closed(&connection, false),
             kept => self.kept = kept,
         }
+        // A connection that ends does not make anybody think faster.
+        self.stage.rest(pause.saturating_sub(begun.elapsed()));
     }
 
     fn turn(&mut self) {

@@ -83,7 +83,8 @@ fn a_server_that_runs_is_reloaded_by_a_command() {
     assert_eq!(code, Some(0), "{report:#} {errors}");
     assert_eq!(report["blows"]["command"]["times"], 3);
     assert_eq!(report["loads"]["keep-alive"]["reconnects"], 0, "{report:#}");
-    server.wait_for_log("reload 1 complete");
+    // On a busy machine one may give way to the next.
+    server.wait_for_log(" complete: generation ");
     let (code, report, _) =
         run(directory.path(), &[&url, "--reload-command=exit 3", "--reloads=1", "--load=fresh"]);
     assert_eq!(code, Some(1));
