@@ -287,8 +287,10 @@ fn catch_interrupts() -> std::io::Result<OwnedFd> {
 }
 
 fn run_command(command: &str) -> Result<(), String> {
-    let status = Command::new("sh").arg("-c").arg(command).stdin(Stdio::null()).status();
-    match status {
+    let mut shell = Command::new("sh");
+    // Standard output is for the report.
+    shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(std::io::stderr());
+    match shell.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{command}: {status}")),
         Err(error) => Err(format!("sh: {error}")),
