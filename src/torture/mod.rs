@@ -4,7 +4,7 @@
 //! It is a client like any other: nothing of it runs in the server.
 //!
 //! - [`account`] (with [`histogram`]): the books. What was lost, and what a `kill -9` excuses.
-//! - [`clients`]: a thread for each client; [`wire`] and [`websocket`] are what it speaks, [`probe`] finds
+//! - [`clients`]: a thread for each client; [`wire`] and [`websocket`] are what it speaks, [`mod@probe`] finds
 //!   out what the server serves.
 //! - [`blows`]: every way to hit a server; [`server`] starts one of our own, [`held`] looks at its
 //!   processes, [`broken`] breaks a file of its application.
