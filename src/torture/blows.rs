@@ -218,11 +218,13 @@ impl<'a> Striker<'a> {
 
     fn kill_zygote(&mut self) -> Result<(), String> {
         self.complete()?;
-        let victim = self.server.until("a zygote is there", || self.zygotes().last().copied())?;
+        let before =
+            self.server.until("a zygote is there", || Some(self.zygotes()).filter(|it| !it.is_empty()))?;
+        let victim = before[before.len() - 1];
         process::kill(victim, Signal::SIGKILL).map_err(|error| format!("process {victim}: {error}"))?;
         self.server.until("the zygote is replaced", || {
             let zygotes = self.zygotes();
-            (!zygotes.is_empty() && !zygotes.contains(&victim)).then_some(())
+            (zygotes.iter().any(|it| !before.contains(it)) && !zygotes.contains(&victim)).then_some(())
         })
     }
 
