@@ -88,7 +88,8 @@ def thinking(programs, options):
                     "--think=25ms",
                     f"--seconds={max(2, options.seconds)}",
                 )
-                if torture.lost(report):
+                # uWSGI closes without a word, which at times meets a request.
+                if torture.lost(report) and name == OURS:
                     raise RuntimeError(f"{name}: {torture.told(report)}\n{server.tail()}")
             p99[name].append(report["loads"]["keep-alive"]["p99_ms"])
     return [
