@@ -5,6 +5,7 @@
 //!
 //! `parser` is clap's, built from the option table; `arguments` makes entries of what it found,
 //! `declared` helps with options that a file has declared, `reference` prints man page and completions.
+//! [`torture`] is the one command with options of its own.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ mod arguments;
 mod declared;
 mod parser;
 mod reference;
+pub mod torture;
 
 use arguments::{Arguments, Refusal, parse_arguments};
 

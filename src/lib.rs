@@ -14,6 +14,7 @@
 //! - [`channel`] and [`scoreboard`]: what travels between the processes.
 //! - [`signals`], [`locks`] and [`cache`]: what the workers of an application share.
 //! - [`logging`]: one log, one owner, uWSGI's request line.
+//! - [`torture`]: `appserver torture`, a load that counts what is lost while a server is hit.
 //! - [`sys`]: the only place that talks to libc.
 //!
 //! An application written in Rust is a binary whose `main` is [`run`] with its own factory:
@@ -44,6 +45,7 @@ mod run;
 pub mod scoreboard;
 pub mod signals;
 pub mod sys;
+pub mod torture;
 pub mod worker;
 pub mod zygote;
 

@@ -1,5 +1,6 @@
 //! The entry: finds out which process this is and runs it.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,16 +9,17 @@ use log::error;
 
 use crate::app::AppFactory;
 use crate::boot::{self, BootRole, Envelope, StartContext, c_string};
+use crate::cli::torture::Asked;
 use crate::cli::{self, Invocation, Wait};
 use crate::config::gather::Ending;
 use crate::config::{Config, ConfigErrors, Examined};
 use crate::control::{client, waiting};
-use crate::error::{EXIT_ERROR, EXIT_OK};
+use crate::error::{EXIT_ERROR, EXIT_OK, EXIT_USAGE};
 use crate::logging::{self, Role};
 use crate::master::answer::Kind;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::SignalSource;
-use crate::{inspect, master, zygote};
+use crate::{inspect, master, torture, zygote};
 
 /// Runs the server, or the command that the arguments ask for, with applications built by `factory`.
 ///
@@ -40,6 +42,9 @@ fn dispatch(factory: AppFactory) -> u8 {
     if let Some(envelope) = envelope.take_if(|it| it.role == BootRole::Zygote) {
         return zygote::run(&start, envelope, factory);
     }
+    if start.argv.get(1).is_some_and(|word| word == cli::torture::NAME) {
+        return torture_command(&start.argv[1..]);
+    }
     // From here on no signal may kill the process or get lost: first of all, because reading the
     // configuration may take its time.
     let signals = match master::catch_signals() {
@@ -54,6 +59,17 @@ fn dispatch(factory: AppFactory) -> u8 {
                 Some(config) if code == EXIT_ERROR => fall_back(&start, &config),
                 _ => code,
             }
+        }
+    }
+}
+
+fn torture_command(words: &[OsString]) -> u8 {
+    match cli::torture::parse(words) {
+        Ok(Asked::Run(plan)) => torture::run(&plan),
+        Ok(Asked::Print(text)) => print(&text),
+        Err(text) => {
+            eprintln!("{}", text.trim_end());
+            EXIT_USAGE
         }
     }
 }

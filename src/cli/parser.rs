@@ -47,7 +47,8 @@ pub(super) fn parser(audience: Audience) -> clap::Command {
             "appserver [OPTIONS] [FILE]...\n       \
              appserver --check-config|--show-config [--json] [OPTIONS] [FILE]...\n       \
              appserver --reload|--rollback|--stop PIDFILE [--wait[=SECONDS]]\n       \
-             appserver --status PIDFILE",
+             appserver --status PIDFILE\n       \
+             appserver torture [--help] [OPTIONS OF TORTURE] -- [OPTIONS]",
         )
         .max_term_width(100)
         .infer_long_args(true)

@@ -3,6 +3,8 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::{fmt, io};
 
 use nix::sys::prctl;
@@ -229,6 +231,19 @@ pub fn set_child_subreaper() -> io::Result<()> {
 /// None that the kernel documents for a valid signal.
 pub fn set_parent_death_signal(signal: Option<Signal>) -> io::Result<()> {
     Ok(prctl::set_pdeathsig(signal)?)
+}
+
+/// The program of this command is killed when the thread that starts it ends: with the main thread's end
+/// nothing is left of what it has started, however it ends.
+pub fn die_with_this_one(command: &mut Command) {
+    let ours = this();
+    let tie = move || {
+        set_parent_death_signal(Some(Signal::SIGKILL))?;
+        // It may have ended before.
+        if parent() == ours { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+    };
+    // SAFETY: between fork and exec only two system calls are made and no memory is allocated.
+    unsafe { command.pre_exec(tie) };
 }
 
 /// The pid of the parent.

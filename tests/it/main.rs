@@ -52,6 +52,7 @@ mod stop;
 mod stop_patience;
 mod supervision;
 mod takeover;
+mod torture;
 mod touch;
 mod uwsgi_cache;
 mod uwsgi_decorators;
