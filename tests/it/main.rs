@@ -43,6 +43,7 @@ mod static_files;
 mod stop;
 mod stop_patience;
 mod supervision;
+mod systemd_bed;
 mod takeover;
 mod touch;
 mod uwsgi_cache;
