@@ -8,7 +8,7 @@ pub mod answers;
 pub mod client;
 pub mod fifo;
 pub mod fifo_watch;
-mod narrator;
+pub mod narrator;
 pub mod pidfile;
 pub mod touch;
 pub mod waiting;

@@ -100,6 +100,8 @@ pub struct Master {
     /// The highest ticket that somebody who asked for a reload holds.
     pub(super) ticket: u64,
     pub(super) journal: Journal,
+    /// Why the first start is given up.
+    pub(super) failure: Option<String>,
     pub(super) roll: Option<Roll>,
     /// Commands that have to wait for the start or for a reload to end.
     pub(super) deferred: VecDeque<Command>,
@@ -129,6 +131,7 @@ impl Master {
             next_reload: 1,
             ticket: 0,
             journal: Journal::default(),
+            failure: None,
             roll: None,
             deferred: VecDeque::new(),
             early_exits: VecDeque::new(),
@@ -149,6 +152,16 @@ impl Master {
     /// True while workers do not accept by order of the operator.
     pub fn is_paused(&self) -> bool {
         self.paused
+    }
+
+    /// Workers there should be.
+    pub fn desired(&self) -> u32 {
+        self.desired
+    }
+
+    /// Why the first start was given up.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// All workers, told to leave or not.

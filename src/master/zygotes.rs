@@ -87,8 +87,7 @@ impl Master {
         if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {
             self.refuse_reload(now, reason);
         } else if generation == self.generation && self.phase == Phase::Starting {
-            self.log(Level::Error, format!("cannot start: {}", headline(&reason)));
-            self.stop(now, code, true);
+            self.give_up_start(now, reason, code);
         } else if generation == self.generation && !self.stopping() {
             // The workers serve on; without a zygote a dead one could not be replaced.
             self.zygote_throttle.record_death(now, None);
