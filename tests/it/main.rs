@@ -22,6 +22,7 @@ mod listen;
 mod loading;
 mod logs;
 mod main_job;
+mod notify;
 mod options;
 mod pidfile;
 mod privileges;

@@ -13,6 +13,7 @@
 //! - [`python`]: the applications of `tests/apps`, with their virtual environments.
 //! - [`wsgi`]: applications that are written in the test.
 //! - [`python_app`]: Python applications, and the interpreter to run them with.
+//! - [`notify`]: a service manager that only listens.
 //! - [`systemd`]: a real systemd of the test's own.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
@@ -32,6 +33,7 @@ pub mod http;
 pub mod load;
 pub mod log;
 pub mod nginx;
+pub mod notify;
 pub mod processes;
 pub mod python;
 pub mod python_app;
