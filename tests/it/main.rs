@@ -45,6 +45,7 @@ mod stop;
 mod stop_patience;
 mod supervision;
 mod systemd_bed;
+mod systemd_notify;
 mod takeover;
 mod touch;
 mod uwsgi_cache;
