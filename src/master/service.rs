@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use log::{info, warn};
+use log::{debug, warn};
 use sd_notify::NotifyState;
 
 use crate::boot::StartContext;
@@ -29,7 +29,7 @@ impl Service {
     pub(super) fn of(start: &StartContext) -> Option<Self> {
         let period = manager::watchdog_period(start);
         if let Some(period) = period {
-            info!("the service manager expects a sign of life within {} s", period.as_secs_f32());
+            debug!("the service manager expects a sign of life within {} s", period.as_secs_f32());
         }
         Some(Service {
             manager: Manager::of(start)?,

@@ -294,7 +294,7 @@ fn a_daemon_tells_who_it_is_and_keeps_the_watchdog() {
     assert_eq!(shell.wait_exit(LIMIT).signal(), None);
     let daemon = Daemon::of(&shell, "pid");
     let main = format!("MAINPID={}", daemon.pid());
-    assert_eq!(manager.next(), [main.clone()], "before anything else");
+    assert_eq!(manager.next(), std::slice::from_ref(&main), "before anything else");
     for _ in 0..2 {
         let told = manager.until("READY=");
         assert_eq!(told.last().unwrap()[1], main);
