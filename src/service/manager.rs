@@ -41,7 +41,7 @@ pub struct Manager {
 impl Manager {
     /// The one that started this service; `None` when it does not want to be told anything.
     pub fn of(start: &StartContext) -> Option<Self> {
-        let name = start.var(NOTIFY_SOCKET)?;
+        let name = start.var(NOTIFY_SOCKET).filter(|name| !name.is_empty())?;
         match Self::connect(name) {
             Ok(manager) => Some(manager),
             Err(error) => {
