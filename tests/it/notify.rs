@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::daemon::Daemon;
 use crate::support::notify::{Datagram, NotifySocket, value};
-use crate::support::processes::kill;
+use crate::support::processes::{self, kill};
 use crate::support::server::Builder;
 use crate::support::{LIMIT, Server, eventually};
 
@@ -160,6 +160,21 @@ fn no_other_process_knows_of_the_manager() {
 }
 
 #[test]
+fn a_second_master_on_the_same_sockets_does_not_speak_for_the_service() {
+    let (_directory, manager, builder) = notified(two_workers().with_fifo());
+    let server = builder.start();
+    manager.until("READY=");
+    server.fifo("f");
+    let line = server.wait_for_log("new master copy spawned with pid ");
+    let copy: u32 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    server.wait_for_log(&format!("pid {copy}] INFO ready: "));
+    assert_eq!(manager.within(Duration::from_millis(1)), None);
+    kill(copy, Signal::SIGINT);
+    eventually("the copy is gone", LIMIT, || (!processes::is_alive(copy)).then_some(()));
+    assert_eq!(manager.within(Duration::from_millis(1)), None);
+}
+
+#[test]
 fn without_a_manager_or_with_an_impossible_one_the_server_serves() {
     for name in ["relative", "/no/such/directory/socket", "vsock:2:1"] {
         let server = two_workers().env("NOTIFY_SOCKET", name).start();
@@ -178,22 +193,16 @@ fn an_idle_server_says_nothing_and_does_not_wake_up() {
         let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches"));
         line.expect("the kernel counts them").to_owned()
     };
-    // What comes with the start is over once the master sleeps.
-    let mut before = wakes();
-    eventually("the master comes to rest", LIMIT, || {
-        let now = wakes();
-        std::thread::sleep(Duration::from_millis(50));
-        let rests = now == before;
-        before = now;
-        rests.then_some(())
+    // What comes with the start may take a while on a busy machine; something regular never ends.
+    eventually("the master sleeps for a second", LIMIT, || {
+        let before = wakes();
+        (manager.within(Duration::from_secs(1)).is_none() && wakes() == before).then_some(())
     });
-    assert_eq!(manager.within(Duration::from_millis(500)), None);
-    assert_eq!(wakes(), before);
 }
 
 #[test]
 fn signs_of_life_come_with_readiness_and_go_on_through_a_reload() {
-    let (_directory, manager, builder) = notified(two_workers().env("WATCHDOG_USEC", "600000"));
+    let (_directory, manager, builder) = notified(two_workers().env("WATCHDOG_USEC", "1500000"));
     let server = builder.start();
     manager.until("READY=");
     assert_eq!(manager.next(), ["WATCHDOG=1"], "at once");
@@ -208,18 +217,18 @@ fn signs_of_life_come_with_readiness_and_go_on_through_a_reload() {
         }
         datagram
     };
-    server.set_settings(json!({ "load_ms": 1500 }));
+    server.set_settings(json!({ "load_ms": 2500 }));
     server.signal(Signal::SIGHUP);
     while !has(&[hear(&manager)], "READY=1") {}
     for _ in 0..3 {
         while !has(&[hear(&manager)], "WATCHDOG=1") {}
     }
-    assert!(longest < Duration::from_millis(600), "{longest:?}");
+    assert!(longest < Duration::from_millis(1500), "{longest:?}");
 }
 
 #[test]
 fn workers_that_are_all_stuck_give_no_sign_of_life_and_one_that_is_not_suffices() {
-    let (_directory, manager, builder) = notified(two_workers().env("WATCHDOG_USEC", "600000"));
+    let (_directory, manager, builder) = notified(two_workers().env("WATCHDOG_USEC", "1500000"));
     let server = builder.start();
     manager.until("READY=");
     let workers = server.wait_workers("two workers", |workers| workers.len() == 2);
@@ -228,7 +237,9 @@ fn workers_that_are_all_stuck_give_no_sign_of_life_and_one_that_is_not_suffices(
         manager.until("WATCHDOG=");
     }
     kill(workers[1].pid, Signal::SIGSTOP);
-    eventually("the signs end", LIMIT, || manager.within(Duration::from_millis(800)).is_none().then_some(()));
+    eventually("the signs end", LIMIT, || {
+        manager.within(Duration::from_millis(1600)).is_none().then_some(())
+    });
     kill(workers[1].pid, Signal::SIGCONT);
     manager.until("WATCHDOG=");
     kill(workers[0].pid, Signal::SIGCONT);
@@ -274,7 +285,7 @@ fn a_daemon_tells_who_it_is_and_keeps_the_watchdog() {
     // As systemd does it: for the process that is started.
     let mut shell = builder
         .arg("--daemonize2=log")
-        .through(["sh", "-c", "WATCHDOG_USEC=600000 WATCHDOG_PID=$$ exec \"$@\"", "sh"])
+        .through(["sh", "-c", "WATCHDOG_USEC=1500000 WATCHDOG_PID=$$ exec \"$@\"", "sh"])
         .spawn();
     assert_eq!(shell.wait_exit(LIMIT).signal(), None);
     let daemon = Daemon::of(&shell, "pid");

@@ -7,8 +7,9 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::shipped_config::shipped;
+use crate::support::gate::Gate;
 use crate::support::systemd::{Said, Systemd};
-use crate::support::{Client, LIMIT, eventually, get};
+use crate::support::{LIMIT, Target, eventually, get};
 
 /// The test application as a service with these lines; it listens on `sock` in the shared directory.
 fn service(systemd: &Systemd, options: &str, lines: &str) {
@@ -34,11 +35,19 @@ fn answer(systemd: &Systemd) -> String {
     get(&systemd.target("sock"), "/").text()
 }
 
+/// Waits until a worker is busy with `/sleep`, as the master knows it.
+fn wait_begun(systemd: &Systemd) {
+    eventually("the request has begun", LIMIT, || {
+        systemd.systemctl(["kill", "--kill-whom=main", "--signal=USR2", "app"]).succeeds();
+        systemd.journal("app").iter().any(|line| line.contains("with GET /sleep")).then_some(())
+    });
+}
+
 #[test]
 fn active_means_that_a_slow_application_serves_though_it_takes_longer_than_systemd_waits() {
     let Some(systemd) = Systemd::start() else { return };
     service(&systemd, "", "Type=notify\nTimeoutStartSec=1");
-    let gate = crate::support::gate::Gate::new(systemd.shared_path("gate"));
+    let gate = Gate::new(systemd.shared_path("gate"));
     systemd.set_settings(json!({ "load_gate": gate.path(), "load_ms": 2500 }));
     let begun = Instant::now();
     let starting = systemd.begin_systemctl(["start", "app"]);
@@ -144,7 +153,7 @@ fn a_reload_by_another_road_shows_as_reloading_and_may_take_longer_than_systemd_
     let Some(systemd) = Systemd::start() else { return };
     service(&systemd, "", "Type=notify\nTimeoutStartSec=1");
     systemd.systemctl(["start", "app"]).succeeds();
-    let gate = crate::support::gate::Gate::new(systemd.shared_path("gate"));
+    let gate = Gate::new(systemd.shared_path("gate"));
     systemd.set_settings(json!({ "load_gate": gate.path(), "load_ms": 2500, "version": "v2" }));
     systemd.systemctl(["kill", "--kill-whom=main", "--signal=HUP", "app"]).succeeds();
     systemd.wait_show("app", "ActiveState", |state| state == "reloading");
@@ -166,22 +175,13 @@ fn a_stop_is_announced_and_waits_for_the_last_request() {
     // Less than the request takes: the server asks for more.
     service(&systemd, "", "Type=notify\nTimeoutStopSec=1");
     systemd.systemctl(["start", "app"]).succeeds();
-    let (target, (into, begun)) = (systemd.target("sock"), std::sync::mpsc::channel());
-    let request = std::thread::spawn(move || {
-        let mut client = Client::new(&target, LIMIT);
-        client.get("/").expect("a connection");
-        into.send(()).expect("the test waits");
-        client.get("/sleep?ms=3000")
-    });
-    begun.recv().expect("the client began");
-    eventually("the request has begun", LIMIT, || {
-        systemd.systemctl(["kill", "--kill-whom=main", "--signal=USR2", "app"]).succeeds();
-        systemd.journal("app").iter().any(|line| line.contains("with GET /sleep")).then_some(())
-    });
+    let target = systemd.target("sock");
+    let request = std::thread::spawn(move || get(&target, "/sleep?ms=3000"));
+    wait_begun(&systemd);
     let stopping = systemd.begin_systemctl(["stop", "app"]);
     systemd.wait_show("app", "StatusText", |text| text.starts_with("stopping: "));
     assert_eq!(systemd.show("app", "ActiveState"), "deactivating");
-    assert_eq!(request.join().unwrap().expect("an answer").status, 200);
+    assert_eq!(request.join().unwrap().status, 200);
     said(stopping).succeeds();
     assert_eq!(systemd.show("app", "ActiveState"), "inactive");
     assert_eq!(systemd.show("app", "Result"), "success");
@@ -205,13 +205,13 @@ fn watched(systemd: &Systemd) {
     service(
         systemd,
         "",
-        "Type=notify\nWatchdogSec=1\nRestart=on-watchdog\nRestartSec=100ms\nTimeoutAbortSec=2",
+        "Type=notify\nWatchdogSec=2\nRestart=on-watchdog\nRestartSec=100ms\nTimeoutAbortSec=2",
     );
     systemd.systemctl(["start", "app"]).succeeds();
 }
 
 fn killed_by_the_watchdog(systemd: &Systemd) {
-    systemd.wait_journal("app", "Watchdog timeout (limit 1s)!");
+    systemd.wait_journal("app", "Watchdog timeout (limit 2s)!");
     systemd.wait_show("app", "NRestarts", |times| times == "1");
     systemd.wait_show("app", "ActiveState", |state| state == "active");
     assert_eq!(answer(systemd), "hello v1\n");
@@ -240,16 +240,13 @@ fn the_watchdog_lets_an_idle_server_and_a_slow_reload_and_a_slow_stop_live() {
     let Some(systemd) = Systemd::start() else { return };
     watched(&systemd);
     // Longer than the period: nobody asks for anything, then the new code takes its time.
-    systemd.set_settings(json!({ "load_ms": 2500, "version": "v2" }));
+    systemd.set_settings(json!({ "load_ms": 3000, "version": "v2" }));
     systemd.systemctl(["reload", "app"]).succeeds();
     systemd.systemctl(["reload", "app"]).succeeds();
     assert_eq!(answer(&systemd), "hello v2\n");
     let target = systemd.target("sock");
-    let request = std::thread::spawn(move || get(&target, "/sleep?ms=2500"));
-    eventually("the request has begun", LIMIT, || {
-        systemd.systemctl(["kill", "--kill-whom=main", "--signal=USR2", "app"]).succeeds();
-        systemd.journal("app").iter().any(|line| line.contains("with GET /sleep")).then_some(())
-    });
+    let request = std::thread::spawn(move || get(&target, "/sleep?ms=3000"));
+    wait_begun(&systemd);
     systemd.systemctl(["stop", "app"]).succeeds();
     assert_eq!(request.join().unwrap().status, 200);
     assert_eq!(
@@ -309,7 +306,7 @@ fn the_shipped_unit_starts_reloads_and_stops() {
         systemd.run("systemd-analyze", ["verify", "--man=no", "/etc/systemd/system/appserver.service"]);
     assert_eq!((verified.code, verified.output.as_str(), verified.errors.as_str()), (Some(0), "", ""));
     systemd.systemctl(["start", "appserver"]).succeeds();
-    let target = crate::support::Target::Tcp("127.0.0.1:8080".parse().expect("an address"));
+    let target = Target::Tcp("127.0.0.1:8080".parse().expect("an address"));
     assert_eq!(systemd.within(|| get(&target, "/").status), 200);
     systemd.systemctl(["reload", "appserver"]).succeeds();
     assert!(systemd.show("appserver", "StatusText").starts_with("generation 2 serves "));
