@@ -78,6 +78,9 @@ impl Runner {
 
     /// Gives signs of life, and sends what could not be sent before.
     pub(super) fn tick_service(&mut self, now: Instant) {
+        if self.service_deadline().is_none_or(|at| now < at) {
+            return;
+        }
         let progress = self.progress();
         let Some(service) = &mut self.service else { return };
         if service.manager.deadline().is_some_and(|at| now >= at) {

@@ -12,6 +12,8 @@ use crate::master::workers::WorkerId;
 
 /// Signs of life in a period. A worker has the rest of the period to answer.
 const SIGNS: u32 = 3;
+/// A manager that wants more of them than this gets no more.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +47,8 @@ pub struct Watchdog {
 impl Watchdog {
     /// For a manager that waits so long.
     pub fn new(period: Duration) -> Self {
-        Watchdog { interval: period / SIGNS, next: None, requests: 0, asking: false, owing: BTreeSet::new() }
+        let interval = (period / SIGNS).max(SHORTEST_INTERVAL);
+        Watchdog { interval, next: None, requests: 0, asking: false, owing: BTreeSet::new() }
     }
 
     /// A sign of life was given: the manager counts from here. The first one goes with readiness.
