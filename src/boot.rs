@@ -15,6 +15,7 @@ use std::{env, fs};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::net::ListenerState;
+use crate::service::manager::VARIABLES;
 use crate::sys;
 
 /// Name of the memory file.
@@ -145,16 +146,34 @@ impl StartContext {
         self.argv.iter().map(|argument| c_string(argument)).collect()
     }
 
-    /// Environment for `execve`, unchanged.
+    /// Environment for the next image of this process, unchanged.
     pub fn env_c(&self) -> Vec<CString> {
-        let pair = |(name, value): &(OsString, OsString)| {
-            let mut pair = name.clone().into_vec();
-            pair.push(b'=');
-            pair.extend_from_slice(value.as_bytes());
-            c_string(OsStr::from_bytes(&pair))
-        };
-        self.env.iter().map(pair).collect()
+        self.env.iter().map(environment_entry).collect()
     }
+
+    /// Environment for other processes: without what the service manager has told this one alone.
+    pub fn child_env_c(&self) -> Vec<CString> {
+        let theirs = |(name, _): &&(OsString, OsString)| !VARIABLES.iter().any(|ours| name == ours);
+        self.env.iter().filter(theirs).map(environment_entry).collect()
+    }
+
+    /// A variable, as the user or the service manager has set it.
+    pub fn var(&self, name: &str) -> Option<&OsStr> {
+        self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
+    }
+
+    /// Sets a variable for the next images.
+    pub fn set_var(&mut self, name: &str, value: String) {
+        self.env.retain(|(known, _)| known != name);
+        self.env.push((name.into(), value.into()));
+    }
+}
+
+fn environment_entry((name, value): &(OsString, OsString)) -> CString {
+    let mut pair = name.clone().into_vec();
+    pair.push(b'=');
+    pair.extend_from_slice(value.as_bytes());
+    c_string(OsStr::from_bytes(&pair))
 }
 
 /// The operating system gave us the text without NULs, or the configuration refused them.

@@ -112,6 +112,8 @@ pub enum ToWorker {
     },
     /// Write to this log from now on; the descriptor comes along.
     LogFile,
+    /// Give a sign of life.
+    Ping,
 }
 
 /// Worker to master.
@@ -138,6 +140,8 @@ pub enum FromWorker {
     Stop,
     /// The application asks for something about signals.
     Signals(signals::Request),
+    /// The answer to a ping.
+    Pong,
 }
 
 /// One end of a channel that sends `S` and receives `R`.

@@ -14,6 +14,7 @@
 //! - [`channel`] and [`scoreboard`]: what travels between the processes.
 //! - [`signals`], [`locks`] and [`cache`]: what the workers of an application share.
 //! - [`logging`]: one log, one owner, uWSGI's request line.
+//! - [`service`]: what a service manager such as systemd is told.
 //! - [`torture`]: `appserver torture`, a load that counts what is lost while a server is hit.
 //! - [`sys`]: the only place that talks to libc.
 //!
@@ -43,6 +44,7 @@ pub mod net;
 pub mod protocol;
 mod run;
 pub mod scoreboard;
+pub mod service;
 pub mod signals;
 pub mod sys;
 pub mod torture;

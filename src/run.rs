@@ -17,6 +17,7 @@ use crate::control::{client, waiting};
 use crate::error::{EXIT_ERROR, EXIT_OK, EXIT_USAGE};
 use crate::logging::{self, Role};
 use crate::master::answer::Kind;
+use crate::service::manager;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::SignalSource;
 use crate::{inspect, master, torture, zygote};
@@ -39,6 +40,7 @@ fn dispatch(factory: AppFactory) -> u8 {
         Ok(start) => start,
         Err(error) => return failed("the current directory", &error),
     };
+    manager::hide_variables();
     if let Some(envelope) = envelope.take_if(|it| it.role == BootRole::Zygote) {
         return zygote::run(&start, envelope, factory);
     }
@@ -106,13 +108,16 @@ fn first_start(
         Err(error) => {
             // A usage error is for the person at the terminal, not for the log.
             eprintln!("{}", error.text.trim_end());
+            manager::failed(&start, error.text.trim(), error.fallback.is_some());
             return Outcome { code: error.exit_code, fallback: error.fallback };
         }
     };
     let Examined { config, errors } = Config::examine(entries);
     let fallback = config.fallback_config.clone();
     if !errors.is_empty() {
-        eprintln!("{}", ConfigErrors(errors));
+        let text = ConfigErrors(errors).to_string();
+        eprintln!("{text}");
+        manager::failed(&start, &text, fallback.is_some());
         return Outcome { code: EXIT_ERROR, fallback };
     }
     print(&whole_lines(&config.prints));

@@ -18,6 +18,7 @@ use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::{Listener, ListenerState};
 use crate::scoreboard::Scoreboard;
+use crate::service::manager;
 use crate::sys::signal::SignalSource;
 use crate::sys::title::Title;
 use crate::sys::{fd, process, seqpacket};
@@ -34,17 +35,19 @@ use super::{Runner, Source, startup};
 
 /// Starts a server; `inherited` are the listeners of the master this one is a copy of.
 pub fn start(start: StartContext, config: Config, signals: SignalSource, inherited: Option<Envelope>) -> u8 {
+    let (context, again) = (start.clone(), config.fallback_config.is_some());
     match try_start(start, config, signals, inherited) {
         Ok(code) => code,
         Err(error) => {
             error!("cannot start: {error}");
+            manager::failed(&context, &error.to_string(), again);
             EXIT_ERROR
         }
     }
 }
 
 fn try_start(
-    start: StartContext,
+    mut start: StartContext,
     config: Config,
     signals: SignalSource,
     inherited: Option<Envelope>,
@@ -56,7 +59,9 @@ fn try_start(
     let mut verdict = None;
     let mut log = None;
     if !copy && (config.daemonize.is_some() || config.daemonize2.is_some()) {
+        let watched = manager::watchdog_period(&start).is_some();
         verdict = Some(startup::daemonize(&config)?);
+        manager::moved(&mut start, watched);
     }
     if let Some((option, path)) = startup::early_log(&config, &start.cwd) {
         log = Some(startup::open_log(&config, option, &path)?);
@@ -189,6 +194,8 @@ fn try_resume(
         runner.pass_log_on();
     }
     runner.review_snapshots();
+    // The reload is over, whatever this image begins with.
+    runner.answer();
     // Children may have died while nobody was there to hear of it.
     runner.reap();
     Ok(runner.run())

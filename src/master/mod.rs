@@ -37,6 +37,7 @@ pub mod report;
 mod roll;
 mod rollback;
 mod saved;
+mod service;
 mod snapshots;
 pub mod spawn;
 pub mod standing;
@@ -57,6 +58,7 @@ use app_signals::AppSignals;
 use event::Event;
 use generations::Known;
 use holdings::{Holdings, Proven};
+use service::Service;
 use startup::Verdict;
 use state::{Master, Phase};
 use workers::{Generation, WorkerId};
@@ -97,6 +99,8 @@ pub(crate) struct Runner {
     app_signals: AppSignals,
     /// What those who asked were told last.
     told: Option<Answer>,
+    /// The service manager, if there is one that listens.
+    service: Option<Service>,
     /// Descriptors that a previous image of another release has left: its children's channels among
     /// them, which end those children when they close.
     strangers: Vec<OwnedFd>,
@@ -115,6 +119,7 @@ impl Runner {
         poll.registry().register(&mut signals, Token(0), Interest::READABLE)?;
         let mut runner = Runner {
             machine,
+            service: Service::of(&holdings.start),
             holdings,
             poll,
             signals,
@@ -173,7 +178,12 @@ impl Runner {
             while let Some(event) = self.queue.pop_front() {
                 // Taken before the request was sent, so a request that is an event here is covered.
                 self.machine.note_ticket(self.holdings.answers.ticket());
-                for action in self.machine.step(Instant::now(), event) {
+                let actions = self.machine.step(Instant::now(), event);
+                if matches!(self.machine.phase(), Phase::Stopping { .. }) {
+                    // A stop is announced before anything of it is done; all else once it is done.
+                    self.inform(&self.machine.answer());
+                }
+                for action in actions {
                     self.perform(action);
                 }
                 self.answer();
@@ -185,9 +195,11 @@ impl Runner {
         }
     }
 
-    /// Tells those who wait for a reload or a stop what has become of it.
+    /// Tells those who wait for a reload or a stop what has become of it; the service manager first, because
+    /// it may be the one who waits.
     fn answer(&mut self) {
         let answer = self.full_answer();
+        self.inform(&answer);
         if self.told.as_ref() != Some(&answer) {
             self.forget_gone(&answer);
             self.holdings.answers.publish(&answer);
@@ -196,7 +208,13 @@ impl Runner {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.machine.deadline().into_iter().chain(self.next_touch).chain(self.signal_deadline()).min()
+        self.machine
+            .deadline()
+            .into_iter()
+            .chain(self.next_touch)
+            .chain(self.signal_deadline())
+            .chain(self.service_deadline())
+            .min()
     }
 
     /// Turns readiness into events. Children's messages come before their deaths, so that the last
@@ -223,6 +241,7 @@ impl Runner {
             self.next_touch = Some(now + TOUCH_INTERVAL);
         }
         self.tick_signals(now);
+        self.tick_service(now);
         if self.machine.deadline().is_some_and(|at| now >= at) {
             self.queue.push_back(Event::Tick);
         }
@@ -320,11 +339,13 @@ impl Runner {
         // Messages keep their order, the machine's knowledge lags behind it.
         let mut ready = self.machine.workers().any(|(id, it)| id == worker && !it.is_starting());
         let generation = self.machine.workers().find(|(id, _)| *id == worker).map(|(_, it)| it.generation);
+        let mut alive = false;
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, _)) => match message {
                     FromWorker::Ready => {
                         ready = true;
+                        alive = true;
                         Event::WorkerReady { worker }
                     }
                     FromWorker::LoadFailed { reason } => Event::WorkerLoadFailed { worker, reason },
@@ -332,6 +353,10 @@ impl Runner {
                     FromWorker::Quiet => Event::WorkerQuiet { worker },
                     FromWorker::Reload => Event::Command(Command::Reload),
                     FromWorker::Stop => Event::Command(Command::Stop),
+                    FromWorker::Pong => {
+                        alive = true;
+                        continue;
+                    }
                     FromWorker::Signals(request) => {
                         let origin = if ready { Origin::Serving(worker) } else { Origin::Starting(worker) };
                         asked.extend(generation.map(|generation| (generation, origin, request)));
@@ -350,6 +375,9 @@ impl Runner {
             self.queue.push_back(event);
         }
         self.ask_signals(asked);
+        if alive {
+            self.hear_sign_of_life(worker);
+        }
     }
 
     fn read_fifo(&mut self) {

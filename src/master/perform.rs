@@ -72,6 +72,7 @@ impl Runner {
                 report::impatience(&self.holdings.scoreboard.cell(cell), slot, pid);
             }
             Action::Retire { worker, cell } => {
+                self.forget_sign_of_life(worker);
                 if let Some(channel) = self.workers.remove(&worker) {
                     self.unwatch(channel.as_raw_fd(), Source::Worker(worker));
                 }
@@ -259,6 +260,7 @@ impl Runner {
         {
             error!("the new configuration of the master is not in effect: {error}");
         }
+        self.sign_before_exec();
         let signals = self.app_signals.save(generation);
         let channels =
             Channels { zygotes: &self.zygotes, workers: &self.workers, known: &self.known, signals };

@@ -59,7 +59,7 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
     let binary = holdings.binary();
     let program = c_string(binary.as_os_str());
     let argv = holdings.start.argv_c();
-    let env = holdings.start.env_c();
+    let env = holdings.start.child_env_c();
     let master = process::this();
     match process::fork()? {
         Fork::Parent(pid) => Ok((pid, ours)),
@@ -110,7 +110,7 @@ pub fn second_master(holdings: &Holdings) -> io::Result<Pid> {
     let states = holdings.listeners.iter().map(|listener| listener.state()).collect();
     let envelope = Envelope::write(BootRole::Refork, states, &serde_json::Value::Null)?;
     let program = c_string(holdings.binary().as_os_str());
-    let (argv, env) = (holdings.start.argv_c(), holdings.start.env_c());
+    let (argv, env) = (holdings.start.argv_c(), holdings.start.child_env_c());
     match process::fork()? {
         Fork::Parent(pid) => Ok(pid),
         Fork::Child => {

@@ -127,6 +127,8 @@ pub struct Master {
     /// The highest ticket that somebody who asked for a reload holds.
     pub(super) ticket: u64,
     pub(super) journal: Journal,
+    /// Why the first start is given up.
+    pub(super) failure: Option<String>,
     pub(super) roll: Option<Roll>,
     /// Workers that have asked to be replaced and wait for room.
     pub(super) wishes: VecDeque<WorkerId>,
@@ -160,6 +162,7 @@ impl Master {
             next_reload: 1,
             ticket: 0,
             journal: Journal::default(),
+            failure: None,
             roll: None,
             wishes: VecDeque::new(),
             deferred: VecDeque::new(),
@@ -186,6 +189,16 @@ impl Master {
     /// True while clients are waited for in the place of workers (cheap mode).
     pub fn is_watching(&self) -> bool {
         self.watching
+    }
+
+    /// Workers there should be.
+    pub fn desired(&self) -> u32 {
+        self.desired
+    }
+
+    /// Why the first start was given up.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// All workers, told to leave or not.

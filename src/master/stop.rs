@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::channel::DrainMode;
+use crate::channel::{DrainMode, headline};
 use crate::sys::process::{Pid, Signal};
 
 use super::event::Action;
@@ -14,6 +14,13 @@ use super::workers::{Stage, WorkerId};
 impl Master {
     pub(super) fn stopping(&self) -> bool {
         matches!(self.phase, Phase::Stopping { .. } | Phase::Finished)
+    }
+
+    /// The first generation cannot serve: there is nothing to go on with.
+    pub(super) fn give_up_start(&mut self, now: Instant, reason: String, code: u8) {
+        self.log(Level::Error, format!("cannot start: {}", headline(&reason)));
+        self.failure = Some(reason);
+        self.stop(now, code, true);
     }
 
     /// Begins to leave; asked again, it waits for less each time.

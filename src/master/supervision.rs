@@ -237,8 +237,7 @@ impl Master {
             }
         }
         if self.phase == Phase::Starting && never_ready && short_lives >= HOPELESS {
-            self.log(Level::Error, format!("cannot start: {reason}"));
-            self.stop(now, self.policy.no_app_code(), true);
+            self.give_up_start(now, reason, self.policy.no_app_code());
         } else if !delay.is_zero() {
             let (slot, milliseconds) = (worker.slot, delay.as_millis());
             self.log(

@@ -96,8 +96,7 @@ impl Master {
         if self.reload.as_ref().is_some_and(prepared) {
             self.refuse_reload(now, reason);
         } else if generation == self.generation && self.phase == Phase::Starting {
-            self.log(Level::Error, format!("cannot start: {}", headline(&reason)));
-            self.stop(now, code, true);
+            self.give_up_start(now, reason, code);
         } else if generation == self.generation && self.restored && !self.stopping() {
             self.zygote_throttle.record_death(now, None);
             self.log(Level::Error, self.outlived(headline(&reason)));

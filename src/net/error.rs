@@ -29,7 +29,7 @@ pub enum BindError {
     },
     /// Somebody listens there.
     #[error(
-        "cannot bind {address}: address in use; probably another instance is running on the same address"
+        "cannot bind {address}: address in use (os error 98); probably another instance is running on the same address"
     )]
     InUse {
         /// The address.

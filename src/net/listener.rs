@@ -353,7 +353,7 @@ mod tests {
         let first = Listener::bind("127.0.0.1:0", &options()).unwrap();
         let error = Listener::bind(&first.local, &options()).unwrap_err().to_string();
         let expected = format!(
-            "cannot bind {}: address in use; probably another instance is running on the same address",
+            "cannot bind {}: address in use (os error 98); probably another instance is running on the same address",
             first.local
         );
         assert_eq!(error, expected);

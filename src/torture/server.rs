@@ -15,7 +15,7 @@ use crate::cli::{self, Invocation};
 use crate::config::{Config, ConfigErrors};
 use crate::control::answers::Answers;
 use crate::control::narrator::{Narrator, Verdict};
-use crate::master::answer::Doing;
+use crate::master::answer::{Doing, Kind};
 use crate::scoreboard::{Scoreboard, WorkerState};
 use crate::sys::fd;
 use crate::sys::process::{self, Pid, Signal};
@@ -180,7 +180,7 @@ impl Server {
     /// # Errors
     /// When asking fails, the server ends, or there is no answer.
     pub fn answer_to(&self, ask: impl FnOnce() -> Result<(), String>) -> Result<Verdict, String> {
-        let mut narrator = Narrator::new(self.answers.take_ticket());
+        let mut narrator = Narrator::new(Kind::Reload, self.answers.take_ticket());
         ask()?;
         let deadline = Instant::now() + LIMIT;
         loop {

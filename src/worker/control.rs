@@ -139,6 +139,12 @@ impl Control {
                 self.signals.handle(number);
                 None
             }
+            Order::Message(ToWorker::Ping, _) => {
+                if let Err(error) = self.channel.send(&FromWorker::Pong, &[]) {
+                    warn!("the master cannot be given a sign of life: {error}");
+                }
+                None
+            }
         }
     }
 
@@ -199,9 +205,12 @@ impl Control {
                                 break;
                             }
                             Order::Message(ToWorker::LogFile, fds) => logfile::follow_master(fds),
-                            // The next signal is for those that stay.
+                            // The next signal is for those that stay, and so are questions.
                             Order::Message(
-                                ToWorker::Pause | ToWorker::Resume | ToWorker::Signal { .. },
+                                ToWorker::Pause
+                                | ToWorker::Resume
+                                | ToWorker::Signal { .. }
+                                | ToWorker::Ping,
                                 _,
                             ) => {}
                         }

@@ -180,7 +180,7 @@ fn as_commanded(script: &str) {
 #[test]
 fn the_systemd_unit_for_projects_works() {
     let setting = |key| shipped_config::setting("systemd/shop.service", key);
-    assert_eq!(setting("ExecReload"), "/usr/local/bin/appserver --reload /run/shop/pid --wait=80");
+    assert_eq!(setting("ExecReload"), "/usr/local/bin/appserver --reload /run/shop/pid --wait");
     // What systemd does with these lines.
     as_commanded(&format!(
         "#!/bin/sh\nset -a; . {}; set +a\ncd {}\nexec {}\n",

@@ -13,6 +13,8 @@
 //! - [`python`]: the applications of `tests/apps`, with their virtual environments.
 //! - [`wsgi`]: applications that are written in the test.
 //! - [`python_app`]: Python applications, and the interpreter to run them with.
+//! - [`notify`]: a service manager that only listens.
+//! - [`systemd`]: a real systemd of the test's own.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -31,10 +33,12 @@ pub mod http;
 pub mod load;
 pub mod log;
 pub mod nginx;
+pub mod notify;
 pub mod processes;
 pub mod python;
 pub mod python_app;
 pub mod server;
+pub mod systemd;
 pub mod uwsgi_app;
 pub mod wsgi;
 
