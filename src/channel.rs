@@ -109,6 +109,11 @@ pub enum ToWorker {
     },
     /// Write to this log from now on; the descriptor comes along.
     LogFile,
+    /// Run the hooks for when its generation serves. Sent only if there are any.
+    Accepting {
+        /// False when another worker of its number and generation was told before.
+        first: bool,
+    },
 }
 
 /// Worker to master.

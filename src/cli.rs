@@ -64,6 +64,8 @@ pub enum Command {
     Reload(PathBuf, Option<Wait>),
     /// `--stop`
     Stop(PathBuf, Option<Wait>),
+    /// `--pause` (true), `--resume` (false)
+    Pause(PathBuf, bool),
     /// `--status`: does it run?
     Status(PathBuf),
 }

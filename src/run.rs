@@ -11,7 +11,7 @@ use crate::boot::{self, BootRole, Envelope, StartContext, c_string};
 use crate::cli::{self, Invocation};
 use crate::config::gather::Ending;
 use crate::config::{Config, ConfigErrors, Examined};
-use crate::control::{client, waiting};
+use crate::control::{client, pausing, waiting};
 use crate::error::{EXIT_ERROR, EXIT_OK};
 use crate::logging::{self, Role};
 use crate::sys::process::{self, Signal};
@@ -144,6 +144,7 @@ fn command_outcome(command: &cli::Command) -> u8 {
         cli::Command::Reload(pidfile, Some(wait)) => waiting::reload(pidfile, wait.limit, say),
         cli::Command::Stop(pidfile, None) => client::signal(pidfile, Signal::SIGINT, "stop"),
         cli::Command::Stop(pidfile, Some(wait)) => waiting::stop(pidfile, wait.limit, say),
+        cli::Command::Pause(pidfile, paused) => pausing::order(pidfile, *paused),
         cli::Command::Status(pidfile) => client::status(pidfile),
     };
     if outcome.code == EXIT_OK {

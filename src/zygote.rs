@@ -21,6 +21,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::config::context::Reading;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
+use crate::hooks::{self, Point};
 use crate::locks::Locks;
 use crate::logging::{self, Role, logfile, spare};
 use crate::master::spawn::ZygoteBoot;
@@ -325,6 +326,10 @@ fn proven(
             warn!("{warning}");
         }
     }
+    if reading.is_reload {
+        // The first time it was the master, before it did anything else.
+        hooks::run_all(&config.hooks, Point::Asap).map_err(Unfit::new)?;
+    }
     // Here and not by the master: a reload takes them from the configuration as it is now.
     for name in &config.unenv {
         sys::env::remove_var(name);
@@ -363,7 +368,7 @@ fn load(config: &Config, factory: AppFactory, held: &[BorrowedFd<'_>]) -> Result
     let identities: Vec<_> = held.iter().map(|fd| fd::identity(*fd).ok()).collect();
     spare::keep();
     stray::watch();
-    let app = factory(config);
+    let app = app::load(config, factory);
     turn_away("while it was loaded");
     spare::mend();
     if held.iter().map(|fd| fd::identity(*fd).ok()).ne(identities) {

@@ -231,8 +231,14 @@ pub struct Config {
     pub safe_pidfile2: Option<PathBuf>,
     /// `master-fifo`, up to ten.
     pub master_fifos: Vec<PathBuf>,
-    /// `touch-reload`
-    pub touch_reload: Vec<PathBuf>,
+    /// `touch-reload` and all others that begin with `touch-`, `hook-touch`; in order.
+    pub touches: Vec<crate::control::touch::Touch>,
+    /// `fs-reload`, `fs-brutal-reload`
+    pub fs_reloads: Vec<(PathBuf, crate::control::Command)>,
+    /// `reload-on-fd`, `brutal-reload-on-fd`
+    pub reload_on_fds: Vec<crate::control::fd_trigger::FdTrigger>,
+    /// `hook-…` and `exec-…`, in order.
+    pub hooks: Vec<crate::hooks::Hook>,
     /// `env`: `NAME=VALUE`, in order; no name twice, none that is in `unenv`.
     pub env: Vec<(String, String)>,
     /// `unenv`: names removed.

@@ -138,6 +138,10 @@ pub enum CommandKind {
     Reload,
     /// Ask a running server to stop.
     Stop,
+    /// Ask a running server to stop accepting.
+    Pause,
+    /// Ask a running server to accept again.
+    Resume,
     /// Tell whether a server runs.
     Status,
     /// Let a reload or a stop return when it is over.
@@ -164,7 +168,11 @@ impl CommandKind {
     /// Whether the command names a running server by its pidfile.
     pub const fn takes_pidfile(self) -> bool {
         match self {
-            CommandKind::Reload | CommandKind::Stop | CommandKind::Status => true,
+            CommandKind::Reload
+            | CommandKind::Stop
+            | CommandKind::Pause
+            | CommandKind::Resume
+            | CommandKind::Status => true,
             CommandKind::Wait
             | CommandKind::CheckConfig
             | CommandKind::ShowConfig

@@ -11,6 +11,8 @@ use log::{error, info, warn};
 use crate::boot::StartContext;
 use crate::config::{Config, Entry};
 use crate::control::answers::Answers;
+use crate::control::changes::ChangeWatch;
+use crate::control::fd_trigger::ArmedFd;
 use crate::control::fifo::MasterFifo;
 use crate::control::fifo_watch::FifoWatch;
 use crate::control::pidfile::{self, Pidfile};
@@ -111,6 +113,10 @@ pub struct Holdings {
     pub fifos: Fifos,
     /// Touch files.
     pub touch: TouchFiles,
+    /// What `fs-reload` names.
+    pub changes: ChangeWatch,
+    /// Descriptors of `reload-on-fd`.
+    pub armed_fds: Vec<ArmedFd>,
     /// The log file, when there is one.
     pub log: Option<LogFile>,
     /// The line in `ps`.

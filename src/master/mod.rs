@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::{debug, error, warn};
 use mio::unix::SourceFd;
@@ -17,10 +17,12 @@ use crate::control::fifo::Restored;
 use crate::control::fifo_watch::FifoWatch;
 use crate::control::{self, Command};
 use crate::error::EXIT_ERROR;
+use crate::hooks::shell::Commands;
 use crate::signals::table::Origin;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::SignalSource;
 
+mod accepting;
 pub mod answer;
 mod app_signals;
 pub mod event;
@@ -39,11 +41,13 @@ mod stop;
 mod supervision;
 #[cfg(test)]
 mod tests;
+mod triggers;
 pub mod workers;
 mod zygotes;
 
 pub use lifecycle::{catch_signals, resume, start};
 
+use accepting::Accepting;
 use answer::Answer;
 use app_signals::AppSignals;
 use event::Event;
@@ -52,9 +56,6 @@ use startup::Verdict;
 use state::{Master, Phase};
 use workers::{Generation, WorkerId};
 
-/// How often touch files are looked at when the kernel cannot tell.
-const TOUCH_INTERVAL: Duration = Duration::from_secs(1);
-
 /// What a readiness event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -62,6 +63,9 @@ enum Source {
     Fifo,
     FifoWatch,
     Touch,
+    Changes,
+    /// A descriptor of `reload-on-fd`.
+    ArmedFd(RawFd),
     Listener,
     Zygote(Generation),
     Worker(WorkerId),
@@ -82,8 +86,13 @@ pub(crate) struct Runner {
     proven: BTreeMap<Generation, Proven>,
     queue: VecDeque<Event>,
     verdict: Option<Verdict>,
-    next_touch: Option<Instant>,
+    /// When files are looked at that nothing tells of.
+    next_look: Option<Instant>,
+    /// Commands of the shell that run.
+    commands: Commands,
     app_signals: AppSignals,
+    /// Who has run the hooks of a generation that serves.
+    accepting: Accepting,
     /// What those who asked were told last.
     told: Option<Answer>,
     /// Descriptors that a previous image of another release has left: its children's channels among
@@ -114,8 +123,10 @@ impl Runner {
             proven: BTreeMap::new(),
             queue: VecDeque::from([Event::Start]),
             verdict,
-            next_touch: None,
+            next_look: None,
+            commands: Commands::default(),
             app_signals: AppSignals::default(),
+            accepting: Accepting::default(),
             told: None,
             strangers: Vec::new(),
             reexec_due: false,
@@ -124,16 +135,13 @@ impl Runner {
         runner.watch_fifo();
         // It may have been removed during an exec, when nobody watched.
         runner.check_fifo();
-        if let Some(fd) = runner.holdings.touch.fd().map(|fd| fd.as_raw_fd()) {
-            runner.watch(fd, Source::Touch);
-        }
-        runner.check_touch();
         Ok(runner)
     }
 
     /// Runs until the master has nothing left to supervise; the exit code.
     fn run(mut self) -> u8 {
         let mut events = Events::with_capacity(256);
+        self.watch_triggers();
         loop {
             self.settle();
             if let Some(code) = self.exit {
@@ -157,6 +165,17 @@ impl Runner {
     /// Steps through all events, then replaces the image if that has become due: never with an event
     /// in hand, for it would be lost.
     fn settle(&mut self) {
+        let ordered = self.holdings.answers.pause_order();
+        if let Some((_, paused)) = ordered {
+            self.command(if paused { Command::Pause } else { Command::Resume }, "order");
+        }
+        self.step_through();
+        if let Some((number, _)) = ordered {
+            self.holdings.answers.obey_pause(number);
+        }
+    }
+
+    fn step_through(&mut self) {
         loop {
             while let Some(event) = self.queue.pop_front() {
                 // Taken before the request was sent, so a request that is an event here is covered.
@@ -167,6 +186,10 @@ impl Runner {
                 self.answer();
             }
             if !std::mem::take(&mut self.reexec_due) || self.machine.phase() != Phase::ReExecuting {
+                self.settle_hooks();
+                if !self.queue.is_empty() {
+                    continue;
+                }
                 return self.settle_signals();
             }
             self.reexec();
@@ -183,7 +206,7 @@ impl Runner {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.machine.deadline().into_iter().chain(self.next_touch).chain(self.signal_deadline()).min()
+        self.machine.deadline().into_iter().chain(self.look_deadline()).chain(self.signal_deadline()).min()
     }
 
     /// Turns readiness into events. Children's messages come before their deaths, so that the last
@@ -196,6 +219,8 @@ impl Runner {
                 Source::Fifo => self.read_fifo(),
                 Source::FifoWatch => self.check_fifo(),
                 Source::Touch => self.check_touch(),
+                Source::Changes => self.check_changes(),
+                Source::ArmedFd(fd) => self.read_armed_fd(*fd),
                 Source::Listener => self.queue.push_back(Event::ConnectionWaiting),
                 Source::AppWatches => self.read_app_watches(),
                 Source::Signals => {}
@@ -205,10 +230,7 @@ impl Runner {
             self.read_signals();
         }
         let now = Instant::now();
-        if self.next_touch.is_some_and(|at| now >= at) {
-            self.check_touch();
-            self.next_touch = Some(now + TOUCH_INTERVAL);
-        }
+        self.look(now);
         self.tick_signals(now);
         if self.machine.deadline().is_some_and(|at| now >= at) {
             self.queue.push_back(Event::Tick);
@@ -244,6 +266,7 @@ impl Runner {
                 }
             }
         }
+        dead.retain(|(pid, exit)| !self.commands.ended(*pid, *exit));
         if dead.is_empty() {
             return;
         }
@@ -382,18 +405,6 @@ impl Runner {
         }
         // What happened before the new watch was there goes unnoticed by it.
         self.check_fifo();
-    }
-
-    fn check_touch(&mut self) {
-        let touched = self.holdings.touch.check();
-        // The kernel may refuse to watch any longer, which shows after a check.
-        if self.holdings.touch.fd().is_none() && self.next_touch.is_none() {
-            self.next_touch = Some(Instant::now() + TOUCH_INTERVAL);
-        }
-        for path in touched {
-            log::info!("*** {} has been touched... grace them all !!! ***", path.display());
-            self.queue.push_back(Event::Command(Command::Reload));
-        }
     }
 
     // Registration.

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::{error, info, log, warn};
 
 use crate::channel::{self, ToWorker, ToZygote, WorkerChannel};
+use crate::hooks::{self, Point};
 use crate::scoreboard::{CELLS, WorkerState};
 use crate::sys::process;
 use crate::sys::signal;
@@ -246,7 +247,10 @@ impl Runner {
             error!("the new configuration of the master is not in effect: {error}");
         }
         let signals = self.app_signals.save(generation);
-        let channels = Channels { zygotes: &self.zygotes, workers: &self.workers, signals };
+        let commands = self.commands.running();
+        let accepting = &self.accepting;
+        let channels =
+            Channels { zygotes: &self.zygotes, workers: &self.workers, signals, accepting, commands };
         let error = reexec::reexec(&self.holdings, &self.machine, &channels, &pending);
         if let Err(error) = signal::unblock_all() {
             warn!("signals could not be unblocked: {error}");
@@ -261,6 +265,12 @@ impl Runner {
 
     /// The last things of a master.
     pub(super) fn leave(mut self, code: u8) -> u8 {
+        let config = &self.holdings.config;
+        for hook in config.hooks.iter().filter(|hook| hook.point == Point::AsUserAtexit) {
+            if let Err(error) = hooks::run(&hook.action) {
+                error!("hook-as-user-atexit: {error}");
+            }
+        }
         self.holdings.clean_up();
         info!("goodbye to appserver.");
         if let Some(verdict) = self.verdict.take() {

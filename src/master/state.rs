@@ -245,7 +245,9 @@ impl Master {
             _ if matches!(self.phase, Phase::Stopping { .. }) => {
                 self.log(Level::Warn, format!("{command:?} ignored: the server is stopping"));
             }
-            Command::TogglePause => self.toggle_pause(),
+            Command::TogglePause => self.set_paused(!self.paused),
+            Command::Pause => self.set_paused(true),
+            Command::Resume => self.set_paused(false),
             Command::Reload => self.request_reload(now, command),
             Command::BrutalReload => self.request_reload(now, command),
             Command::ReloadWorkers | Command::BrutalReloadWorkers | Command::ChainReload => {
@@ -276,8 +278,11 @@ impl Master {
         }
     }
 
-    fn toggle_pause(&mut self) {
-        self.paused = !self.paused;
+    fn set_paused(&mut self, paused: bool) {
+        if self.paused == paused {
+            return;
+        }
+        self.paused = paused;
         let line = if self.paused {
             "*** PAUSE: workers accept no new connections; they wait in the listen queue (SIGTSTP or p resumes) ***"
         } else {

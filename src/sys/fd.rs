@@ -30,6 +30,16 @@ pub fn set_cloexec(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the descriptor of this number is close-on-exec.
+///
+/// # Errors
+/// When it is not open.
+pub fn is_cloexec(raw: RawFd) -> io::Result<bool> {
+    // SAFETY: takes a number only; one that is not open is an error.
+    let flags = cvt(unsafe { libc::fcntl(raw, libc::F_GETFD) })?;
+    Ok(flags & libc::FD_CLOEXEC != 0)
+}
+
 /// Sets or clears non-blocking mode, which belongs to the open file and so to all its copies.
 ///
 /// # Errors
