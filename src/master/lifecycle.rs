@@ -83,6 +83,7 @@ fn try_start(
         verdict.success();
     }
     let mut runner = Runner::new(machine, holdings, signals, verdict)?;
+    runner.is_copy = copy;
     runner.run_hooks(Point::MasterStart);
     Ok(runner.run())
 }

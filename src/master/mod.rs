@@ -86,6 +86,8 @@ pub(crate) struct Runner {
     proven: BTreeMap<Generation, Proven>,
     queue: VecDeque<Event>,
     verdict: Option<Verdict>,
+    /// Started by `f`: the pidfiles are the first master's until somebody writes `P`.
+    is_copy: bool,
     /// When files are looked at that nothing tells of.
     next_look: Option<Instant>,
     /// Commands of the shell that run.
@@ -123,6 +125,7 @@ impl Runner {
             proven: BTreeMap::new(),
             queue: VecDeque::from([Event::Start]),
             verdict,
+            is_copy: false,
             next_look: None,
             commands: Commands::default(),
             app_signals: AppSignals::default(),

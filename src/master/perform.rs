@@ -179,7 +179,9 @@ impl Runner {
 
     fn first_generation_serves(&mut self) {
         let generation = self.machine.generation();
-        self.holdings.write_safe_pidfiles();
+        if !self.is_copy {
+            self.holdings.write_safe_pidfiles();
+        }
         let addresses: Vec<&str> = self.holdings.listeners.iter().map(|it| it.local.as_str()).collect();
         let workers = self.machine.workers().filter(|(_, worker)| worker.is_ready()).count();
         info!("ready: {workers} workers of generation {generation} accept on {}", addresses.join(", "));

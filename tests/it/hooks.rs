@@ -159,11 +159,12 @@ fn a_hook_that_fails_refuses_the_reload() {
 
 #[test]
 fn a_reload_that_is_refused_runs_nothing_that_says_it_serves() {
-    let server = start(&["accepting", "accepting1-once"]);
-    wait_counts(&server, [("accepting", 2), ("accepting1-once", 1)]);
     // Worker 1 is ready, worker 2 never is.
-    server.set_settings(json!({ "version": "v2", "fail_workers": [2] }));
-    server.set_settings(json!({ "load_error": "broken" }));
+    let points = ["accepting", "accepting1-once"].map(trace);
+    let fork = "--hook-post-fork=exec:test ! -e forbidden || { mkdir first && exit 0; exit 3; }";
+    let server = two_workers().args(points).arg(fork).start();
+    wait_counts(&server, [("accepting", 2), ("accepting1-once", 1)]);
+    server.file("forbidden", "");
     server.signal(Signal::SIGHUP);
     server.wait_for_log("reload 1 refused");
     assert_eq!(server.get("/").text(), "hello v1\n");

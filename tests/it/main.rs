@@ -65,3 +65,4 @@ mod wsgi_slow_clients;
 mod wsgi_start_response;
 mod wsgi_threads;
 mod wsgidav;
+mod zerg;

@@ -208,13 +208,11 @@ fn a_touched_file_runs_a_command_that_has_nothing_of_ours() {
         .start();
     touch(&server.path("sub/stamp"), 1);
     server.wait_for_log("[uwsgi-touch-exec] running echo in");
-    server.wait_for_log("listed");
+    server.wait_for_log("is done");
     let lines = server.log().lines();
     let at = lines.iter().position(|line| line.starts_with("in ") && line.ends_with("/sub")).unwrap();
     assert_eq!(lines[at + 1..at + 5], ["0", "1", "2", "listed"], "standard streams only");
-    server.wait_for_log("/dev/null");
-    server.wait_for_log("is done");
-    let lines = server.log().lines();
+    assert!(lines.iter().any(|line| line == "/dev/null"), "nothing to read");
     let at = lines.iter().position(|line| line == "done").unwrap();
     let (pid, session) = lines[at - 1].split_once(' ').unwrap();
     assert_eq!(pid, session, "it leads a session of its own");

@@ -161,8 +161,19 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "zerg",
         Shape::Path,
         "Take the sockets of a zerg server.",
-        "pass sockets from systemd, or start a second server with reuse-port",
+        "let systemd pass one socket to both servers, as for config/zerg-dance.ini",
     )
+    .repeatable()
+    .listener(),
+    not_yet(
+        Listeners,
+        "zerg-pool",
+        Shape::Name,
+        "Bind sockets to lend them to servers.",
+        "let systemd pass one socket to both servers, as for config/zerg-dance.ini",
+    )
+    .aliases(&["zergpool"])
+    .metavar("PATH:ADDRESS[,ADDRESS...]")
     .repeatable()
     .listener(),
     not_yet(
@@ -170,14 +181,14 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "zerg-server",
         Shape::Path,
         "Lend the sockets to other servers.",
-        "start a second server with reuse-port",
+        "let systemd pass one socket to both servers, as for config/zerg-dance.ini",
     ),
     not_yet(
         Listeners,
         "zerg-fallback",
         Shape::Flag,
         "Serve without the zerg server.",
-        "there are no zerg servers",
+        "there are no zerg servers; let systemd pass the socket, as for config/zerg-dance.ini",
     ),
     not_yet(
         Listeners,
