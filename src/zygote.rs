@@ -350,7 +350,8 @@ fn proven(
     let locks = boot.locks.map(|raw| claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
     let caches = Caches::create(&config.caches).map_err(Unfit::new)?;
     app::plugin::share(boot.generation, Shared { locks, highest_lock: config.locks, caches });
-    let app = if config.lazy_apps {
+    // A server that only lends sockets has nobody to serve it.
+    let app = if config.lazy_apps || config.processes == 0 {
         None
     } else {
         let mut held: Vec<BorrowedFd<'_>> = vec![control, handover.0.as_fd(), handover.1.as_fd()];

@@ -50,6 +50,10 @@ impl Config {
                 origin: DEFAULT_ORIGIN.to_owned(),
             }],
             sockets: Vec::new(),
+            zergs: Vec::new(),
+            zerg_fallback: false,
+            zerg_server: None,
+            zerg_pools: Vec::new(),
             sockets_speak_http: false,
             backlog: 1024,
             chmod_socket: None,
@@ -142,8 +146,13 @@ impl Config {
         unserved::judge(self, uses, errors);
         let entries: Vec<&Entry> = uses.iter().map(|(_, entry)| entry).collect();
         self.warnings.extend(self.python.settle(&entries));
-        if self.listeners.is_empty() {
-            self.listeners = defaults.listeners;
+        if self.listeners.is_empty() && self.zergs.is_empty() {
+            if self.zerg_pools.is_empty() {
+                self.listeners = defaults.listeners;
+            } else {
+                // It lends sockets and serves nobody.
+                self.processes = 0;
+            }
         }
         if self.static_index.is_empty() {
             self.static_index = defaults.static_index;

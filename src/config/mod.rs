@@ -128,7 +128,7 @@ pub struct StaticMap {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     // Processes.
-    /// `processes`, `workers`, `-p`: worker processes, at least 1.
+    /// `processes`, `workers`, `-p`: worker processes, at least 1; 0 for a server that only lends sockets.
     pub processes: u32,
     /// `threads`: requests that one worker runs at a time, at least 1.
     pub threads: u32,
@@ -160,10 +160,18 @@ pub struct Config {
     pub titles: ProcessTitles,
 
     // Listeners.
-    /// `http`, `http-socket`, in order; never empty.
+    /// `http`, `http-socket`, in order; empty only with `zerg` or `zerg-pool`.
     pub listeners: Vec<ListenSpec>,
     /// `socket`, in order. They are among [`Config::listeners`] if they speak HTTP, else nobody serves them.
     pub sockets: Vec<ListenSpec>,
+    /// `zerg`: servers that lend their sockets.
+    pub zergs: Vec<ListenSpec>,
+    /// `zerg-fallback`: own addresses are for when they do not.
+    pub zerg_fallback: bool,
+    /// `zerg-server`: where the sockets are lent.
+    pub zerg_server: Option<ListenSpec>,
+    /// `zerg-pool`: sockets that are lent only.
+    pub zerg_pools: Vec<crate::net::zerg::PoolSpec>,
     /// `protocol`: what is spoken on `socket` addresses is HTTP, not uwsgi.
     pub sockets_speak_http: bool,
     /// `listen`: backlog asked for, before clamping to somaxconn.

@@ -10,7 +10,7 @@ use crate::config::value::ValueError;
 mod run;
 pub mod shell;
 
-pub use run::{run, run_all};
+pub use run::{run, run_all, write_fifo};
 
 /// The words before the colon, for error messages.
 const ACTIONS: &str = "exec, print, write, writefifo, unlink, cd, chdir";

@@ -20,12 +20,14 @@ use crate::control::touch::TouchFiles;
 use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::set::{self, Announced};
+use crate::net::zerg::Lender;
 use crate::net::{Listener, VacuumOutcome};
 use crate::scoreboard::Scoreboard;
 use crate::sys::fs::Removal;
 use crate::sys::process;
 use crate::sys::title::Title;
 
+use super::lenders;
 use super::startup::early_log;
 use super::state::Policy;
 use super::workers::Generation;
@@ -115,6 +117,8 @@ pub struct Holdings {
     pub touch: TouchFiles,
     /// What `fs-reload` names.
     pub changes: ChangeWatch,
+    /// Sockets that are lent.
+    pub lenders: Vec<Lender>,
     /// Descriptors of `reload-on-fd`.
     pub armed_fds: Vec<ArmedFd>,
     /// The log file, when there is one.
@@ -207,6 +211,10 @@ impl Holdings {
                 self.switch_fifo(0);
             }
         }
+        match lenders::open(&self.config, std::mem::take(&mut self.lenders)) {
+            Ok(lenders) => self.lenders = lenders,
+            Err(error) => error!("{error}; no sockets are lent until the next reload"),
+        }
         let wanted = pidfile_paths(&self.config, &self.start.cwd);
         for held in
             self.pidfiles.extract_if(.., |held| !wanted.iter().any(|(_, path)| path == held.file.path()))
@@ -295,6 +303,7 @@ impl Holdings {
         if !self.config.vacuum {
             return;
         }
+        self.lenders.iter().for_each(lenders::remove_files);
         for listener in &self.listeners {
             match listener.remove_if_ours() {
                 VacuumOutcome::Removed => info!("VACUUM: unix socket {} removed.", listener.name),

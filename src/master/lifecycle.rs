@@ -27,6 +27,7 @@ use crate::sys::{fd, process, seqpacket};
 
 use super::app_signals::AppSignals;
 use super::holdings::{Fifos, HeldPidfile, Holdings};
+use super::lenders::SavedLender;
 use super::reexec::Legacy;
 use super::startup::Sockets;
 use super::state::{Master, Policy};
@@ -163,6 +164,7 @@ fn try_resume(
         touch,
         changes,
         armed_fds,
+        lenders: legacy.lenders.into_iter().map(SavedLender::adopt).collect::<Result<_, _>>()?,
         log: legacy.log.map(|path| LogFile::adopt(&path)).transpose()?,
         title: Title::prepare(),
         reloads: legacy.reloads,

@@ -27,6 +27,7 @@ pub mod answer;
 mod app_signals;
 pub mod event;
 pub mod holdings;
+mod lenders;
 mod lifecycle;
 mod perform;
 mod reexec;
@@ -66,6 +67,8 @@ enum Source {
     Changes,
     /// A descriptor of `reload-on-fd`.
     ArmedFd(RawFd),
+    /// The door of a zerg server or pool.
+    Lender(RawFd),
     Listener,
     Zygote(Generation),
     Worker(WorkerId),
@@ -145,6 +148,7 @@ impl Runner {
     fn run(mut self) -> u8 {
         let mut events = Events::with_capacity(256);
         self.watch_triggers();
+        self.watch_lenders();
         loop {
             self.settle();
             if let Some(code) = self.exit {
@@ -224,6 +228,7 @@ impl Runner {
                 Source::Touch => self.check_touch(),
                 Source::Changes => self.check_changes(),
                 Source::ArmedFd(fd) => self.read_armed_fd(*fd),
+                Source::Lender(door) => self.lend(*door),
                 Source::Listener => self.queue.push_back(Event::ConnectionWaiting),
                 Source::AppWatches => self.read_app_watches(),
                 Source::Signals => {}

@@ -18,6 +18,7 @@ use crate::sys::{fd, process};
 
 use super::accepting::Accepting;
 use super::holdings::Holdings;
+use super::lenders::SavedLender;
 use super::saved::SavedMaster;
 use super::state::Master;
 use super::workers::{Generation, WorkerId};
@@ -66,6 +67,9 @@ pub struct Legacy {
     /// What `fs-reload` names as last seen; absent in older releases, as all below.
     #[serde(default)]
     pub changes: Option<Looks>,
+    /// Sockets that are lent.
+    #[serde(default)]
+    pub lenders: Vec<SavedLender>,
     /// Descriptors of `reload-on-fd`.
     #[serde(default)]
     pub armed_fds: Vec<i32>,
@@ -133,6 +137,7 @@ fn try_reexec(
         fifo: holdings.fifos.active.as_ref().map(|it| (holdings.fifos.slot, it.state())),
         touch: Some(holdings.touch.baseline().clone()),
         changes: Some(holdings.changes.looks()),
+        lenders: holdings.lenders.iter().map(SavedLender::of).collect(),
         armed_fds: holdings.armed_fds.iter().map(AsRawFd::as_raw_fd).collect(),
         accepting: channels.accepting.clone(),
         commands: channels.commands.clone(),
@@ -147,6 +152,8 @@ fn try_reexec(
     keep.extend(holdings.listeners.iter().map(|listener| listener.fd.as_fd()));
     keep.extend(channels.zygotes.values().map(AsFd::as_fd));
     keep.extend(channels.workers.values().map(AsFd::as_fd));
+    let lent = holdings.lenders.iter().flat_map(|it| it.pool.iter().flatten().chain([&it.door]));
+    keep.extend(lent.map(|listener| listener.fd.as_fd()));
     keep.extend(holdings.armed_fds.iter().map(|it| it.fd()));
     keep.extend(holdings.pidfiles.iter().map(|it| it.file.fd()));
     keep.extend(holdings.fifos.active.iter().map(|it| it.fd()));

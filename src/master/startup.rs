@@ -22,6 +22,7 @@ use crate::hooks::{self, Point};
 use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::set::ListenerSet;
+use crate::net::zerg::Lender;
 use crate::net::{Listener, VacuumOutcome};
 use crate::scoreboard::Scoreboard;
 use crate::sys::cred::Identity;
@@ -31,7 +32,7 @@ use crate::sys::title::Title;
 use crate::sys::{cred, fd, seqpacket, signal};
 
 use super::holdings::{Fifos, HeldPidfile, Holdings, pidfile_paths};
-use super::triggers;
+use super::{lenders, triggers};
 
 /// Why a start failed: one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +137,7 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
         touch,
         changes,
         armed_fds: made.armed_fds,
+        lenders: made.lenders,
         log,
         title: Title::prepare(),
         reloads: 0,
@@ -152,6 +154,7 @@ struct Made {
     /// Those bound by this start, until it has succeeded.
     bound: Vec<Listener>,
     armed_fds: Vec<ArmedFd>,
+    lenders: Vec<Lender>,
 }
 
 /// The rest of what a start opens.
@@ -197,7 +200,7 @@ impl Made {
             let place = config.place("chdir");
             StartError(format!("chdir: cannot enter {}: {error}{place}", base.display()))
         })?;
-        let fresh = !matches!(sockets, Sockets::Kept(_));
+        let (fresh, is_copy) = (!matches!(sockets, Sockets::Kept(_)), matches!(sockets, Sockets::Shared(_)));
         let adopted = match sockets {
             Sockets::Bind => {
                 self.bound = ListenerSet::bind(config, Vec::new()).map_err(StartError)?.into_listeners();
@@ -205,6 +208,10 @@ impl Made {
             }
             Sockets::Shared(listeners) | Sockets::Kept(listeners) => listeners,
         };
+        // A copy lends nothing: the door is the first master's.
+        if !is_copy {
+            self.lenders = lenders::open(config, Vec::new()).map_err(StartError)?;
+        }
         write_pidfiles(&mut self.pidfiles, "pidfile")?;
         if fresh && cred::is_root() {
             hooks::run_all(&config.hooks, Point::AsRoot).map_err(StartError)?;
@@ -254,6 +261,7 @@ impl Made {
                 warn!("{option} {} stays behind: {reason}", file.path().display());
             }
         }
+        self.lenders.iter().for_each(lenders::remove_files);
         for listener in &self.bound {
             if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
                 warn!("unix socket {} stays behind: {reason}", listener.local);

@@ -297,7 +297,8 @@ impl Master {
     }
 
     fn change_desired(&mut self, change: i64) {
-        let wanted = (i64::from(self.desired) + change).clamp(1, i64::from(self.policy.processes)) as u32;
+        let most = i64::from(self.policy.processes);
+        let wanted = (i64::from(self.desired) + change).clamp(most.min(1), most) as u32;
         if wanted == self.desired {
             self.log(
                 Level::Warn,

@@ -136,6 +136,11 @@ impl Runner {
     fn run_hook(&mut self, option: &str, action: &Action) {
         match action {
             Action::Exec(command) => self.start_command(command),
+            Action::WriteFifo(path, text) => {
+                if let Err(error) = hooks::write_fifo(path, text) {
+                    error!("{option}: {}: {error}", path.display());
+                }
+            }
             action => {
                 if let Err(error) = hooks::run(action) {
                     error!("{option}: {error}");

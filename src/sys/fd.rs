@@ -75,6 +75,17 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     retry(|| Ok(nix::unistd::write(fd, bytes)?))
 }
 
+/// Bytes in a pipe or FIFO that nobody has read yet; either end may be asked (pipe(7)).
+///
+/// # Errors
+/// For what is neither.
+pub fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to a place that is valid for the call.
+    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 /// Waits until one of `fds` is readable, at its end or broken, for no longer than `patience`; the positions
 /// of those that are. Numbers that are no open descriptor count as readable.
 ///

@@ -59,6 +59,7 @@ fn sample(row: &OptionSpec) -> &'static str {
         Kind::Parsed(_) if row.name == "timer" || row.name == "rbtimer" => "1 7",
         Kind::Parsed(_) if row.name.ends_with("-signal") => "/a 7",
         Kind::Parsed(_) if row.name.ends_with("reload-on-fd") => "7",
+        Kind::Parsed(_) if row.name == "zerg-pool" => "/a:/b",
         Kind::Parsed(_) if row.name == "touch-exec" => "/a b",
         Kind::Parsed(_) if row.name == "hook-touch" => "/a print:b",
         Kind::Parsed(_) if row.group == Group::Hooks => "print:b",
