@@ -211,9 +211,10 @@ impl Holdings {
                 self.switch_fifo(0);
             }
         }
-        match lenders::open(&self.config, std::mem::take(&mut self.lenders)) {
-            Ok(lenders) => self.lenders = lenders,
-            Err(error) => error!("{error}; no sockets are lent until the next reload"),
+        let (lenders, errors) = lenders::open(&self.config, std::mem::take(&mut self.lenders));
+        self.lenders = lenders;
+        for error in errors {
+            error!("{error}; the rest is lent");
         }
         let wanted = pidfile_paths(&self.config, &self.start.cwd);
         for held in

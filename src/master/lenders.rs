@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use log::{error, info, warn};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, ListenSpec};
+use crate::config::Config;
 use crate::net::zerg::Lender;
 use crate::net::{BindOptions, Listener, ListenerState, VacuumOutcome};
 
@@ -35,50 +35,44 @@ impl SavedLender {
     }
 }
 
-/// Opens the doors of a configuration, but for those that are open already.
-///
-/// # Errors
-/// The first address that cannot be had, with the option that names it.
-pub fn open(config: &Config, mut held: Vec<Lender>) -> Result<Vec<Lender>, String> {
+/// What a configuration lends, and every address that could not be had, with the option that names it.
+/// What is held already is kept.
+pub fn open(config: &Config, mut held: Vec<Lender>) -> (Vec<Lender>, Vec<String>) {
     let options =
         BindOptions { backlog: config.backlog, reuse_port: config.reuse_port, ..BindOptions::default() };
-    let bind = |option: &str, address: &str| {
-        Listener::bind(address, &options)
-            .map_err(|error| format!("{option}: {error}{}", config.place(option)))
+    let mut errors = Vec::new();
+    let mut find = |option: &str, address: &str, at_hand: &mut Vec<Listener>| {
+        if let Some(position) = at_hand.iter().position(|it| it.name == address) {
+            return Some(at_hand.swap_remove(position));
+        }
+        let bound = Listener::bind(address, &options);
+        bound.map_err(|error| errors.push(format!("{option}: {error}{}", config.place(option)))).ok()
     };
+    let server = config.zerg_server.iter().map(|spec| ("zerg-server", &spec.address, None));
+    let pools = config.zerg_pools.iter().map(|spec| ("zerg-pool", &spec.door, Some(&spec.addresses)));
     let mut lenders = Vec::new();
-    let mut keep = |door: &str, addresses: Option<&[String]>| {
-        let same = |it: &Lender| {
-            let pool = it.pool.as_ref().map(|pool| pool.iter().map(|it| it.name.clone()).collect::<Vec<_>>());
-            it.door.name == door && pool.as_deref() == addresses
+    for (option, door, addresses) in server.chain(pools) {
+        let position = held.iter().position(|it| it.door.name == *door);
+        let (mut doors, mut sockets) = match position.map(|position| held.swap_remove(position)) {
+            Some(Lender { door, pool }) => (vec![door], pool.unwrap_or_default()),
+            None => (Vec::new(), Vec::new()),
         };
-        held.iter().position(same).map(|at| held.swap_remove(at))
-    };
-    if let Some(ListenSpec { address, .. }) = &config.zerg_server {
-        lenders.push(match keep(address, None) {
-            Some(lender) => lender,
-            None => Lender { door: bind("zerg-server", address)?, pool: None },
-        });
-    }
-    for spec in &config.zerg_pools {
-        lenders.push(match keep(&spec.door, Some(&spec.addresses)) {
-            Some(lender) => lender,
-            None => {
-                let pool = spec.addresses.iter().map(|it| bind("zerg-pool", it)).collect::<Result<_, _>>()?;
-                Lender { door: bind("zerg-pool", &spec.door)?, pool: Some(pool) }
-            }
-        });
+        let pool = addresses.map(|all| all.iter().filter_map(|it| find(option, it, &mut sockets)).collect());
+        sockets.iter().for_each(remove_file);
+        lenders.extend(find(option, door, &mut doors).map(|door| Lender { door, pool }));
     }
     held.iter().for_each(remove_files);
-    Ok(lenders)
+    (lenders, errors)
 }
 
 /// Removes the socket files of a lender that is not wanted any more.
 pub fn remove_files(lender: &Lender) {
-    for listener in std::iter::once(&lender.door).chain(lender.pool.iter().flatten()) {
-        if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
-            warn!("unix socket {} stays behind: {reason}", listener.name);
-        }
+    std::iter::once(&lender.door).chain(lender.pool.iter().flatten()).for_each(remove_file);
+}
+
+fn remove_file(listener: &Listener) {
+    if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
+        warn!("unix socket {} stays behind: {reason}", listener.name);
     }
 }
 

@@ -210,7 +210,11 @@ impl Made {
         };
         // A copy lends nothing: the door is the first master's.
         if !is_copy {
-            self.lenders = lenders::open(config, Vec::new()).map_err(StartError)?;
+            let (lenders, errors) = lenders::open(config, Vec::new());
+            self.lenders = lenders;
+            if let Some(error) = errors.into_iter().next() {
+                return Err(StartError(error));
+            }
         }
         write_pidfiles(&mut self.pidfiles, "pidfile")?;
         if fresh && cred::is_root() {

@@ -199,6 +199,12 @@ fn a_pool_keeps_its_sockets_over_a_reload_and_leaves_nothing() {
     stage.pool.reload();
     let lent = borrow(&stage.pool.path("pool.sock"));
     assert_eq!(TcpListener::from(lent.into_iter().next().unwrap()).local_addr().unwrap(), stage.address);
+    // Another address, and one that cannot be had: what is there stays.
+    let ini = std::fs::read_to_string(stage.pool.path("zerg-pool.ini")).unwrap();
+    stage.pool.file("zerg-pool.ini", ini.replace(":127.0.0.1:0", ":127.0.0.1:0,127.0.0.2:0,192.0.2.1:9"));
+    stage.pool.reload();
+    stage.pool.wait_for_log("zerg-pool: cannot bind 192.0.2.1:9");
+    assert_eq!(borrow(&stage.pool.path("pool.sock")).len(), 2);
     stage.pool.signal(Signal::SIGINT);
     assert_eq!(stage.pool.wait_exit(LIMIT).code(), Some(0));
     assert!(!stage.pool.path("pool.sock").exists());
