@@ -114,6 +114,11 @@ pub enum ToWorker {
     LogFile,
     /// Give a sign of life.
     Ping,
+    /// Run the hooks for when its generation serves. Sent only if there are any.
+    Accepting {
+        /// False when another worker of its number and generation was told before.
+        first: bool,
+    },
 }
 
 /// Worker to master.

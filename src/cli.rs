@@ -68,6 +68,8 @@ pub enum Command {
     Rollback(PathBuf, Option<Wait>),
     /// `--stop`
     Stop(PathBuf, Option<Wait>),
+    /// `--pause` (true), `--resume` (false)
+    Pause(PathBuf, bool),
     /// `--status`: does it run?
     Status(PathBuf),
 }

@@ -10,6 +10,7 @@
 //! - [`zygote`]: loads the application once per generation and forks workers on request.
 //! - [`worker`]: accepts, speaks HTTP through [`protocol`], calls the [`app`].
 //! - [`control`]: the master FIFO, pidfiles, touch files and the commands they carry.
+//! - [`hooks`]: what the configuration asks to be done at points of a process's life.
 //! - [`net`]: listen addresses and the sockets behind them.
 //! - [`channel`] and [`scoreboard`]: what travels between the processes.
 //! - [`signals`], [`locks`] and [`cache`]: what the workers of an application share.
@@ -36,6 +37,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod hooks;
 pub mod inspect;
 pub mod locks;
 pub mod logging;

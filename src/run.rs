@@ -13,7 +13,7 @@ use crate::cli::torture::Asked;
 use crate::cli::{self, Invocation, Wait};
 use crate::config::gather::Ending;
 use crate::config::{Config, ConfigErrors, Examined};
-use crate::control::{client, waiting};
+use crate::control::{client, pausing, waiting};
 use crate::error::{EXIT_ERROR, EXIT_OK, EXIT_USAGE};
 use crate::logging::{self, Role};
 use crate::master::answer::Kind;
@@ -174,6 +174,7 @@ fn command_outcome(command: &cli::Command) -> u8 {
         cli::Command::Rollback(pidfile, wait) => ask_for(Kind::Rollback, pidfile, *wait, say),
         cli::Command::Stop(pidfile, None) => client::signal(pidfile, Signal::SIGINT, "stop"),
         cli::Command::Stop(pidfile, Some(wait)) => waiting::stop(pidfile, wait.limit, say),
+        cli::Command::Pause(pidfile, paused) => pausing::order(pidfile, *paused),
         cli::Command::Status(pidfile) => client::status(pidfile),
     };
     if outcome.code == EXIT_OK {

@@ -21,6 +21,7 @@ use crate::cli;
 use crate::config::Config;
 use crate::config::context::Reading;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
+use crate::hooks::{self, Point};
 use crate::locks::Locks;
 use crate::logging::{self, Role, logfile, spare};
 use crate::master::spawn::ZygoteBoot;
@@ -329,6 +330,10 @@ fn proven(
             warn!("{warning}");
         }
     }
+    if reading.is_reload {
+        // The first time it was the master, before it did anything else.
+        hooks::run_all(&config.hooks, Point::Asap).map_err(Unfit::new)?;
+    }
     // Here and not by the master: a reload takes them from the configuration as it is now.
     for name in &config.unenv {
         sys::env::remove_var(name);
@@ -349,7 +354,8 @@ fn proven(
     let locks = boot.locks.map(|raw| claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
     let caches = Caches::create(&config.caches).map_err(Unfit::new)?;
     app::plugin::share(boot.generation, Shared { locks, highest_lock: config.locks, caches });
-    let app = if config.lazy_apps {
+    // A server that only lends sockets has nobody to serve it.
+    let app = if config.lazy_apps || config.processes == 0 {
         None
     } else {
         let mut held: Vec<BorrowedFd<'_>> = vec![control, handover.0.as_fd(), handover.1.as_fd()];
@@ -367,7 +373,7 @@ fn load(config: &Config, factory: AppFactory, held: &[BorrowedFd<'_>]) -> Result
     let identities: Vec<_> = held.iter().map(|fd| fd::identity(*fd).ok()).collect();
     spare::keep();
     stray::watch();
-    let app = factory(config);
+    let app = app::load(config, factory);
     turn_away("while it was loaded");
     spare::mend();
     if held.iter().map(|fd| fd::identity(*fd).ok()).ne(identities) {

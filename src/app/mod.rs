@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use crate::config::Config;
+use crate::hooks::{self, Point};
 use crate::scoreboard::Scoreboard;
 use crate::signals;
 use crate::sys::process::ThreadsPrepared;
@@ -195,6 +196,17 @@ pub enum AppCommand {
 /// Builds the application. Runs in the zygote (or in each worker with `lazy-apps`), after
 /// privileges were dropped; an error is what the operator reads when a reload is refused.
 pub type AppFactory = fn(&Config) -> Result<Box<dyn App>, Box<dyn Error>>;
+
+/// Makes the application, with the hooks before and after it.
+///
+/// # Errors
+/// Those of the factory, and those of the hooks.
+pub fn load(config: &Config, factory: AppFactory) -> Result<Box<dyn App>, Box<dyn Error>> {
+    hooks::run_all(&config.hooks, Point::PreApp)?;
+    let app = factory(config)?;
+    hooks::run_all(&config.hooks, Point::PostApp)?;
+    Ok(app)
+}
 
 /// The request body as the application reads it; `None` is no body, which costs no allocation.
 pub struct RequestBody(Option<Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>>);

@@ -149,6 +149,8 @@ fn command(kind: CommandKind, pidfile: PathBuf, wait: Option<Wait>) -> Option<Co
         CommandKind::Reload => Some(Command::Reload(pidfile, wait)),
         CommandKind::Rollback => Some(Command::Rollback(pidfile, wait)),
         CommandKind::Stop => Some(Command::Stop(pidfile, wait)),
+        CommandKind::Pause => Some(Command::Pause(pidfile, true)),
+        CommandKind::Resume => Some(Command::Pause(pidfile, false)),
         CommandKind::Status => Some(Command::Status(pidfile)),
         _ => None,
     }

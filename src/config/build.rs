@@ -58,6 +58,10 @@ impl Config {
                 origin: DEFAULT_ORIGIN.to_owned(),
             }],
             sockets: Vec::new(),
+            zergs: Vec::new(),
+            zerg_fallback: false,
+            zerg_server: None,
+            zerg_pools: Vec::new(),
             sockets_speak_http: false,
             backlog: 1024,
             chmod_socket: None,
@@ -88,7 +92,10 @@ impl Config {
             safe_pidfile: None,
             safe_pidfile2: None,
             master_fifos: Vec::new(),
-            touch_reload: Vec::new(),
+            touches: Vec::new(),
+            fs_reloads: Vec::new(),
+            reload_on_fds: Vec::new(),
+            hooks: Vec::new(),
             env: Vec::new(),
             unenv: Vec::new(),
             daemonize: None,
@@ -154,8 +161,13 @@ impl Config {
             let problem = "has no effect with lazy-apps: the application is not in the memory that is kept";
             self.warnings.push(ConfigError::new(entry, problem));
         }
-        if self.listeners.is_empty() {
-            self.listeners = defaults.listeners;
+        if self.listeners.is_empty() && self.zergs.is_empty() {
+            if self.zerg_pools.is_empty() {
+                self.listeners = defaults.listeners;
+            } else {
+                // It lends sockets and serves nobody.
+                self.processes = 0;
+            }
         }
         if self.static_index.is_empty() {
             self.static_index = defaults.static_index;

@@ -129,7 +129,7 @@ pub struct StaticMap {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     // Processes.
-    /// `processes`, `workers`, `-p`: worker processes, at least 1.
+    /// `processes`, `workers`, `-p`: worker processes, at least 1; 0 for a server that only lends sockets.
     pub processes: u32,
     /// `threads`: requests that one worker runs at a time, at least 1.
     pub threads: u32,
@@ -175,10 +175,18 @@ pub struct Config {
     pub titles: ProcessTitles,
 
     // Listeners.
-    /// `http`, `http-socket`, in order; never empty.
+    /// `http`, `http-socket`, in order; empty only with `zerg` or `zerg-pool`.
     pub listeners: Vec<ListenSpec>,
     /// `socket`, in order. They are among [`Config::listeners`] if they speak HTTP, else nobody serves them.
     pub sockets: Vec<ListenSpec>,
+    /// `zerg`: servers that lend their sockets.
+    pub zergs: Vec<ListenSpec>,
+    /// `zerg-fallback`: own addresses are for when they do not.
+    pub zerg_fallback: bool,
+    /// `zerg-server`: where the sockets are lent.
+    pub zerg_server: Option<ListenSpec>,
+    /// `zerg-pool`: sockets that are lent only.
+    pub zerg_pools: Vec<crate::net::zerg::PoolSpec>,
     /// `protocol`: what is spoken on `socket` addresses is HTTP, not uwsgi.
     pub sockets_speak_http: bool,
     /// `listen`: backlog asked for, before clamping to somaxconn.
@@ -246,8 +254,14 @@ pub struct Config {
     pub safe_pidfile2: Option<PathBuf>,
     /// `master-fifo`, up to ten.
     pub master_fifos: Vec<PathBuf>,
-    /// `touch-reload`
-    pub touch_reload: Vec<PathBuf>,
+    /// `touch-reload` and all others that begin with `touch-`, `hook-touch`; in order.
+    pub touches: Vec<crate::control::touch::Touch>,
+    /// `fs-reload`, `fs-brutal-reload`
+    pub fs_reloads: Vec<(PathBuf, crate::control::Command)>,
+    /// `reload-on-fd`, `brutal-reload-on-fd`
+    pub reload_on_fds: Vec<crate::control::fd_trigger::FdTrigger>,
+    /// `hook-…` and `exec-…`, in order.
+    pub hooks: Vec<crate::hooks::Hook>,
     /// `env`: `NAME=VALUE`, in order; no name twice, none that is in `unenv`.
     pub env: Vec<(String, String)>,
     /// `unenv`: names removed.

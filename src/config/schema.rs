@@ -140,6 +140,10 @@ pub enum CommandKind {
     Rollback,
     /// Ask a running server to stop.
     Stop,
+    /// Ask a running server to stop accepting.
+    Pause,
+    /// Ask a running server to accept again.
+    Resume,
     /// Tell whether a server runs.
     Status,
     /// Let a reload, a rollback or a stop return when it is over.
@@ -166,7 +170,12 @@ impl CommandKind {
     /// Whether the command names a running server by its pidfile.
     pub const fn takes_pidfile(self) -> bool {
         match self {
-            CommandKind::Reload | CommandKind::Rollback | CommandKind::Stop | CommandKind::Status => true,
+            CommandKind::Reload
+            | CommandKind::Rollback
+            | CommandKind::Stop
+            | CommandKind::Pause
+            | CommandKind::Resume
+            | CommandKind::Status => true,
             CommandKind::Wait
             | CommandKind::CheckConfig
             | CommandKind::ShowConfig

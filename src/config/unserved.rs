@@ -16,7 +16,7 @@ pub(super) fn judge(
     uses: &[(Option<&OptionSpec>, Entry)],
     errors: &mut Vec<ConfigError>,
 ) {
-    let served_elsewhere = !config.listeners.is_empty();
+    let served_elsewhere = !(config.listeners.is_empty() && config.zergs.is_empty());
     for (row, entry) in uses {
         let Some((row, hint)) = row.and_then(missing) else { continue };
         if asks_for_nothing(row, entry) || (row.name == "socket" && config.sockets_speak_http) {

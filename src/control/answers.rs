@@ -45,6 +45,11 @@ enum Word {
     Length = 3,
     /// Rings after each change.
     Bell = 4,
+    /// The latest order to pause: its number times two, plus one if it is to pause; 0 before the first.
+    /// Left alone by older releases, as is the next.
+    PauseOrder = 5,
+    /// The number of the latest order that the master has obeyed.
+    PauseObeyed = 6,
     /// First word of the text, which is JSON.
     Text = 8,
 }
@@ -109,6 +114,32 @@ impl Answers {
     /// The highest ticket given out.
     pub fn ticket(&self) -> u64 {
         self.word(Word::Ticket).load(SeqCst)
+    }
+
+    /// Orders the master to pause or to go on; the number of the order. It has to be woken.
+    pub fn order_pause(&self, paused: bool) -> u64 {
+        let next = |order: u64| ((order >> 1) + 1) << 1 | u64::from(paused);
+        let word = self.word(Word::PauseOrder);
+        match word.fetch_update(SeqCst, SeqCst, |order| Some(next(order))) {
+            Ok(before) | Err(before) => next(before) >> 1,
+        }
+    }
+
+    /// An order that has not been obeyed: its number, and whether to pause.
+    pub fn pause_order(&self) -> Option<(u64, bool)> {
+        let order = self.word(Word::PauseOrder).load(SeqCst);
+        (order >> 1 > self.pause_obeyed()).then_some((order >> 1, order & 1 == 1))
+    }
+
+    /// The number of the latest order that was obeyed, also those before it.
+    pub fn pause_obeyed(&self) -> u64 {
+        self.word(Word::PauseObeyed).load(SeqCst)
+    }
+
+    /// Says that the orders up to this one are obeyed. Only the master calls this.
+    pub fn obey_pause(&self, number: u64) {
+        self.word(Word::PauseObeyed).store(number, SeqCst);
+        self.wake();
     }
 
     /// Says this from now on. Only the master calls this.
@@ -207,6 +238,18 @@ mod tests {
             assert_eq!(other.read(), Some(answer));
         }
         assert!(Answers::of(this()).unwrap().is_some());
+    }
+
+    #[test]
+    fn orders_to_pause_are_numbered_and_the_last_one_counts() {
+        let answers = Answers::create().unwrap();
+        assert_eq!(answers.pause_order(), None);
+        assert_eq!((answers.order_pause(true), answers.order_pause(true)), (1, 2));
+        assert_eq!(answers.pause_order(), Some((2, true)));
+        assert_eq!(answers.order_pause(false), 3);
+        assert_eq!(answers.pause_order(), Some((3, false)));
+        answers.obey_pause(3);
+        assert_eq!((answers.pause_order(), answers.pause_obeyed()), (None, 3));
     }
 
     #[test]

@@ -5,10 +5,14 @@ use serde::{Deserialize, Serialize};
 use crate::sys::process::Signal;
 
 pub mod answers;
+pub mod changes;
 pub mod client;
+pub mod fd_trigger;
 pub mod fifo;
 pub mod fifo_watch;
+pub mod monitor;
 pub mod narrator;
+pub mod pausing;
 pub mod pidfile;
 pub mod touch;
 pub mod waiting;
@@ -34,6 +38,10 @@ pub enum Command {
     StopNow,
     /// Stop accepting, or accept again.
     TogglePause,
+    /// Stop accepting, if it does.
+    Pause,
+    /// Accept again, if it does not.
+    Resume,
     /// Counters to the log.
     Statistics,
     /// What each worker is doing, to the log.

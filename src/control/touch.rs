@@ -3,6 +3,7 @@
 //! The rule is in `compare`; `watches` only says *when* to look. A change is found even if its
 //! event was not: every check looks at every file.
 
+mod action;
 mod watches;
 
 use std::fs;
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use watches::Watches;
+
+pub use action::{Purpose, Touch};
 
 use crate::sys::env;
 
@@ -85,24 +88,20 @@ impl Baseline {
 #[derive(Debug)]
 pub struct TouchFiles {
     /// What [`TouchFiles::check`] reports, by the absolute path that is looked at.
-    configured: Vec<(PathBuf, PathBuf)>,
+    configured: Vec<(PathBuf, Touch)>,
     baseline: Baseline,
     /// Or why there are none.
     watches: Result<Watches, String>,
 }
 
 impl TouchFiles {
-    /// Begins to watch; what is there now is not a command. Relative paths are taken from the
-    /// present working directory.
-    pub fn watch(paths: &[PathBuf]) -> TouchFiles {
-        TouchFiles::with_baseline(paths, &Baseline::default())
-    }
-
-    /// Goes on watching after a re-exec: what changed since `earlier` was taken is reported by
-    /// the next check. Files that `earlier` does not know begin now.
-    pub fn with_baseline(paths: &[PathBuf], earlier: &Baseline) -> TouchFiles {
+    /// Begins to watch, or goes on after a re-exec: what changed since `earlier` was taken is reported
+    /// by the next check. For files that `earlier` does not know, what is there now is not a touch.
+    /// Relative paths are taken from the present working directory.
+    pub fn watch(touches: &[Touch], earlier: &Baseline) -> TouchFiles {
         let directory = env::cwd().unwrap_or_default();
-        let configured: Vec<_> = paths.iter().map(|path| (directory.join(path), path.clone())).collect();
+        let configured: Vec<_> =
+            touches.iter().map(|touch| (directory.join(&touch.path), touch.clone())).collect();
         let absolute: Vec<PathBuf> = configured.iter().map(|(absolute, _)| absolute.clone()).collect();
         // Watched first, looked at second: what changes in between is seen twice, not never.
         let watches = Watches::new(&absolute);
@@ -111,11 +110,11 @@ impl TouchFiles {
         TouchFiles { configured, baseline, watches }
     }
 
-    /// The configured paths of the files touched since the last check.
+    /// What the files touched since the last check ask for, in the order of the configuration.
     ///
-    /// Call it when [`TouchFiles::fd`] is readable, once after [`TouchFiles::with_baseline`],
-    /// and once per second if there is no descriptor.
-    pub fn check(&mut self) -> Vec<PathBuf> {
+    /// Call it when [`TouchFiles::fd`] is readable, once after [`TouchFiles::watch`], and once per
+    /// second if there is no descriptor.
+    pub fn check(&mut self) -> Vec<Touch> {
         if let Ok(watches) = &mut self.watches
             && let Err(reason) = watches.drain()
         {
@@ -126,7 +125,7 @@ impl TouchFiles {
         self.configured
             .iter()
             .filter(|(absolute, _)| is_touched(absolute))
-            .map(|(_, path)| path.clone())
+            .map(|(_, touch)| touch.clone())
             .collect()
     }
 
@@ -157,6 +156,7 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::control::Command;
     use crate::sys::testing::{await_readable, is_readable_now};
 
     fn stamp(ino: u64, seconds: i64, nanos: i64) -> Option<Stamp> {
@@ -210,11 +210,22 @@ mod tests {
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(second)).unwrap();
     }
 
+    /// Files that reload.
+    fn watch(paths: &[&Path]) -> TouchFiles {
+        let touches: Vec<_> =
+            paths.iter().map(|path| Touch::command(path.to_path_buf(), Command::Reload)).collect();
+        TouchFiles::watch(&touches, &Baseline::default())
+    }
+
+    fn touched(files: &mut TouchFiles) -> Vec<PathBuf> {
+        files.check().into_iter().map(|touch| touch.path).collect()
+    }
+
     /// Waits until `path` is reported and nothing else; that may take several events.
     fn await_touch(files: &mut TouchFiles, path: &Path) {
         loop {
             await_readable(files.fd().expect("inotify works here"));
-            let touched = files.check();
+            let touched = touched(files);
             if !touched.is_empty() {
                 assert_eq!(touched, [path]);
                 return;
@@ -230,7 +241,7 @@ mod tests {
     fn touching_creating_and_replacing_wake_the_loop() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("touch");
-        let mut files = TouchFiles::watch(std::slice::from_ref(&path));
+        let mut files = watch(&[&path]);
         assert!(files.check().is_empty());
         touch(&path, 1);
         await_touch(&mut files, &path);
@@ -252,7 +263,7 @@ mod tests {
     fn a_file_below_directories_yet_to_come_is_seen() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a/b/touch");
-        let mut files = TouchFiles::watch(std::slice::from_ref(&path));
+        let mut files = watch(&[&path]);
         for round in 1..3 {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             files.check();
@@ -273,7 +284,7 @@ mod tests {
         }
         symlink("one", at("current")).unwrap();
         let path = at("current/touch");
-        let mut files = TouchFiles::watch(std::slice::from_ref(&path));
+        let mut files = watch(&[&path]);
         symlink("two", at("next")).unwrap();
         fs::rename(at("next"), at("current")).unwrap();
         await_touch(&mut files, &path);
@@ -287,7 +298,7 @@ mod tests {
         let (link, target) = (here.path().join("link"), there.path().join("target"));
         touch(&target, 1);
         symlink(&target, &link).unwrap();
-        let mut files = TouchFiles::watch(std::slice::from_ref(&link));
+        let mut files = watch(&[&link]);
         touch(&target, 2);
         await_touch(&mut files, &link);
     }
@@ -298,7 +309,7 @@ mod tests {
         let at = |name: &str| directory.path().join(name);
         symlink("releases/live", at("current")).unwrap();
         let path = at("current/touch");
-        let mut files = TouchFiles::watch(std::slice::from_ref(&path));
+        let mut files = watch(&[&path]);
         fs::create_dir_all(at("releases/1")).unwrap();
         touch(&at("releases/1/touch"), 1);
         symlink("../releases/1", at("releases/live")).unwrap();
@@ -315,24 +326,35 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("loop");
         symlink("loop", &path).unwrap();
-        let mut files = TouchFiles::watch(&[path]);
+        let mut files = watch(&[&path]);
         assert!(files.check().is_empty());
     }
 
     #[test]
     fn paths_are_reported_as_they_were_configured() {
-        let name = PathBuf::from("no-such-touch-file");
-        let mut files = TouchFiles::watch(std::slice::from_ref(&name));
-        let earlier = Baseline(vec![(env::cwd().unwrap().join("."), None)]);
+        let mut files = watch(&[Path::new("no-such-touch-file")]);
         assert!(files.check().is_empty());
-        let here = PathBuf::from(".");
-        let mut files = TouchFiles::with_baseline(std::slice::from_ref(&here), &earlier);
+        let earlier = Baseline(vec![(env::cwd().unwrap().join("."), None)]);
+        let here = Touch::command(".".into(), Command::Reload);
+        let mut files = TouchFiles::watch(std::slice::from_ref(&here), &earlier);
         assert_eq!(files.check(), [here]);
     }
 
     #[test]
+    fn a_file_with_several_purposes_is_reported_for_each() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("touch");
+        let commands = [Command::ReopenLog, Command::Reload];
+        let touches = commands.map(|command| Touch::command(path.clone(), command));
+        let mut files = TouchFiles::watch(&touches, &Baseline::default());
+        touch(&path, 1);
+        await_readable(files.fd().expect("inotify works here"));
+        assert_eq!(files.check(), touches);
+    }
+
+    #[test]
     fn no_files_never_wake_the_loop() {
-        let mut files = TouchFiles::watch(&[]);
+        let mut files = watch(&[]);
         assert!(files.check().is_empty());
         assert!(files.degraded().is_none());
         assert!(is_quiet(&files));

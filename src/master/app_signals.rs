@@ -1,17 +1,17 @@
 //! The application's signals in the master's loop: the table, the clock, the watched files.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use log::{debug, warn};
 
 use crate::channel::ToWorker;
+use crate::control::monitor::Monitor;
 use crate::logging::clock;
 use crate::signals::Request;
 use crate::signals::table::{Candidate, Effect, Origin, Signals, Waiting};
-use crate::sys::inotify::{Inotify, Mask, Watch};
 
 use super::state::Phase;
 use super::workers::{Generation, WorkerId};
@@ -20,22 +20,12 @@ use super::{Runner, Source};
 /// Signals that a worker may have to handle still before it gets no more.
 const UNHANDLED: u64 = 64;
 
-/// What counts as a change of a watched file or directory.
-const CHANGES: Mask = Mask::IN_ATTRIB
-    .union(Mask::IN_CREATE)
-    .union(Mask::IN_DELETE)
-    .union(Mask::IN_DELETE_SELF)
-    .union(Mask::IN_MODIFY)
-    .union(Mask::IN_MOVE_SELF)
-    .union(Mask::IN_MOVED_FROM)
-    .union(Mask::IN_MOVED_TO);
-
 /// The table and what it needs of the system.
 #[derive(Debug, Default)]
 pub(super) struct AppSignals {
     table: Signals,
-    inotify: Option<Inotify>,
-    watches: HashMap<Watch, (PathBuf, Vec<u8>)>,
+    /// Watched files, each with its signals.
+    monitor: Option<Monitor<u8>>,
     /// Signals sent to each worker, counted on from what it had handled before.
     sent: HashMap<WorkerId, u64>,
     /// Workers that were sent more than they handle, and that the log knows of.
@@ -58,18 +48,9 @@ impl AppSignals {
         self.table.save(generation)
     }
 
-    /// Watches a path. One that is there twice has one watch and two signals.
-    fn watch(&mut self, path: &Path, number: u8) {
-        let Some(inotify) = &self.inotify else { return };
-        match inotify.add_watch(path, CHANGES) {
-            Ok(watch) => {
-                let (_, numbers) = self.watches.entry(watch).or_insert_with(|| (path.to_owned(), Vec::new()));
-                if !numbers.contains(&number) {
-                    numbers.push(number);
-                }
-            }
-            Err(error) => warn!("signal {number}: {} is not watched: {error}", path.display()),
-        }
+    /// Raises a signal that the configuration asks for; [`Runner::settle_signals`] delivers it.
+    pub(super) fn raise(&mut self, number: u8) {
+        self.table.raise(number);
     }
 }
 
@@ -131,36 +112,13 @@ impl Runner {
 
     /// Watched files have changed.
     pub(super) fn read_app_watches(&mut self) {
-        let Some(inotify) = &self.app_signals.inotify else { return };
-        let mut raised = Vec::new();
-        let mut gone = Vec::new();
-        loop {
-            match inotify.read() {
-                Ok(events) if events.is_empty() => break,
-                Ok(events) => {
-                    for event in events {
-                        if event.mask.contains(Mask::IN_IGNORED) {
-                            gone.extend(self.app_signals.watches.remove(&event.watch));
-                        } else if let Some((_, numbers)) = self.app_signals.watches.get(&event.watch) {
-                            raised.extend(numbers.iter().copied());
-                        }
-                    }
-                }
-                Err(error) => {
-                    warn!("watched files: {error}");
-                    break;
-                }
+        let Some(monitor) = &mut self.app_signals.monitor else { return };
+        match monitor.read() {
+            Ok(changes) => {
+                changes.changed.into_iter().for_each(|number| self.app_signals.table.raise(number));
+                changes.lost.iter().for_each(|(path, number, error)| unwatched(path, *number, error));
             }
-        }
-        // Many changes at once are one signal.
-        raised.sort_unstable();
-        raised.dedup();
-        raised.into_iter().for_each(|number| self.app_signals.table.raise(number));
-        for (path, numbers) in gone {
-            // Editors put a new file in the place of the old one.
-            for number in numbers {
-                self.app_signals.watch(&path, number);
-            }
+            Err(error) => warn!("watched files: {error}"),
         }
     }
 
@@ -208,22 +166,26 @@ impl Runner {
 
     /// Begins anew: that is simpler than to find out what is no longer wanted, and rare.
     fn watch_only(&mut self, paths: &[(PathBuf, u8)]) {
-        if let Some(old) = self.app_signals.inotify.take() {
-            self.unwatch(old.as_fd().as_raw_fd(), Source::AppWatches);
+        if let Some(old) = self.app_signals.monitor.take() {
+            self.unwatch(old.fd().as_raw_fd(), Source::AppWatches);
         }
-        self.app_signals.watches.clear();
         if paths.is_empty() {
             return;
         }
-        match Inotify::new() {
-            Ok(inotify) => {
-                self.watch(inotify.as_fd().as_raw_fd(), Source::AppWatches);
-                self.app_signals.inotify = Some(inotify);
-            }
+        let mut monitor = match Monitor::new() {
+            Ok(monitor) => monitor,
             Err(error) => return warn!("files are not watched: {error}"),
-        }
+        };
+        self.watch(monitor.fd().as_raw_fd(), Source::AppWatches);
         for (path, number) in paths {
-            self.app_signals.watch(path, *number);
+            if let Err(error) = monitor.add(path, *number) {
+                unwatched(path, *number, &error);
+            }
         }
+        self.app_signals.monitor = Some(monitor);
     }
+}
+
+fn unwatched(path: &Path, number: u8, error: &std::io::Error) {
+    warn!("signal {number}: {} is not watched: {error}", path.display());
 }

@@ -5,7 +5,6 @@
 //! generation is gone, across re-execs.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsRawFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{error, warn};
@@ -22,7 +21,7 @@ use super::event::Event;
 use super::holdings::{Holdings, Proven};
 use super::state::Policy;
 use super::workers::Generation;
-use super::{Runner, Source, lifecycle, startup};
+use super::{Runner, lifecycle};
 
 /// A generation, as its zygote has told it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -109,10 +108,6 @@ impl Runner {
         };
         let listeners = known.listeners.iter().cloned().map(Announced::Kept).collect();
         let proven = Proven::new(known.entries.clone(), listeners, Vec::new());
-        let earlier = self.holdings.touch.baseline().clone();
-        if let Some(raw) = self.holdings.touch.fd().map(|fd| fd.as_raw_fd()) {
-            self.unwatch(raw, Source::Touch);
-        }
         // Descriptors of a listener that is about to close live on in the workers that drain: while these
         // live, epoll(7) would go on to tell of it.
         let is_watching = self.machine.is_watching();
@@ -136,12 +131,7 @@ impl Runner {
         if let Err(error) = std::env::set_current_dir(&base) {
             warn!("chdir: cannot enter {}: {error}", base.display());
         }
-        self.holdings.touch = startup::watch_touch_files(&self.holdings.config, &base, &earlier);
-        self.next_touch = None;
-        if let Some(raw) = self.holdings.touch.fd().map(|fd| fd.as_raw_fd()) {
-            self.watch(raw, Source::Touch);
-        }
-        self.check_touch();
+        self.follow_files(&base);
         self.holdings.follow_config();
         self.watch_fifo();
         if self.holdings.follow_log() {

@@ -11,6 +11,8 @@ use log::{error, info, warn};
 use crate::boot::StartContext;
 use crate::config::{Config, Entry};
 use crate::control::answers::Answers;
+use crate::control::changes::ChangeWatch;
+use crate::control::fd_trigger::ArmedFd;
 use crate::control::fifo::MasterFifo;
 use crate::control::fifo_watch::FifoWatch;
 use crate::control::pidfile::{self, Pidfile};
@@ -18,12 +20,14 @@ use crate::control::touch::TouchFiles;
 use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::set::{self, Announced};
+use crate::net::zerg::Lender;
 use crate::net::{Listener, VacuumOutcome};
 use crate::scoreboard::Scoreboard;
 use crate::sys::fs::Removal;
 use crate::sys::process;
 use crate::sys::title::Title;
 
+use super::lenders;
 use super::startup::early_log;
 use super::state::Policy;
 use super::workers::Generation;
@@ -111,6 +115,12 @@ pub struct Holdings {
     pub fifos: Fifos,
     /// Touch files.
     pub touch: TouchFiles,
+    /// What `fs-reload` names.
+    pub changes: ChangeWatch,
+    /// Sockets that are lent.
+    pub lenders: Vec<Lender>,
+    /// Descriptors of `reload-on-fd`.
+    pub armed_fds: Vec<ArmedFd>,
     /// The log file, when there is one.
     pub log: Option<LogFile>,
     /// The line in `ps`.
@@ -200,6 +210,11 @@ impl Holdings {
             if !self.fifos.paths.is_empty() {
                 self.switch_fifo(0);
             }
+        }
+        let (lenders, errors) = lenders::open(&self.config, std::mem::take(&mut self.lenders));
+        self.lenders = lenders;
+        for error in errors {
+            error!("{error}; the rest is lent");
         }
         let wanted = pidfile_paths(&self.config, &self.start.cwd);
         for held in
@@ -298,6 +313,7 @@ impl Holdings {
         if !self.config.vacuum {
             return;
         }
+        self.lenders.iter().for_each(lenders::remove_files);
         for listener in &self.listeners {
             match listener.remove_if_ours() {
                 VacuumOutcome::Removed => info!("VACUUM: unix socket {} removed.", listener.name),

@@ -12,8 +12,11 @@ use crate::cli;
 use crate::config::Config;
 use crate::config::context::Reading;
 use crate::config::source::KEPT_TEXT;
+use crate::control::fd_trigger::ArmedFd;
 use crate::control::{MASTER_SIGNALS, answers::Answers, fifo::MasterFifo, pidfile::Pidfile};
 use crate::error::EXIT_ERROR;
+use crate::hooks::shell::Commands;
+use crate::hooks::{self, Point};
 use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::{Listener, ListenerState};
@@ -27,11 +30,12 @@ use super::answer::Kind;
 use super::app_signals::AppSignals;
 use super::generations::Known;
 use super::holdings::{Fifos, HeldPidfile, Holdings};
+use super::lenders::SavedLender;
 use super::reexec::Legacy;
 use super::startup::Sockets;
 use super::state::{Master, Policy};
 use super::workers::{Generation, WorkerId};
-use super::{Runner, Source, startup};
+use super::{Runner, Source, startup, triggers};
 
 /// Starts a server; `inherited` are the listeners of the master this one is a copy of.
 pub fn start(start: StartContext, config: Config, signals: SignalSource, inherited: Option<Envelope>) -> u8 {
@@ -55,6 +59,7 @@ fn try_start(
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    hooks::run_all(&config.hooks, Point::Asap)?;
     let copy = inherited.is_some();
     let mut verdict = None;
     let mut log = None;
@@ -85,7 +90,10 @@ fn try_start(
     {
         verdict.success();
     }
-    Ok(Runner::new(machine, holdings, signals, verdict)?.run())
+    let mut runner = Runner::new(machine, holdings, signals, verdict)?;
+    runner.is_copy = copy;
+    runner.run_hooks(Point::MasterStart);
+    Ok(runner.run())
 }
 
 /// Goes on where the previous image stopped.
@@ -119,7 +127,9 @@ fn try_resume(
     let base = config.base_directory(&start.cwd);
     std::env::set_current_dir(&base)?;
     let scoreboard = Scoreboard::adopt(claim(legacy.scoreboard)?)?;
-    let touch = startup::watch_touch_files(&config, &base, &legacy.touch.unwrap_or_default());
+    let touch = triggers::watch_touch_files(&config, &base, &legacy.touch.unwrap_or_default());
+    let changes = triggers::watch_changes(&config, &base, &legacy.changes.unwrap_or_default());
+    let armed_fds = keep_armed_fds(&config, &legacy.armed_fds)?;
     let fifo = match legacy.fifo {
         Some((slot, state)) => Some((slot, MasterFifo::adopt(state)?)),
         None => None,
@@ -159,6 +169,9 @@ fn try_resume(
             watch: None,
         },
         touch,
+        changes,
+        armed_fds,
+        lenders: legacy.lenders.into_iter().map(SavedLender::adopt).collect::<Result<_, _>>()?,
         log: legacy.log.map(|path| LogFile::adopt(&path)).transpose()?,
         title: Title::prepare(),
         reloads: legacy.reloads,
@@ -184,6 +197,8 @@ fn try_resume(
     let mut runner = Runner::new(machine, holdings, signals, None)?;
     runner.known = known;
     runner.app_signals = AppSignals::restore(legacy.signals);
+    runner.commands = Commands::restore(legacy.commands);
+    runner.accepting = legacy.accepting;
     for (generation, raw) in legacy.zygotes {
         runner.adopt_zygote(generation, Channel::new(claim(raw)?));
     }
@@ -228,6 +243,23 @@ fn start_over(
 
 fn adopt_listeners(states: Vec<ListenerState>) -> std::io::Result<Vec<Listener>> {
     states.into_iter().map(Listener::adopt).collect()
+}
+
+/// Descriptors of `reload-on-fd` that are still configured; the others are closed. A reload cannot bring
+/// new ones: the number may be one of our own by now.
+fn keep_armed_fds(config: &Config, held: &[i32]) -> std::io::Result<Vec<ArmedFd>> {
+    let wanted = |raw: &i32| config.reload_on_fds.iter().find(|trigger| trigger.fd == *raw);
+    for trigger in config.reload_on_fds.iter().filter(|trigger| !held.contains(&trigger.fd)) {
+        let place = config.place("reload-on-fd");
+        warn!(
+            "reload-on-fd: descriptor {} counts from the next start on, not by a reload{place}",
+            trigger.fd
+        );
+    }
+    for raw in held.iter().filter(|raw| wanted(raw).is_none()) {
+        drop(claim(*raw)?);
+    }
+    held.iter().filter_map(wanted).map(|trigger| ArmedFd::claim(trigger.clone())).collect()
 }
 
 /// A descriptor that the previous image left open on purpose; close-on-exec again from here on.

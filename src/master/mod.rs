@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::{debug, error, warn};
 use mio::unix::SourceFd;
@@ -17,10 +17,12 @@ use crate::control::fifo::Restored;
 use crate::control::fifo_watch::FifoWatch;
 use crate::control::{self, Command};
 use crate::error::EXIT_ERROR;
+use crate::hooks::shell::Commands;
 use crate::signals::table::Origin;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::SignalSource;
 
+mod accepting;
 pub mod answer;
 mod app_signals;
 mod arrival;
@@ -28,6 +30,7 @@ mod draining;
 pub mod event;
 mod generations;
 pub mod holdings;
+mod lenders;
 mod lifecycle;
 mod perform;
 mod reexec;
@@ -48,11 +51,13 @@ mod supervision;
 mod surge;
 #[cfg(test)]
 mod tests;
+mod triggers;
 pub mod workers;
 mod zygotes;
 
 pub use lifecycle::{catch_signals, resume, start};
 
+use accepting::Accepting;
 use answer::Answer;
 use app_signals::AppSignals;
 use event::Event;
@@ -63,9 +68,6 @@ use startup::Verdict;
 use state::{Master, Phase};
 use workers::{Generation, WorkerId};
 
-/// How often touch files are looked at when the kernel cannot tell.
-const TOUCH_INTERVAL: Duration = Duration::from_secs(1);
-
 /// What a readiness event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -73,6 +75,11 @@ enum Source {
     Fifo,
     FifoWatch,
     Touch,
+    Changes,
+    /// A descriptor of `reload-on-fd`.
+    ArmedFd(RawFd),
+    /// The door of a zerg server or pool.
+    Lender(RawFd),
     Listener,
     Zygote(Generation),
     Worker(WorkerId),
@@ -95,8 +102,15 @@ pub(crate) struct Runner {
     known: BTreeMap<Generation, Known>,
     queue: VecDeque<Event>,
     verdict: Option<Verdict>,
-    next_touch: Option<Instant>,
+    /// Started by `f`: the pidfiles are the first master's until somebody writes `P`.
+    is_copy: bool,
+    /// When files are looked at that nothing tells of.
+    next_look: Option<Instant>,
+    /// Commands of the shell that run.
+    commands: Commands,
     app_signals: AppSignals,
+    /// Who has run the hooks of a generation that serves.
+    accepting: Accepting,
     /// What those who asked were told last.
     told: Option<Answer>,
     /// The service manager, if there is one that listens.
@@ -131,8 +145,11 @@ impl Runner {
             known: BTreeMap::new(),
             queue: VecDeque::from([Event::Start]),
             verdict,
-            next_touch: None,
+            is_copy: false,
+            next_look: None,
+            commands: Commands::default(),
             app_signals: AppSignals::default(),
+            accepting: Accepting::default(),
             told: None,
             strangers: Vec::new(),
             reexec_due: false,
@@ -141,16 +158,14 @@ impl Runner {
         runner.watch_fifo();
         // It may have been removed during an exec, when nobody watched.
         runner.check_fifo();
-        if let Some(fd) = runner.holdings.touch.fd().map(|fd| fd.as_raw_fd()) {
-            runner.watch(fd, Source::Touch);
-        }
-        runner.check_touch();
         Ok(runner)
     }
 
     /// Runs until the master has nothing left to supervise; the exit code.
     fn run(mut self) -> u8 {
         let mut events = Events::with_capacity(256);
+        self.watch_triggers();
+        self.watch_lenders();
         loop {
             self.settle();
             if let Some(code) = self.exit {
@@ -174,6 +189,17 @@ impl Runner {
     /// Steps through all events, then replaces the image if that has become due: never with an event
     /// in hand, for it would be lost.
     fn settle(&mut self) {
+        let ordered = self.holdings.answers.pause_order();
+        if let Some((_, paused)) = ordered {
+            self.command(if paused { Command::Pause } else { Command::Resume }, "order");
+        }
+        self.step_through();
+        if let Some((number, _)) = ordered {
+            self.holdings.answers.obey_pause(number);
+        }
+    }
+
+    fn step_through(&mut self) {
         loop {
             while let Some(event) = self.queue.pop_front() {
                 // Taken before the request was sent, so a request that is an event here is covered.
@@ -189,6 +215,10 @@ impl Runner {
                 self.answer();
             }
             if !std::mem::take(&mut self.reexec_due) || self.machine.phase() != Phase::ReExecuting {
+                self.settle_hooks();
+                if !self.queue.is_empty() {
+                    continue;
+                }
                 return self.settle_signals();
             }
             self.reexec();
@@ -211,7 +241,7 @@ impl Runner {
         self.machine
             .deadline()
             .into_iter()
-            .chain(self.next_touch)
+            .chain(self.look_deadline())
             .chain(self.signal_deadline())
             .chain(self.service_deadline())
             .min()
@@ -227,6 +257,9 @@ impl Runner {
                 Source::Fifo => self.read_fifo(),
                 Source::FifoWatch => self.check_fifo(),
                 Source::Touch => self.check_touch(),
+                Source::Changes => self.check_changes(),
+                Source::ArmedFd(fd) => self.read_armed_fd(*fd),
+                Source::Lender(door) => self.lend(*door),
                 Source::Listener => self.queue.push_back(Event::ConnectionWaiting),
                 Source::AppWatches => self.read_app_watches(),
                 Source::Signals => {}
@@ -236,10 +269,7 @@ impl Runner {
             self.read_signals();
         }
         let now = Instant::now();
-        if self.next_touch.is_some_and(|at| now >= at) {
-            self.check_touch();
-            self.next_touch = Some(now + TOUCH_INTERVAL);
-        }
+        self.look(now);
         self.tick_signals(now);
         self.tick_service(now);
         if self.machine.deadline().is_some_and(|at| now >= at) {
@@ -276,6 +306,7 @@ impl Runner {
                 }
             }
         }
+        dead.retain(|(pid, exit)| !self.commands.ended(*pid, *exit));
         if dead.is_empty() {
             return;
         }
@@ -425,18 +456,6 @@ impl Runner {
         }
         // What happened before the new watch was there goes unnoticed by it.
         self.check_fifo();
-    }
-
-    fn check_touch(&mut self) {
-        let touched = self.holdings.touch.check();
-        // The kernel may refuse to watch any longer, which shows after a check.
-        if self.holdings.touch.fd().is_none() && self.next_touch.is_none() {
-            self.next_touch = Some(Instant::now() + TOUCH_INTERVAL);
-        }
-        for path in touched {
-            log::info!("*** {} has been touched... grace them all !!! ***", path.display());
-            self.queue.push_back(Event::Command(Command::Reload));
-        }
     }
 
     // Registration.

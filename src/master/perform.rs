@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::{error, info, log, warn};
 
 use crate::channel::{self, DrainMode, ToWorker, ToZygote, WorkerChannel};
+use crate::hooks::{self, Point};
 use crate::scoreboard::{CELLS, WorkerState};
 use crate::sys::process;
 use crate::sys::signal;
@@ -193,7 +194,9 @@ impl Runner {
 
     fn first_generation_serves(&mut self) {
         let generation = self.machine.generation();
-        self.holdings.write_safe_pidfiles();
+        if !self.is_copy {
+            self.holdings.write_safe_pidfiles();
+        }
         let addresses: Vec<&str> = self.holdings.listeners.iter().map(|it| it.local.as_str()).collect();
         let workers = self.machine.workers().filter(|(_, worker)| worker.is_ready()).count();
         info!("ready: {workers} workers of generation {generation} accept on {}", addresses.join(", "));
@@ -262,8 +265,14 @@ impl Runner {
         }
         self.sign_before_exec();
         let signals = self.app_signals.save(generation);
-        let channels =
-            Channels { zygotes: &self.zygotes, workers: &self.workers, known: &self.known, signals };
+        let channels = Channels {
+            zygotes: &self.zygotes,
+            workers: &self.workers,
+            known: &self.known,
+            signals,
+            accepting: &self.accepting,
+            commands: self.commands.running(),
+        };
         let error = reexec::reexec(&self.holdings, &self.machine, &channels, &pending);
         if let Err(error) = signal::unblock_all() {
             warn!("signals could not be unblocked: {error}");
@@ -279,6 +288,12 @@ impl Runner {
 
     /// The last things of a master.
     pub(super) fn leave(mut self, code: u8) -> u8 {
+        let config = &self.holdings.config;
+        for hook in config.hooks.iter().filter(|hook| hook.point == Point::AsUserAtexit) {
+            if let Err(error) = hooks::run(&hook.action) {
+                error!("hook-as-user-atexit: {error}");
+            }
+        }
         self.holdings.clean_up();
         info!("goodbye to appserver.");
         if let Some(verdict) = self.verdict.take() {

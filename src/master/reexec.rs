@@ -12,12 +12,14 @@ use crate::boot::{BootRole, Envelope, c_string};
 use crate::channel::{WorkerChannel, ZygoteChannel};
 use crate::config::Entry;
 use crate::config::source::KEPT_TEXT;
-use crate::control::{Command, fifo::FifoState, pidfile::PidfileState, touch::Baseline};
+use crate::control::{Command, changes::Looks, fifo::FifoState, pidfile::PidfileState, touch::Baseline};
 use crate::signals::table::Waiting;
 use crate::sys::{fd, process};
 
+use super::accepting::Accepting;
 use super::generations::Known;
 use super::holdings::Holdings;
+use super::lenders::SavedLender;
 use super::saved::SavedMaster;
 use super::state::Master;
 use super::workers::{Generation, WorkerId};
@@ -66,6 +68,21 @@ pub struct Legacy {
     /// Touch files as last seen, so that a touch during the exec is not missed.
     #[serde(default)]
     pub touch: Option<Baseline>,
+    /// What `fs-reload` names as last seen; absent in older releases, as all below.
+    #[serde(default)]
+    pub changes: Option<Looks>,
+    /// Sockets that are lent.
+    #[serde(default)]
+    pub lenders: Vec<SavedLender>,
+    /// Descriptors of `reload-on-fd`.
+    #[serde(default)]
+    pub armed_fds: Vec<i32>,
+    /// Who has run the hooks of the generation that served.
+    #[serde(default)]
+    pub accepting: Accepting,
+    /// Commands of the shell that run, by pid.
+    #[serde(default)]
+    pub commands: BTreeMap<i32, String>,
     /// The log file; descriptors 1 and 2 are it.
     #[serde(default)]
     pub log: Option<PathBuf>,
@@ -81,6 +98,10 @@ pub struct Channels<'a> {
     pub known: &'a BTreeMap<Generation, Known>,
     /// What they have asked for about signals.
     pub signals: BTreeMap<Generation, Waiting>,
+    /// Who has run the hooks of the generation that served.
+    pub accepting: &'a Accepting,
+    /// Commands of the shell that run.
+    pub commands: &'a BTreeMap<i32, String>,
 }
 
 /// Replaces the image. Returns only when that failed; then nothing has been lost.
@@ -122,6 +143,11 @@ fn try_reexec(
         pidfiles: holdings.pidfiles.iter().map(|it| (it.option.to_owned(), it.file.state())).collect(),
         fifo: holdings.fifos.active.as_ref().map(|it| (holdings.fifos.slot, it.state())),
         touch: Some(holdings.touch.baseline().clone()),
+        changes: Some(holdings.changes.looks()),
+        lenders: holdings.lenders.iter().map(SavedLender::of).collect(),
+        armed_fds: holdings.armed_fds.iter().map(AsRawFd::as_raw_fd).collect(),
+        accepting: channels.accepting.clone(),
+        commands: channels.commands.clone(),
         log: holdings.log.as_ref().map(|log| log.path().to_owned()),
     };
     let listeners = holdings.listeners.iter().map(|listener| listener.state()).collect();
@@ -133,6 +159,9 @@ fn try_reexec(
     keep.extend(holdings.listeners.iter().map(|listener| listener.fd.as_fd()));
     keep.extend(channels.zygotes.values().map(AsFd::as_fd));
     keep.extend(channels.workers.values().map(AsFd::as_fd));
+    let lent = holdings.lenders.iter().flat_map(|it| it.pool.iter().flatten().chain([&it.door]));
+    keep.extend(lent.map(|listener| listener.fd.as_fd()));
+    keep.extend(holdings.armed_fds.iter().map(|it| it.fd()));
     keep.extend(holdings.pidfiles.iter().map(|it| it.file.fd()));
     keep.extend(holdings.fifos.active.iter().map(|it| it.fd()));
 

@@ -12,13 +12,17 @@ use crate::boot::StartContext;
 use crate::config::context::Reading;
 use crate::config::{Config, source};
 use crate::control::answers::Answers;
+use crate::control::changes::Looks;
+use crate::control::fd_trigger::ArmedFd;
 use crate::control::fifo::MasterFifo;
 use crate::control::pidfile::Pidfile;
-use crate::control::touch::{Baseline, TouchFiles};
+use crate::control::touch::Baseline;
 use crate::error::{EXIT_ERROR, EXIT_OK};
+use crate::hooks::{self, Point};
 use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::set::ListenerSet;
+use crate::net::zerg::Lender;
 use crate::net::{Listener, VacuumOutcome};
 use crate::scoreboard::Scoreboard;
 use crate::sys::cred::Identity;
@@ -28,6 +32,7 @@ use crate::sys::title::Title;
 use crate::sys::{cred, fd, seqpacket, signal};
 
 use super::holdings::{Fifos, HeldPidfile, Holdings, pidfile_paths};
+use super::{lenders, triggers};
 
 /// Why a start failed: one line for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +123,8 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
         }
     };
     let Opened { listeners, scoreboard, handover, answers, locks, log, paths, active } = opened;
-    let touch = watch_touch_files(&config, &base, &Baseline::default());
+    let touch = triggers::watch_touch_files(&config, &base, &Baseline::default());
+    let changes = triggers::watch_changes(&config, &base, &Looks::default());
     Ok(Holdings {
         start,
         listeners,
@@ -129,6 +135,9 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
         pidfiles: made.pidfiles,
         fifos: Fifos { paths, active, slot: 0, watch: None },
         touch,
+        changes,
+        armed_fds: made.armed_fds,
+        lenders: made.lenders,
         log,
         title: Title::prepare(),
         reloads: 0,
@@ -144,6 +153,8 @@ struct Made {
     pidfiles: Vec<HeldPidfile>,
     /// Those bound by this start, until it has succeeded.
     bound: Vec<Listener>,
+    armed_fds: Vec<ArmedFd>,
+    lenders: Vec<Lender>,
 }
 
 /// The rest of what a start opens.
@@ -172,6 +183,15 @@ impl Made {
             cred::set_umask(mask);
         }
         let base = config.base_directory(&start.cwd);
+        for trigger in &config.reload_on_fds {
+            // A copy of a running master, or one that starts over, has none of its descriptors but listeners.
+            if !matches!(sockets, Sockets::Bind) {
+                warn!("reload-on-fd: descriptor {} is not listened to by this copy", trigger.fd);
+                continue;
+            }
+            let told = |error| StartError(format!("reload-on-fd: {error}{}", config.place("reload-on-fd")));
+            self.armed_fds.push(ArmedFd::claim(trigger.clone()).map_err(told)?);
+        }
         // Claimed before anything is bound: a second master by mistake stops here and harms nothing.
         if !matches!(sockets, Sockets::Shared(_)) {
             self.claim_pidfiles(start, config)?;
@@ -180,6 +200,7 @@ impl Made {
             let place = config.place("chdir");
             StartError(format!("chdir: cannot enter {}: {error}{place}", base.display()))
         })?;
+        let (fresh, is_copy) = (!matches!(sockets, Sockets::Kept(_)), matches!(sockets, Sockets::Shared(_)));
         let adopted = match sockets {
             Sockets::Bind => {
                 self.bound = ListenerSet::bind(config, Vec::new()).map_err(StartError)?.into_listeners();
@@ -187,8 +208,22 @@ impl Made {
             }
             Sockets::Shared(listeners) | Sockets::Kept(listeners) => listeners,
         };
+        // A copy lends nothing: the door is the first master's.
+        if !is_copy {
+            let (lenders, errors) = lenders::open(config, Vec::new());
+            self.lenders = lenders;
+            if let Some(error) = errors.into_iter().next() {
+                return Err(StartError(error));
+            }
+        }
         write_pidfiles(&mut self.pidfiles, "pidfile")?;
+        if fresh && cred::is_root() {
+            hooks::run_all(&config.hooks, Point::AsRoot).map_err(StartError)?;
+        }
         drop_privileges(identity)?;
+        if fresh {
+            hooks::run_all(&config.hooks, Point::AsUser).map_err(StartError)?;
+        }
         write_pidfiles(&mut self.pidfiles, "pidfile2")?;
         let log = match &config.logto2 {
             Some(path) => Some(open_log(config, "logto2", &base.join(path))?),
@@ -230,6 +265,7 @@ impl Made {
                 warn!("{option} {} stays behind: {reason}", file.path().display());
             }
         }
+        self.lenders.iter().for_each(lenders::remove_files);
         for listener in &self.bound {
             if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
                 warn!("unix socket {} stays behind: {reason}", listener.local);
@@ -270,17 +306,6 @@ pub fn open_log(config: &Config, option: &str, path: &Path) -> Result<LogFile, S
     let log = LogFile::open(path).map_err(|error| told(&error))?;
     log.install().map_err(|error| told(&error))?;
     Ok(log)
-}
-
-/// Starts watching the touch files; what is not there yet counts when it appears.
-/// Changes since `earlier` count as touches: a re-exec misses none.
-pub fn watch_touch_files(config: &Config, base: &Path, earlier: &Baseline) -> TouchFiles {
-    let paths: Vec<_> = config.touch_reload.iter().map(|path| base.join(path)).collect();
-    let touch = TouchFiles::with_baseline(&paths, earlier);
-    if let Some(reason) = touch.degraded() {
-        warn!("touch-reload: {reason}; looking once a second instead");
-    }
-    touch
 }
 
 /// Writes the claimed pidfile of this option, whose time has come.

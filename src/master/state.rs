@@ -306,7 +306,9 @@ impl Master {
                 self.log(Level::Warn, format!("{command:?} ignored: the server is stopping"));
             }
             Command::Refork => self.push(Action::Refork),
-            Command::TogglePause => self.toggle_pause(),
+            Command::TogglePause => self.set_paused(!self.paused),
+            Command::Pause => self.set_paused(true),
+            Command::Resume => self.set_paused(false),
             Command::Reload => self.request_reload(now, command),
             Command::BrutalReload => self.request_reload(now, command),
             Command::Rollback => self.request_rollback(now),
@@ -342,8 +344,11 @@ impl Master {
         }
     }
 
-    fn toggle_pause(&mut self) {
-        self.paused = !self.paused;
+    fn set_paused(&mut self, paused: bool) {
+        if self.paused == paused {
+            return;
+        }
+        self.paused = paused;
         let line = if self.paused {
             "*** PAUSE: workers accept no new connections; they wait in the listen queue (SIGTSTP or p resumes) ***"
         } else {
@@ -358,7 +363,8 @@ impl Master {
     }
 
     fn change_desired(&mut self, change: i64) {
-        let wanted = (i64::from(self.desired) + change).clamp(1, i64::from(self.policy.processes)) as u32;
+        let most = i64::from(self.policy.processes);
+        let wanted = (i64::from(self.desired) + change).clamp(most.min(1), most) as u32;
         if wanted == self.desired {
             self.log(
                 Level::Warn,

@@ -144,6 +144,19 @@ impl Listener {
         Ok(Listener { name: state.name, addr, fd, local: state.local, owned: state.owned })
     }
 
+    /// A socket that another server lends; it stays that server's.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn lent(name: String, fd: OwnedFd) -> io::Result<Listener> {
+        let fd = listening(fd)?;
+        let socket = SockRef::from(&fd);
+        socket.set_nonblocking(true)?;
+        let local = printable(&socket.local_addr()?);
+        let addr = ListenAddr::Fd(fd.as_raw_fd());
+        Ok(Listener { name, addr, fd, local, owned: None })
+    }
+
     /// The same for a descriptor that came over a channel.
     pub fn receive(state: ListenerState, fd: OwnedFd) -> Listener {
         let addr = ListenAddr::parse(&state.name).unwrap_or(ListenAddr::Fd(state.fd));
@@ -292,8 +305,12 @@ pub(super) fn probe_inherited(raw: RawFd) -> Result<(), BindError> {
 }
 
 fn claim_listening(raw: RawFd) -> io::Result<OwnedFd> {
+    listening(fd::claim(raw)?)
+}
+
+fn listening(fd: OwnedFd) -> io::Result<OwnedFd> {
+    let raw = fd.as_raw_fd();
     let unfit = |reason| io::Error::new(io::ErrorKind::InvalidInput, format!("descriptor {raw} {reason}"));
-    let fd = fd::claim(raw)?;
     let socket = SockRef::from(&fd);
     if socket.r#type().map_err(|_| unfit("is not a socket"))? != Type::STREAM {
         return Err(unfit("is not a stream socket"));

@@ -2,7 +2,8 @@
 //!
 //! [`addr`] reads what the operator wrote, without touching the system. [`listener`] turns it
 //! into a listening socket, hands that over to the next image and takes it back; `unix_path`
-//! owns the rules for sockets that have a name in the file system.
+//! owns the rules for sockets that have a name in the file system. [`zerg`] lends sockets to other
+//! instances, and takes those that are lent.
 
 pub mod addr;
 pub mod error;
@@ -10,6 +11,7 @@ pub mod listener;
 pub mod probe;
 pub mod set;
 mod unix_path;
+pub mod zerg;
 
 pub use addr::ListenAddr;
 pub use error::BindError;

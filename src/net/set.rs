@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::sys::cred;
 
-use super::{BindOptions, Listener, ListenerState, effective_backlog};
+use super::{BindOptions, Listener, ListenerState, effective_backlog, zerg};
 
 /// One listener of a set, told to a process that has the kept ones already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +39,10 @@ impl ListenerSet {
         // Made when first needed: what it has to say about the backlog is said once then.
         let mut options = None;
         let mut set = ListenerSet { members: Vec::new() };
-        for spec in &config.listeners {
+        let borrowed = set.borrow(config, &mut inherited)?;
+        // With zerg-fallback they are what is served on without the other server.
+        let own = if config.zerg_fallback && borrowed { &[][..] } else { &config.listeners[..] };
+        for spec in own {
             if let Some(position) = inherited.iter().position(|it| it.name == spec.address) {
                 set.members.push((inherited.swap_remove(position), false));
                 continue;
@@ -62,6 +65,38 @@ impl ListenerSet {
             }
         }
         Ok(set)
+    }
+
+    /// Takes the sockets that other servers lend, or keeps those that came from them before; false
+    /// when there are none.
+    fn borrow(&mut self, config: &Config, inherited: &mut Vec<Listener>) -> Result<bool, String> {
+        for spec in &config.zergs {
+            let prefix = zerg::name_prefix(spec);
+            let before = self.members.len();
+            let kept = inherited.extract_if(.., |it| it.name.starts_with(&prefix));
+            self.members.extend(kept.map(|listener| (listener, false)));
+            if self.members.len() > before {
+                continue;
+            }
+            let lent = zerg::borrow(spec).and_then(|fds| {
+                let named = fds.into_iter().enumerate();
+                named
+                    .map(|(number, fd)| Listener::lent(format!("{prefix}{number}"), fd))
+                    .collect::<Result<Vec<_>, _>>()
+            });
+            let told = |error| {
+                format!(
+                    "cannot take the sockets of the zerg server {}: {error} ({})",
+                    spec.address, spec.origin
+                )
+            };
+            match lent {
+                Ok(lent) => self.members.extend(lent.into_iter().map(|listener| (listener, true))),
+                Err(error) if config.zerg_fallback => warn!("{}; serving on sockets of our own", told(error)),
+                Err(error) => return Err(told(error)),
+            }
+        }
+        Ok(!self.members.is_empty())
     }
 
     /// The listeners, in the order of the configuration.

@@ -30,6 +30,16 @@ pub fn set_cloexec(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the descriptor of this number is close-on-exec.
+///
+/// # Errors
+/// When it is not open.
+pub fn is_cloexec(raw: RawFd) -> io::Result<bool> {
+    // SAFETY: takes a number only; one that is not open is an error.
+    let flags = cvt(unsafe { libc::fcntl(raw, libc::F_GETFD) })?;
+    Ok(flags & libc::FD_CLOEXEC != 0)
+}
+
 /// Sets or clears non-blocking mode, which belongs to the open file and so to all its copies.
 ///
 /// # Errors
@@ -63,6 +73,17 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 /// `WouldBlock` when there is no room and `fd` is in non-blocking mode.
 pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     retry(|| Ok(nix::unistd::write(fd, bytes)?))
+}
+
+/// Bytes in a pipe or FIFO that nobody has read yet; either end may be asked (pipe(7)).
+///
+/// # Errors
+/// For what is neither.
+pub fn unread(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int to a place that is valid for the call.
+    cvt(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut count) })?;
+    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 /// Waits until one of `fds` is readable, at its end or broken, for no longer than `patience`; the positions

@@ -20,6 +20,7 @@ use crate::sys::watch;
 
 use super::MasterChannel;
 use super::accept::{Door, Mode};
+use super::accepting_hooks::AcceptingHooks;
 use super::connections::ConnectionSet;
 use super::signals::Signals;
 
@@ -34,6 +35,7 @@ pub(super) struct Control {
     pub(super) accounting: Rc<Accounting>,
     pub(super) signals: Signals,
     pub(super) birth_mercy: Duration,
+    pub(super) hooks: AcceptingHooks,
     /// Takes connections from the other end until this worker leaves itself.
     pub(super) taking: AbortHandle,
 }
@@ -145,6 +147,10 @@ impl Control {
                 }
                 None
             }
+            Order::Message(ToWorker::Accepting { first }, _) => {
+                self.hooks.run(first);
+                None
+            }
         }
     }
 
@@ -210,6 +216,7 @@ impl Control {
                                 ToWorker::Pause
                                 | ToWorker::Resume
                                 | ToWorker::Signal { .. }
+                                | ToWorker::Accepting { .. }
                                 | ToWorker::Ping,
                                 _,
                             ) => {}

@@ -18,10 +18,11 @@ use tokio::task::LocalSet;
 
 use crate::app::slots::Slots;
 use crate::app::stray::turn_away;
-use crate::app::{App, AppCommand, AppFactory, ConnectionInfo, Peer, WorkerInfo};
+use crate::app::{self, App, AppCommand, AppFactory, ConnectionInfo, Peer, WorkerInfo};
 use crate::channel::{Channel, FromWorker, ToWorker, bounded_reason, headline};
 use crate::config::Config;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
+use crate::hooks::{self, Point};
 use crate::logging::{self, Role, spare};
 use crate::net::Listener;
 use crate::protocol::accounting::Accounting;
@@ -35,6 +36,7 @@ use crate::sys::title::Title;
 use crate::sys::{fd, stray, watch};
 
 pub mod accept;
+mod accepting_hooks;
 pub mod connection;
 pub mod connections;
 mod control;
@@ -43,6 +45,8 @@ pub mod lookout;
 pub mod relief;
 mod request_log;
 mod signals;
+
+use accepting_hooks::AcceptingHooks;
 
 use accept::{Accepted, Acceptor, Door, Mode};
 use connection::Connection;
@@ -117,9 +121,14 @@ fn live(mut birth: Birth) -> io::Result<u8> {
             io::Error::new(error.kind(), format!("chdir2: {}: {error}", directory.display()))
         })?;
     }
+    if let Err(reason) = hooks::run_all(&birth.config.hooks, Point::PostFork) {
+        error!("{reason}");
+        channel.send(&FromWorker::LoadFailed { reason: bounded_reason(reason) }, &[])?;
+        return Ok(EXIT_ERROR);
+    }
     let mut app = match birth.app.take() {
         Some(app) => app,
-        None => match (birth.factory)(&birth.config) {
+        None => match app::load(&birth.config, birth.factory) {
             Ok(app) => app,
             Err(error) => {
                 error!("no application: {}", headline(&error.to_string()));
@@ -341,6 +350,7 @@ async fn serve(
         accounting,
         signals,
         birth_mercy: birth.config.worker_reload_mercy,
+        hooks: AcceptingHooks { slot: birth.slot, config: birth.config },
         taking,
     };
     let how = control.until_told_to_leave(wake, hup).await?;

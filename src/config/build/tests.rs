@@ -6,7 +6,7 @@ use super::*;
 use crate::config::StaticMap;
 use crate::config::options::OPTIONS;
 use crate::config::reload::{MaxSurge, ReloadMode};
-use crate::config::schema::{Kind, Shape, Status};
+use crate::config::schema::{Group, Kind, Shape, Status};
 
 /// `name`, `name=value`
 fn entry(text: &str) -> Entry {
@@ -58,9 +58,14 @@ fn sample(row: &OptionSpec) -> &'static str {
         Kind::Parsed(_) if row.name == "cache" => "7",
         Kind::Parsed(_) if row.name == "cache2" => "name=a,items=7",
         Kind::Parsed(_) if row.name == "timer" || row.name == "rbtimer" => "1 7",
-        Kind::Parsed(_) if row.name == "fs-signal" => "/a 7",
         Kind::Parsed(_) if row.name == "reload-mode" => "drain",
         Kind::Parsed(_) if row.name == "max-surge" => "2",
+        Kind::Parsed(_) if row.name.ends_with("-signal") => "/a 7",
+        Kind::Parsed(_) if row.name.ends_with("reload-on-fd") => "7",
+        Kind::Parsed(_) if row.name == "zerg-pool" => "/a:/b",
+        Kind::Parsed(_) if row.name == "touch-exec" => "/a b",
+        Kind::Parsed(_) if row.name == "hook-touch" => "/a print:b",
+        Kind::Parsed(_) if row.group == Group::Hooks => "print:b",
         Kind::Parsed(_) if row.name == "mount" => "/a=b:c",
         Kind::Parsed(_) => "/a=b",
         Kind::Str(_) | Kind::Name(_) | Kind::Path(_) | Kind::LogFile(_) | Kind::Address(_) => "sample",

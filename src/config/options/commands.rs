@@ -19,6 +19,19 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(Commands, "stop", Kind::Command(CommandKind::Stop), "Ask the server with this pidfile to stop."),
     row(
         Commands,
+        "pause",
+        Kind::Command(CommandKind::Pause),
+        "Ask the server with this pidfile to stop accepting; connections wait in the listen queue.",
+    )
+    .aliases(&["suspend"]),
+    row(
+        Commands,
+        "resume",
+        Kind::Command(CommandKind::Resume),
+        "Ask the server with this pidfile to accept again.",
+    ),
+    row(
+        Commands,
         "status",
         Kind::Command(CommandKind::Status),
         "Tell whether the server with this pidfile runs; exit status 0 if so, 3 if not, 4 if unknown.",
@@ -48,16 +61,6 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(Commands, "man", Kind::Command(CommandKind::Man), "Print the man page."),
     row(Commands, "completions", Kind::Command(CommandKind::Completions), "Print completions for a shell.")
         .metavar("SHELL"),
-    not_yet(
-        Commands,
-        "pause",
-        Shape::Path,
-        "Ask the server with this pidfile to stop accepting.",
-        "send p through master-fifo",
-    )
-    .metavar("PIDFILE")
-    .and(&["resume"])
-    .application(),
     not_yet(Commands, "signal", Shape::Name, "Raise a uwsgi signal.", "there are no uwsgi signals")
         .application(),
     not_yet(Commands, "connect-and-read", Shape::Address, "Print what an address says.", "use socat or nc")

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::config::schema::Group::Listeners;
 use crate::config::schema::{Kind, OptionSpec, Shape, Status, accepted, not_yet, row};
 use crate::config::value::ValueError;
+use crate::net::zerg::PoolSpec;
 
 pub(super) const ROWS: &[OptionSpec] = &[
     row(
@@ -156,29 +157,36 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "all workers accept on all sockets",
     )
     .repeatable(),
-    not_yet(
+    row(
         Listeners,
         "zerg",
-        Shape::Path,
-        "Take the sockets of a zerg server.",
-        "pass sockets from systemd, or start a second server with reuse-port",
+        Kind::Address(|c, spec| c.zergs.push(spec)),
+        "Serve on the sockets that the zerg server or pool at this path or @NAME lends.",
     )
-    .repeatable()
-    .listener(),
-    not_yet(
-        Listeners,
-        "zerg-server",
-        Shape::Path,
-        "Lend the sockets to other servers.",
-        "start a second server with reuse-port",
-    ),
-    not_yet(
+    .metavar("PATH")
+    .repeatable(),
+    row(
         Listeners,
         "zerg-fallback",
-        Shape::Flag,
-        "Serve without the zerg server.",
-        "there are no zerg servers",
+        Kind::Flag(|c, on| c.zerg_fallback = on),
+        "Bind the own addresses only when the zerg server is not there, which then is no error.",
     ),
+    row(
+        Listeners,
+        "zerg-server",
+        Kind::Address(|c, spec| c.zerg_server = Some(spec)),
+        "Lend the sockets that are served on to who connects to this path or @NAME.",
+    )
+    .metavar("PATH"),
+    row(
+        Listeners,
+        "zerg-pool",
+        Kind::Parsed(|c, text| PoolSpec::parse(text).map(|pool| c.zerg_pools.push(pool))),
+        "Bind these addresses and lend them to who connects to the path; without others, no workers are started.",
+    )
+    .aliases(&["zergpool"])
+    .metavar("PATH:ADDRESS[,ADDRESS...]")
+    .repeatable(),
     not_yet(
         Listeners,
         "abstract-socket",

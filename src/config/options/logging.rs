@@ -2,6 +2,8 @@
 
 use crate::config::schema::Group::Logging;
 use crate::config::schema::{Kind, OptionSpec, Shape, accepted, not_yet, row};
+use crate::control::Command;
+use crate::control::touch::Touch;
 
 const FILTER: &str = "lines are not filtered; let the log collector do it";
 
@@ -175,20 +177,18 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "use logrotate, and send l through master-fifo",
     ),
     not_yet(Logging, "log-truncate", Shape::Flag, "Empty the log at the start.", "the log is appended to"),
-    not_yet(
+    row(
         Logging,
         "touch-logreopen",
-        Shape::Path,
+        Kind::Path(|c, path| c.touches.push(Touch::command(path, Command::ReopenLog))),
         "Open the log anew when this file is touched.",
-        "send l through master-fifo",
     )
     .repeatable(),
-    not_yet(
+    row(
         Logging,
         "touch-logrotate",
-        Shape::Path,
+        Kind::Path(|c, path| c.touches.push(Touch::command(path, Command::RotateLog))),
         "Rename the log when this file is touched.",
-        "send L through master-fifo",
     )
     .repeatable(),
     not_yet(

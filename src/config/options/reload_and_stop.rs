@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::config::reload::{MaxSurge, ReloadMode};
 use crate::config::schema::Group::ReloadAndStop;
 use crate::config::schema::{Kind, OptionSpec, Shape, Status, accepted, not_yet, row};
+use crate::config::value::ValueError;
+use crate::control::Command;
+use crate::control::fd_trigger::FdTrigger;
+use crate::control::touch::Touch;
 use crate::signals::given;
 
 /// Each is a process with an application in its memory.
@@ -63,7 +68,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         ReloadAndStop,
         "touch-reload",
-        Kind::Path(|c, path| c.touch_reload.push(path)),
+        Kind::Path(|c, path| c.touches.push(Touch::command(path, Command::Reload))),
         "Reload when this file is touched.",
     )
     .repeatable(),
@@ -105,20 +110,18 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Kind::Size { min: 1, max: u64::MAX, set: |c, bytes| c.snapshot_memory = Some(bytes) },
         "Memory that all snapshots together may have of their own; a reload drops the oldest until they fit.",
     ),
-    not_yet(
+    row(
         ReloadAndStop,
         "touch-chain-reload",
-        Shape::Path,
+        Kind::Path(|c, path| c.touches.push(Touch::command(path, Command::ChainReload))),
         "Replace the workers one by one when this file is touched.",
-        "use touch-reload, or c through master-fifo",
     )
     .repeatable(),
-    not_yet(
+    row(
         ReloadAndStop,
         "touch-workers-reload",
-        Shape::Path,
+        Kind::Path(|c, path| c.touches.push(Touch::command(path, Command::ReloadWorkers))),
         "Replace the workers when this file is touched.",
-        "use touch-reload, or w through master-fifo",
     )
     .repeatable(),
     not_yet(
@@ -137,45 +140,59 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "there are no spoolers",
     )
     .repeatable(),
-    not_yet(
+    row(
         ReloadAndStop,
         "touch-exec",
-        Shape::Name,
-        "Run a command when a file is touched.",
-        "use a path unit of systemd",
+        Kind::Parsed(|c, text| Touch::exec(text).map(|touch| c.touches.push(touch))),
+        "Run a command with /bin/sh when a file is touched; it is not waited for.",
     )
+    .metavar("FILE COMMAND")
     .repeatable(),
-    not_yet(
+    row(
         ReloadAndStop,
         "touch-signal",
-        Shape::Name,
-        "Raise a uwsgi signal when a file is touched.",
-        "use fs-signal",
+        Kind::Parsed(|c, text| Touch::signal(text).map(|touch| c.touches.push(touch))),
+        "Raise a signal of the application when a file is touched; it registers a function for it.",
     )
+    .metavar("FILE SIGNAL")
     .repeatable(),
-    not_yet(
+    row(
         ReloadAndStop,
         "hook-touch",
-        Shape::Name,
-        "Run a hook when a file is touched.",
-        "use a path unit of systemd",
+        Kind::Parsed(|c, text| Touch::hook(text).map(|touch| c.touches.push(touch))),
+        "Run a hook in the master when a file is touched; commands are not waited for.",
     )
+    .metavar("FILE ACTION:ARGUMENT")
     .repeatable(),
-    not_yet(
+    row(
         ReloadAndStop,
         "fs-reload",
-        Shape::Path,
-        "Reload when a file or directory changes.",
-        "use touch-reload",
+        Kind::Path(|c, path| c.fs_reloads.push((path, Command::Reload))),
+        "Reload when this file, or an entry of this directory, changes.",
     )
     .repeatable(),
-    not_yet(
+    row(
         ReloadAndStop,
         "fs-brutal-reload",
-        Shape::Path,
+        Kind::Path(|c, path| c.fs_reloads.push((path, Command::BrutalReload))),
         "The same, cutting requests.",
-        "use touch-reload",
     )
+    .repeatable(),
+    row(
+        ReloadAndStop,
+        "reload-on-fd",
+        Kind::Parsed(|c, text| reload_on_fd(c, text, Command::Reload)),
+        "Reload when this descriptor, which the server was started with, has SIZE (1) bytes to read.",
+    )
+    .metavar("FD[:SIZE] [MESSAGE]")
+    .repeatable(),
+    row(
+        ReloadAndStop,
+        "brutal-reload-on-fd",
+        Kind::Parsed(|c, text| reload_on_fd(c, text, Command::BrutalReload)),
+        "The same, cutting requests.",
+    )
+    .metavar("FD[:SIZE] [MESSAGE]")
     .repeatable(),
     row(
         ReloadAndStop,
@@ -233,3 +250,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "the delay grows by itself",
     ),
 ];
+
+fn reload_on_fd(config: &mut Config, text: &str, command: Command) -> Result<(), ValueError> {
+    config.reload_on_fds.push(FdTrigger::parse(text, command)?);
+    Ok(())
+}
