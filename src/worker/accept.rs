@@ -2,8 +2,8 @@
 //!
 //! All workers share the listeners, so a connection goes to whoever takes it first. A worker takes
 //! one only while it has a free slot: a slow request never sits in front of others. One connection
-//! is taken per wake-up (a few for applications that never wait), and never until the queue is
-//! empty: that would pile up a burst in one worker.
+//! is taken per wake-up (a few where the first of them are served already, or applications never wait),
+//! and never until the queue is empty: that would pile up a burst in one worker.
 //! A worker that holds far more connections than the others waits a moment before it takes another;
 //! smaller differences are evened out later, by handing idle connections over
 //! ([`super::connections`]).
@@ -36,8 +36,8 @@ const STDERR: RawFd = 2;
 /// How long a worker with many connections leaves a waiting one to the others. They may be stuck,
 /// so it is a moment and never for good.
 const DEFERENCE: Duration = Duration::from_millis(1);
-/// Connections taken between two looks at the reactor when requests occupy no slot: a look costs a
-/// system call, and there is no slot that the first of them could fill.
+/// Connections taken between two looks at the reactor when requests occupy no slot, or have left it again:
+/// a look costs a system call, and there is no slot that the first of them could fill.
 const BATCH: u32 = 4;
 /// Connections taken out of the hand-over queue, and served, before the worker looks at its own.
 const TAKEN_AT_ONCE: u32 = 32;
@@ -127,8 +127,9 @@ impl Acceptor {
         Ok(Acceptor { listeners, slots, bounded, door, scoreboard, cell, turn: 0, taken: 0 })
     }
 
-    /// Hands each connection to `serve`; returns once the door is closed.
-    pub async fn run(mut self, mut serve: impl FnMut(Accepted)) {
+    /// Hands each connection to `serve`, which says whether it is done with it; returns once the door is
+    /// closed.
+    pub async fn run(mut self, mut serve: impl FnMut(Accepted) -> bool) {
         loop {
             match self.door.mode() {
                 Mode::Closed => return self.say_accepting(false),
@@ -152,7 +153,7 @@ impl Acceptor {
         }
     }
 
-    async fn take_one(&mut self, serve: &mut impl FnMut(Accepted)) {
+    async fn take_one(&mut self, serve: &mut impl FnMut(Accepted) -> bool) {
         let door = Rc::clone(&self.door);
         let ready = tokio::select! {
             biased;
@@ -169,10 +170,10 @@ impl Acceptor {
         }
         match self.accept(ready) {
             Ok(Some(accepted)) => {
-                serve(accepted);
+                let done = serve(accepted);
                 self.taken = self.taken.wrapping_add(1);
-                if self.bounded || self.taken.is_multiple_of(BATCH) {
-                    // The new connections' first requests run now and may fill the last slot.
+                if (self.bounded && !done) || self.taken.is_multiple_of(BATCH) {
+                    // The new connections' first requests may arrive now, and fill the last slot.
                     tokio::task::yield_now().await;
                 }
             }
@@ -230,7 +231,7 @@ impl Acceptor {
     }
 
     /// Takes what waits in the queues: nobody else will.
-    fn empty(&self, serve: &mut impl FnMut(Accepted)) {
+    fn empty(&self, serve: &mut impl FnMut(Accepted) -> bool) {
         self.say_accepting(false);
         for (index, listener) in self.listeners.iter().enumerate() {
             while let Ok((socket, client)) = accept::accept(listener.get_ref().as_fd()) {
