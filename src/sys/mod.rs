@@ -23,6 +23,7 @@ pub mod limits;
 pub mod lock;
 pub mod process;
 pub mod robust;
+pub mod send;
 pub mod sendfile;
 pub mod seqpacket;
 pub mod shm;
