@@ -1,7 +1,7 @@
 """Throughput and processor time per request, against the floor that sends the same bytes."""
 
 from support import wrk
-from support.report import Figure, beside
+from support.report import Figure, beside, compared
 from support.servers import Appserver, Floor
 
 WORKERS = 2
@@ -35,24 +35,10 @@ def _against_floor(title, program, floor, options, close):
         fields = {name: value for name, value in fields.items() if name not in OWN_FIELDS}
         with Floor(floor, WORKERS, fields, body, options.shared_floor) as bare:
             pairs = _rounds(ours, bare, options, close)
-    rates = [ours["per_second"] / bare["per_second"] for ours, bare in pairs]
-    costs = [ours["cpu_us"] / bare["cpu_us"] for ours, bare in pairs]
     ours, bare = zip(*pairs, strict=True)
     return [
-        Figure(
-            f"{title}: throughput / floor",
-            rates,
-            at_least=0.95,
-            digits=3,
-            note=beside(ours, bare, "per_second", "req/s", 0),
-        ),
-        Figure(
-            f"{title}: CPU per request / floor",
-            costs,
-            at_most=1.05,
-            digits=3,
-            note=beside(ours, bare, "cpu_us", "us", 2),
-        ),
+        compared(f"{title}: throughput / floor", ours, bare, "per_second", "req/s", at_least=0.95),
+        compared(f"{title}: CPU per request / floor", ours, bare, "cpu_us", "us", 2, at_most=1.05),
         # Whoever serves most connections with one worker has fuller wake-ups, and leaves a core to
         # the load generator.
         Figure(
@@ -61,12 +47,7 @@ def _against_floor(title, program, floor, options, close):
             digits=2,
             note=beside(ours, bare, "busiest", "", 2),
         ),
-        Figure(
-            f"{title}: p99 / floor",
-            [a["p99_us"] / b["p99_us"] for a, b in pairs],
-            digits=3,
-            note=beside(ours, bare, "p99_us", "us", 0),
-        ),
+        compared(f"{title}: p99 / floor", ours, bare, "p99_us", "us"),
     ]
 
 

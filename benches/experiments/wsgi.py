@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from support import wrk
 from support.peers import peers
-from support.report import Figure, beside
+from support.report import compared
 from support.wsgi import WsgiServer
 
 OURS = "appserver"
@@ -124,19 +124,8 @@ def _rounds(servers, options, contest):
 
 
 def _figures(name, ours, theirs, contest):
-    pairs = list(zip(ours, theirs, strict=True))
+    title, goal = contest.title, contest.goals[name]
     return [
-        Figure(
-            f"{contest.title}: CPU per request / {name}",
-            [a["cpu_us"] / b["cpu_us"] for a, b in pairs],
-            at_most=contest.goals[name],
-            digits=3,
-            note=beside(ours, theirs, "cpu_us", "us", 2),
-        ),
-        Figure(
-            f"{contest.title}: throughput / {name}",
-            [a["per_second"] / b["per_second"] for a, b in pairs],
-            digits=3,
-            note=beside(ours, theirs, "per_second", "req/s", 0),
-        ),
+        compared(f"{title}: CPU per request / {name}", ours, theirs, "cpu_us", "us", 2, at_most=goal),
+        compared(f"{title}: throughput / {name}", ours, theirs, "per_second", "req/s"),
     ]

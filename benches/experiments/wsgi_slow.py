@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from support import wrk
 from support.peers import peers
-from support.report import Figure, beside
+from support.report import Figure, compared
 from support.wsgi import WsgiServer
 
 from .wsgi import OURS, SILENT_CLOSERS
@@ -75,13 +75,6 @@ def _figures(results):
         )
     for name, goal in PEERS.items():
         if name in results:
-            figures.append(
-                Figure(
-                    f"slow requests: p99 / {name}",
-                    [a["p99_us"] / b["p99_us"] for a, b in zip(ours, results[name], strict=True)],
-                    at_most=goal,
-                    digits=3,
-                    note=beside(ours, results[name], "p99_us", "us", 0),
-                )
-            )
+            title = f"slow requests: p99 / {name}"
+            figures.append(compared(title, ours, results[name], "p99_us", "us", at_most=goal))
     return figures

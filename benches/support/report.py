@@ -51,6 +51,12 @@ def beside(runs, others, key, unit, digits):
     return f"{ours:,.{digits}f} / {theirs:,.{digits}f} {unit}".strip()
 
 
+def compared(name, ours, theirs, key, unit="", digits=0, **bounds):
+    """One counter of ours as a share of theirs, round by round; both medians as the note."""
+    shares = [a[key] / b[key] for a, b in zip(ours, theirs, strict=True)]
+    return Figure(name, shares, digits=3, note=beside(ours, theirs, key, unit, digits), **bounds)
+
+
 HEAD = ["figure", "median", "range", "goal", "", "note"]
 
 

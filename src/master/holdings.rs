@@ -164,7 +164,7 @@ impl Holdings {
         let (config, cwd) = (&self.config, &self.start.cwd);
         let late = config.logto2.as_ref().map(|path| config.base_directory(cwd).join(path));
         let last = || config.daemonize2.as_ref().map(|path| cwd.join(path));
-        late.or_else(|| early_log(config, cwd)).or_else(last)
+        late.or_else(|| early_log(config, cwd).map(|(_, path)| path)).or_else(last)
     }
 
     /// After a reload, opens the log that the configuration names: another one than before, or the same

@@ -56,8 +56,8 @@ fn try_start(
     if !copy && (config.daemonize.is_some() || config.daemonize2.is_some()) {
         verdict = Some(startup::daemonize(&config)?);
     }
-    if let Some(path) = startup::early_log(&config, &start.cwd) {
-        log = Some(startup::open_log(&path)?);
+    if let Some((option, path)) = startup::early_log(&config, &start.cwd) {
+        log = Some(startup::open_log(&config, option, &path)?);
     }
     let sockets = match inherited {
         Some(envelope) => Sockets::Shared(adopt_listeners(envelope.listeners)?),
@@ -206,7 +206,7 @@ fn start_over(
     process::set_child_subreaper()?;
     let mut holdings = startup::prepare(start, config, Sockets::Kept(listeners))?;
     if holdings.log.is_none() {
-        holdings.log = log.map(|path| LogFile::adopt(&path)).transpose()?;
+        holdings.log = log.map(|(_, path)| LogFile::adopt(&path)).transpose()?;
     }
     info!("spawned appserver master process (pid: {})", process::this());
     let machine = Master::new(Policy::of(&holdings.config));

@@ -191,7 +191,7 @@ impl Made {
         drop_privileges(identity)?;
         write_pidfiles(&mut self.pidfiles, "pidfile2")?;
         let log = match &config.logto2 {
-            Some(path) => Some(open_log(&base.join(path))?),
+            Some(path) => Some(open_log(config, "logto2", &base.join(path))?),
             None => None,
         };
         let scoreboard = Scoreboard::create().map_err(|error| StartError::new("scoreboard", error))?;
@@ -242,31 +242,33 @@ impl Made {
 /// True when the log is another one now.
 pub fn leave_terminal(holdings: &mut Holdings) -> bool {
     let Some(path) = holdings.config.daemonize2.clone() else { return false };
-    match open_log(&holdings.start.cwd.join(path)) {
+    match open_log(&holdings.config, "daemonize2", &holdings.start.cwd.join(path)) {
         Ok(log) => {
             holdings.log = Some(log);
             true
         }
         Err(error) => {
-            warn!("daemonize2: {error}; logging goes on to the terminal");
+            warn!("{error}; logging goes on to the terminal");
             false
         }
     }
 }
 
-/// The log that is opened before privileges are dropped.
-pub fn early_log(config: &Config, cwd: &Path) -> Option<PathBuf> {
-    config.logto.as_ref().or(config.daemonize.as_ref()).map(|path| cwd.join(path))
+/// The log that is opened before privileges are dropped, and the option that names it.
+pub fn early_log(config: &Config, cwd: &Path) -> Option<(&'static str, PathBuf)> {
+    let named = [("logto", &config.logto), ("daemonize", &config.daemonize)];
+    named.into_iter().find_map(|(option, path)| Some((option, cwd.join(path.as_ref()?))))
 }
 
 /// Opens a log file and makes it standard output and standard error.
 ///
 /// # Errors
 /// When it cannot be opened.
-pub fn open_log(path: &Path) -> Result<LogFile, StartError> {
-    let log = LogFile::open(path)
-        .map_err(|error| StartError::new(&format!("cannot open the log {}", path.display()), error))?;
-    log.install().map_err(|error| StartError::new("log", error))?;
+pub fn open_log(config: &Config, option: &str, path: &Path) -> Result<LogFile, StartError> {
+    let told =
+        |error: &dyn std::fmt::Display| StartError(format!("{option}: {error}{}", config.place(option)));
+    let log = LogFile::open(path).map_err(|error| told(&error))?;
+    log.install().map_err(|error| told(&error))?;
     Ok(log)
 }
 

@@ -66,6 +66,11 @@ impl ListenAddr {
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(format!("a port needs a colon: write :{text} (a socket file would be unix:{text})"));
         }
+        if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+            return Err(format!(
+                "an address needs a port, like 127.0.0.1:8080 (a socket file would be unix:{text})"
+            ));
+        }
         parse_path(text)
     }
 }
@@ -178,7 +183,7 @@ impl fmt::Display for ListenAddr {
 fn needs_prefix(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     bytes.contains(&b':')
-        || bytes.iter().all(u8::is_ascii_digit)
+        || bytes.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
         || bytes.first().is_some_and(|first| b"@=\\".contains(first))
 }
 
@@ -242,6 +247,7 @@ mod tests {
             ("", "is empty"),
             ("  ", "is empty"),
             ("8080", "write :8080"),
+            ("1.2.3", "needs a port"),
             ("127.0.0.1:", "port is missing"),
             (":", "port is missing"),
             ("127.0.0.1:http", "\"http\" is not a port number"),

@@ -76,7 +76,18 @@ fn the_shell_sees_what_keeps_a_daemon_from_starting() {
 fn a_log_that_cannot_be_opened_is_the_shells_to_know() {
     let mut shell = Server::app().arg("--daemonize=no/such/directory/log").spawn();
     assert_eq!(shell.wait_exit(LIMIT).code(), Some(1));
-    shell.wait_for_log("cannot open the log file ");
+    shell.wait_for_log("daemonize: cannot open the log file ");
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_told_with_its_line() {
+    for option in ["logto", "logto2", "daemonize"] {
+        let text = format!("[uwsgi]\nmaster = true\n{option} = no/such/directory/log\n");
+        let mut shell = Server::app().file("app.ini", text).arg("app.ini").spawn();
+        assert_eq!(shell.wait_exit(LIMIT).code(), Some(1), "{option}");
+        let line = shell.wait_for_log(&format!("{option}: cannot open the log file "));
+        assert!(line.ends_with("(app.ini:3)"), "{line}");
+    }
 }
 
 #[test]

@@ -220,6 +220,29 @@ fn a_master_that_dies_is_told() {
     server.wait_exit(LIMIT);
 }
 
+/// As zygote the program; as master a release that knows nothing of the descriptors that it inherits.
+const RELEASE_WITHOUT_ANSWERS: &str = r#"#!/usr/bin/python3
+import os, signal, sys
+if open("pid").read().strip() != str(os.getpid()):
+    os.execv(os.environ["PROGRAM"], sys.argv)
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
+signal.pause()
+"#;
+
+#[test]
+fn who_waits_hears_of_a_new_master_that_gives_no_answers() {
+    let mut server = builder().program_for_reloads(RELEASE_WITHOUT_ANSWERS).start();
+    let (code, told, errors) = reload(&server);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(
+        told.last().unwrap().ends_with("its new master is of a release that gives no answers"),
+        "{told:?}"
+    );
+    assert_eq!(server.get("/").text(), "hello v1\n");
+    kill(server.pid(), Signal::SIGKILL);
+    server.wait_exit(LIMIT);
+}
+
 #[test]
 fn a_reload_that_a_stop_ends_is_told() {
     let mut server = builder().start();

@@ -141,12 +141,23 @@ impl Builder {
 
     /// Starts a script in place of the program, which it finds as `$PROGRAM` and is to execute.
     pub fn wrapped_by(self, script: &str) -> Self {
-        let wrapper = self.path("wrapper");
-        let program = self.program.clone();
-        let mut builder = self.file("wrapper", script).env("PROGRAM", program);
-        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+        let (mut builder, wrapper) = self.script("wrapper", script);
         builder.wrapper = Some(wrapper);
         builder
+    }
+
+    /// Lets reloads execute this script, which finds the program in `PROGRAM`.
+    pub fn program_for_reloads(self, script: &str) -> Self {
+        let (builder, path) = self.script("successor", script);
+        builder.arg(format!("--binary-path={}", path.display()))
+    }
+
+    fn script(self, name: &str, text: &str) -> (Self, PathBuf) {
+        let path = self.path(name);
+        let program = self.program.clone();
+        let builder = self.file(name, text).env("PROGRAM", program);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+        (builder, path)
     }
 
     /// Gives it a master FIFO, for [`Server::fifo`].
