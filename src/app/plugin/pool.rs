@@ -61,7 +61,7 @@ struct Attendant {
 
 /// Responses on their way back. To wake the connections' thread for each would cost more than a quick
 /// request: a thread that has more to do lets its responses wait here, and rings when it pauses. Should
-/// the next request turn out to be slow, [`look_after`] collects what waits.
+/// the next request turn out to be slow, [`Attendant::look_after`] collects what waits.
 #[derive(Default)]
 struct Outbox {
     waiting: Mutex<Vec<(oneshot::Sender<Delivered>, Delivered)>>,
@@ -85,12 +85,15 @@ impl Outbox {
         }
     }
 
-    /// Gives everything to the connections it is for.
-    fn deliver(&self) {
-        for (deliver, delivered) in std::mem::take(&mut *self.waiting()) {
+    /// Gives everything to the connections it is for; false if there was nothing.
+    fn deliver(&self) -> bool {
+        let waiting = std::mem::take(&mut *self.waiting());
+        let any = !waiting.is_empty();
+        for (deliver, delivered) in waiting {
             // Nobody listens when the client has left.
             drop(deliver.send(delivered));
         }
+        any
     }
 }
 
@@ -192,10 +195,13 @@ impl Attendant {
     /// slow one is done.
     async fn look_after(self) {
         let mut taken = self.queue.look_after(None);
-        while taken.is_some() {
+        // At least once: a thread may have taken everything by now, the slow one last.
+        loop {
             tokio::time::sleep(PATIENCE).await;
             taken = self.queue.look_after(taken);
-            self.outbox.deliver();
+            if !self.outbox.deliver() && taken.is_none() {
+                break;
+            }
         }
         self.watched.set(false);
     }
