@@ -26,6 +26,7 @@ pub mod lock;
 pub mod mapped;
 pub mod process;
 pub mod robust;
+pub mod send;
 pub mod sendfile;
 pub mod seqpacket;
 pub mod shm;

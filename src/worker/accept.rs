@@ -2,8 +2,9 @@
 //!
 //! All workers share the listeners, so a connection goes to whoever takes it first. A worker takes
 //! one only while it has a free slot: a slow request never sits in front of others. One connection
-//! is taken per wake-up (a few for applications that never wait), and never until the queue is
-//! empty: that would pile up a burst in one worker. Who hears of a connection is up to [`super::lookout`].
+//! is taken per wake-up (a few where the first of them are served already, or applications never wait),
+//! and never until the queue is empty: that would pile up a burst in one worker. Who hears of a connection
+//! is up to [`super::lookout`].
 //! A worker that holds far more connections than the others leaves a new one to them for a moment;
 //! smaller differences are evened out later, by handing idle connections over
 //! ([`super::connections`]).
@@ -35,8 +36,8 @@ const STDERR: RawFd = 2;
 /// How long a worker with many connections leaves a waiting one to the others. They may be stuck,
 /// so it is a moment and never for good.
 const DEFERENCE: Duration = Duration::from_millis(1);
-/// Connections taken between two looks at the reactor when requests occupy no slot: a look costs a
-/// system call, and there is no slot that the first of them could fill.
+/// Connections taken between two looks at the reactor when requests occupy no slot, or have left it again:
+/// a look costs a system call, and there is no slot that the first of them could fill.
 const BATCH: u32 = 4;
 /// Connections taken out of the hand-over queue, and served, before the worker looks at its own.
 const TAKEN_AT_ONCE: u32 = 32;
@@ -120,8 +121,9 @@ impl Acceptor {
         Acceptor { lookout, slots, bounded, door, scoreboard, cell, taken: 0 }
     }
 
-    /// Hands each connection to `serve`; returns once the door is closed.
-    pub async fn run(mut self, mut serve: impl FnMut(Accepted)) {
+    /// Hands each connection to `serve`, which says whether it is done with it; returns once the door is
+    /// closed.
+    pub async fn run(mut self, mut serve: impl FnMut(Accepted) -> bool) {
         self.say_accepting(true);
         loop {
             match self.door.mode() {
@@ -166,7 +168,7 @@ impl Acceptor {
         self.say_accepting(true);
     }
 
-    async fn take_one(&mut self, serve: &mut impl FnMut(Accepted)) {
+    async fn take_one(&mut self, serve: &mut impl FnMut(Accepted) -> bool) {
         let door = Rc::clone(&self.door);
         let ready = tokio::select! {
             biased;
@@ -184,10 +186,10 @@ impl Acceptor {
         }
         match self.accept(ready) {
             Ok(Some(accepted)) => {
-                serve(accepted);
+                let done = serve(accepted);
                 self.taken = self.taken.wrapping_add(1);
-                if self.bounded || self.taken.is_multiple_of(BATCH) {
-                    // The new connections' first requests run now and may fill the last slot.
+                if (self.bounded && !done) || self.taken.is_multiple_of(BATCH) {
+                    // The new connections' first requests may arrive now, and fill the last slot.
                     tokio::task::yield_now().await;
                 }
             }
@@ -265,12 +267,14 @@ pub async fn take_handed_over(
 /// Takes what waits in the queues: nobody else will. Each listener is closed as soon as it is empty: who
 /// comes then is refused, as by a server that is gone, while one that is let in between the last look and
 /// the close is reset.
-fn empty(lookout: Rc<Lookout>, serve: &mut impl FnMut(Accepted)) {
+fn empty(lookout: Rc<Lookout>, serve: &mut impl FnMut(Accepted) -> bool) {
     let Ok(lookout) = Rc::try_unwrap(lookout) else { return };
     for (index, listener) in lookout.into_listeners().enumerate() {
         loop {
             match accept::accept(listener.as_fd()) {
-                Ok((socket, client)) => serve(Accepted { socket, client, listener: index }),
+                Ok((socket, client)) => {
+                    serve(Accepted { socket, client, listener: index });
+                }
                 // That one has gone again.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,

@@ -152,10 +152,9 @@ impl Relief {
         }
     }
 
-    /// Enters connection number `index`. With `unread`, nothing has been read from it: it may be given away
-    /// before it was served for the first time.
-    pub fn enter(&self, index: usize, socket: RawFd, listener: Arc<str>, unread: bool) -> Arc<Place> {
-        let state = AtomicU8::new(if unread { RESTING } else { SERVED });
+    /// Enters connection number `index`. With `rests`, it may be given away before it is served from here.
+    pub fn enter(&self, index: usize, socket: RawFd, listener: Arc<str>, rests: bool) -> Arc<Place> {
+        let state = AtomicU8::new(if rests { RESTING } else { SERVED });
         let place = Arc::new(Place { state, socket, listener });
         let mut places = locked(&self.places);
         if places.len() <= index {

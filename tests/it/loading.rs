@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::support::{LIMIT, Server, eventually};
+use crate::support::{LIMIT, Server};
 
 /// The exit code of a server whose application fails to load in this way.
 fn exit_code(how: &str, args: &[&str]) -> Option<i32> {
@@ -50,12 +50,15 @@ fn an_application_that_never_loads_is_given_up_at_the_boot_deadline() {
 fn lazy_workers_load_each_for_themselves() {
     let server = Server::app().args(["--master", "--processes=2", "--lazy-apps"]).start();
     assert_eq!(server.get("/").text(), "hello v1\n");
-    // A worker that is replaced reads the settings anew: nobody has loaded them for it.
+    // Workers that are replaced read the settings anew: nobody has loaded them for them.
     server.set_settings(json!({ "version": "v2" }));
     let before = server.workers();
-    kill(Pid::from_raw(before[0].pid.cast_signed()), Signal::SIGHUP).unwrap();
-    server.wait_workers("the worker is replaced", |now| now.len() == 2 && !now.contains(&before[0]));
-    eventually("the new worker answers", LIMIT, || (server.get("/").text() == "hello v2\n").then_some(()));
+    for worker in &before {
+        kill(Pid::from_raw(worker.pid.cast_signed()), Signal::SIGHUP).unwrap();
+    }
+    server
+        .wait_workers("both are replaced", |now| now.len() == 2 && !before.iter().any(|it| now.contains(it)));
+    assert_eq!(server.get("/").text(), "hello v2\n");
     server.reload();
     for _ in 0..4 {
         assert_eq!(server.get("/").text(), "hello v2\n");

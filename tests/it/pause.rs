@@ -100,7 +100,7 @@ fn workers_that_take_the_place_of_others_are_paused_too() {
     for letter in ["w", "c", "W"] {
         let (before, mark) = (server.workers(), server.log().mark());
         server.fifo(letter);
-        server.wait_for_log_after(mark, "reload complete");
+        server.wait_for_log_after(mark, " complete");
         server.wait_workers("all workers are new", |workers| {
             workers.len() == 2 && workers.iter().all(|worker| !before.contains(worker))
         });

@@ -137,6 +137,22 @@ fn threads_that_are_free_serve_while_others_wait() {
 }
 
 #[test]
+fn a_quick_answer_does_not_wait_for_the_slow_request_behind_it() {
+    let server = app_with_threads(GATED, 4).start();
+    let gate = server.gate();
+    let (mut quick, mut slow) = (server.connect(), server.connect());
+    for _ in 0..20 {
+        // As a rule one thread takes both, one after the other.
+        quick.send(&request("GET", "/name", &[], b"")).unwrap();
+        slow.send(&request("GET", "/gate", &[], b"")).unwrap();
+        let visitor = gate.wait();
+        assert_eq!(quick.receive(false).unwrap().status, 200);
+        drop(visitor);
+        assert_eq!(slow.receive(false).unwrap().status, 200);
+    }
+}
+
+#[test]
 fn many_requests_in_many_threads_do_not_mix() {
     let source = r#"
 import hashlib

@@ -1,7 +1,8 @@
 //! `environ`: what an application is told about a request (PEP 3333).
 //!
-//! A template of what never changes is copied, which is three times faster than filling a new
-//! dictionary; keys are made once, and so are values that come again and again.
+//! A template is copied, which is three times faster than filling a new dictionary. It says what never
+//! changes, and of the last request what the next is likely to say too. Keys are made once, and so are
+//! values that come again and again.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -22,6 +23,8 @@ const KEPT_VALUE: usize = 256;
 /// Everything that is made once. Used with the GIL held.
 struct Cache {
     template: Owned,
+    /// How often the template was changed.
+    changes: u64,
     keys: Keys,
     names: FxHashMap<Box<[u8]>, Name>,
     methods: FxHashMap<Box<[u8]>, Owned>,
@@ -50,15 +53,47 @@ struct Keys {
     https: Owned,
 }
 
-/// The last value of what seldom changes from one request to the next.
+/// What seldom changes from one request to the next.
 #[derive(Default)]
 struct Values {
-    uri: Kept,
-    path: Kept,
-    port: Kept,
-    remote_address: Kept,
+    uri: Told,
+    path: Told,
+    port: Told,
+    remote_address: Told,
+    protocol: Told,
+    /// Not in the template: a client on a Unix socket has none.
     remote_port: Kept,
-    protocol: Kept,
+}
+
+/// What the template was told last under one key, if it was.
+#[derive(Default)]
+struct Told(Option<Vec<u8>>);
+
+impl Told {
+    fn is(&self, value: &[u8]) -> bool {
+        self.0.as_deref() == Some(value)
+    }
+
+    /// Has the template say `value`; false if that is too long to be kept. `None` with an exception set.
+    fn tell(&mut self, template: &Owned, changes: &mut u64, key: &Owned, value: &[u8]) -> Option<bool> {
+        if self.is(value) {
+            return Some(true);
+        }
+        if value.len() > KEPT_VALUE {
+            return Some(false);
+        }
+        set(template, key, &object::latin1(value)?)?;
+        *changes += 1;
+        let told = self.0.get_or_insert_default();
+        told.clear();
+        told.extend_from_slice(value);
+        Some(true)
+    }
+
+    /// Has `environ`, a copy of the template, say `value` if the template does not.
+    fn correct(&self, environ: &Owned, key: &Owned, value: &[u8]) -> Option<()> {
+        if self.is(value) { Some(()) } else { set(environ, key, &object::latin1(value)?) }
+    }
 }
 
 /// A header name.
@@ -107,6 +142,7 @@ pub(crate) fn prepare(settings: &Owned) -> Option<()> {
     let template = object::call(app::helper(Helper::EnvironTemplate), &[app::helper(Helper::FileWrapper)])?;
     let cache = Cache {
         template,
+        changes: 0,
         keys: Keys {
             method: key(c"REQUEST_METHOD")?,
             uri: key(c"REQUEST_URI")?,
@@ -143,35 +179,10 @@ fn import(name: &std::ffi::CStr) -> Option<Owned> {
 /// Without an application the request is for none of the mount points.
 pub(crate) fn build(request: &Request) -> Option<(Owned, Option<&'static Mounted>)> {
     let cache = CACHE.load(Ordering::Relaxed);
-    // SAFETY: made by `prepare`; a live dictionary; the result is new. This may collect garbage, and with
-    // it run any code, but nothing of the cache is borrowed meanwhile.
-    let environ = unsafe { Owned::new(ffi::PyDict_Copy((*cache).template.as_ptr()))? };
-    // SAFETY: as above; the GIL is held, and nothing called below runs code that could come here again:
-    // no garbage is collected while strings are made and dictionaries filled.
-    let cache = unsafe { &mut *cache };
-    let set = |key: &Owned, value: &Owned| set(&environ, key, value);
     // SAFETY: the server keeps the request's bytes alive for the call.
     let (method, target, path, query) = unsafe {
         (request.method.slice(), request.target.slice(), request.path.slice(), request.query.slice())
     };
-    let Cache { keys, values, .. } = cache;
-    if method != b"GET" {
-        let method = known(&mut cache.methods, method)?;
-        set(&keys.method, &method)?;
-    }
-    set(&keys.uri, &values.uri.get(target)?)?;
-    if !query.is_empty() {
-        set(&keys.query, &object::latin1(query)?)?;
-    }
-    // `OPTIONS *` is about the server: no path of any application.
-    let path = if path == b"*" { Cow::Borrowed(&b""[..]) } else { decoded(path) };
-    let (mounted, split) = choose(&path);
-    if split > 0 {
-        set(&keys.script, &object::latin1(&path[..split])?)?;
-        set(&keys.path, &object::latin1(&path[split..])?)?;
-    } else {
-        set(&keys.path, &values.path.get(&path)?)?;
-    }
     // SAFETY: as above.
     let (port, protocol, address, remote_port, scheme) = unsafe {
         (
@@ -182,14 +193,51 @@ pub(crate) fn build(request: &Request) -> Option<(Owned, Option<&'static Mounted
             request.scheme.slice(),
         )
     };
-    if port != b"80" && !port.is_empty() {
-        set(&keys.port, &values.port.get(port)?)?;
+    let port = if port.is_empty() { b"80" } else { port };
+    // `OPTIONS *` is about the server: no path of any application.
+    let path = if path == b"*" { Cow::Borrowed(&b""[..]) } else { decoded(path) };
+    let (mounted, split) = choose(&path);
+    let rest = &path[split..];
+    let (environ, complete) = loop {
+        // SAFETY: made by `prepare`; the GIL is held, and nothing called below runs code that could come
+        // here again: no garbage is collected while strings are made and dictionaries filled.
+        let Cache { template, changes, keys, values, .. } = unsafe { &mut *cache };
+        let complete = values.uri.tell(template, changes, &keys.uri, target)?
+            & values.path.tell(template, changes, &keys.path, rest)?
+            & values.port.tell(template, changes, &keys.port, port)?
+            & values.remote_address.tell(template, changes, &keys.remote_address, address)?
+            & values.protocol.tell(template, changes, &keys.protocol, protocol)?;
+        let (template, told) = (template.as_ptr(), *changes);
+        // SAFETY: a live dictionary; the result is new. This may collect garbage, and with it run any
+        // code, but nothing of the cache is borrowed meanwhile.
+        let environ = unsafe { Owned::new(ffi::PyDict_Copy(template))? };
+        // SAFETY: as above. The template may have been told of another request before it was copied.
+        if unsafe { (*cache).changes } == told {
+            break (environ, complete);
+        }
+    };
+    // SAFETY: as above.
+    let cache = unsafe { &mut *cache };
+    let set = |key: &Owned, value: &Owned| set(&environ, key, value);
+    let Cache { keys, values, .. } = cache;
+    if method != b"GET" {
+        let method = known(&mut cache.methods, method)?;
+        set(&keys.method, &method)?;
     }
-    if protocol != b"HTTP/1.1" {
-        set(&keys.protocol, &values.protocol.get(protocol)?)?;
+    if !complete {
+        values.uri.correct(&environ, &keys.uri, target)?;
+        values.path.correct(&environ, &keys.path, rest)?;
+        values.port.correct(&environ, &keys.port, port)?;
+        values.remote_address.correct(&environ, &keys.remote_address, address)?;
+        values.protocol.correct(&environ, &keys.protocol, protocol)?;
+    }
+    if !query.is_empty() {
+        set(&keys.query, &object::latin1(query)?)?;
+    }
+    if split > 0 {
+        set(&keys.script, &object::latin1(&path[..split])?)?;
     }
     if !address.is_empty() {
-        set(&keys.remote_address, &values.remote_address.get(address)?)?;
         set(&keys.remote_port, &values.remote_port.get(remote_port)?)?;
     }
     if scheme != b"http" {

@@ -144,7 +144,11 @@ impl Head {
                 if self.length.replace(length).is_some_and(|other| other != length) {
                     return None;
                 }
-                self.fields.try_insert(name, HeaderValue::from(length)).ok()?;
+                // Nearly always it is written as it should be, without zeros in front or blanks around it.
+                let text = value.as_bytes();
+                let is_plain = text[0] != b'0' && text.iter().all(u8::is_ascii_digit);
+                let value = if is_plain { value } else { HeaderValue::from(length) };
+                self.fields.try_insert(name, value).ok()?;
             }
             // Of the connection, which is the server's (RFC 9110 §7.6.1; PEP 3333 forbids them).
             // The wish to close it is one it can grant.

@@ -3,16 +3,16 @@
 //! A request comes here when a slot is free, and there are as many threads as slots. The thread hands
 //! the response back to the connection's thread and works on until the application has finished.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::draft::Draft;
 use super::exchange::Rest;
@@ -44,8 +44,57 @@ enum Task {
 /// The threads.
 pub(super) struct Pool {
     queue: Arc<Queue<Task>>,
+    outbox: Arc<Outbox>,
+    attendant: OnceCell<Attendant>,
+}
+
+/// What the connections' thread does for the others.
+#[derive(Clone)]
+struct Attendant {
+    queue: Arc<Queue<Task>>,
+    outbox: Arc<Outbox>,
+    /// Asks for [`Queue::ring`] once the connections that have something to do now have done it.
+    unheard: Rc<Notify>,
     /// Somebody looks after the tasks that wait.
     watched: Rc<Cell<bool>>,
+}
+
+/// Responses on their way back. To wake the connections' thread for each would cost more than a quick
+/// request: a thread that has more to do lets its responses wait here, and rings when it pauses. Should
+/// the next request turn out to be slow, [`Attendant::look_after`] collects what waits.
+#[derive(Default)]
+struct Outbox {
+    waiting: Mutex<Vec<(oneshot::Sender<Delivered>, Delivered)>>,
+    bell: Notify,
+}
+
+impl Outbox {
+    fn waiting(&self) -> MutexGuard<'_, Vec<(oneshot::Sender<Delivered>, Delivered)>> {
+        // Nothing panics while it is held.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, deliver: oneshot::Sender<Delivered>, delivered: Delivered) {
+        self.waiting().push((deliver, delivered));
+    }
+
+    /// Wakes the connections' thread if there is anything for it.
+    fn ring(&self) {
+        if !self.waiting().is_empty() {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Gives everything to the connections it is for; false if there was nothing.
+    fn deliver(&self) -> bool {
+        let waiting = std::mem::take(&mut *self.waiting());
+        let any = !waiting.is_empty();
+        for (deliver, delivered) in waiting {
+            // Nobody listens when the client has left.
+            drop(deliver.send(delivered));
+        }
+        any
+    }
 }
 
 impl Pool {
@@ -55,20 +104,22 @@ impl Pool {
     /// When the system has no room for one.
     pub(super) fn start(count: u32) -> io::Result<Self> {
         let queue = Arc::new(Queue::new(count));
+        let outbox = Arc::new(Outbox::default());
         for core in 0..count {
-            let queue = Arc::clone(&queue);
+            let (queue, outbox) = (Arc::clone(&queue), Arc::clone(&outbox));
             let thread = std::thread::Builder::new().name(format!("app-{core}")).stack_size(STACK);
             thread.spawn(move || {
                 (table().thread_started)(core);
-                work(&queue, core);
+                work(&queue, &outbox, core);
             })?;
         }
-        Ok(Pool { queue, watched: Rc::default() })
+        Ok(Pool { queue, outbox, attendant: OnceCell::new() })
     }
 
     /// Has a thread work on `job`.
     pub(super) fn submit(&self, job: Job) -> oneshot::Receiver<Delivered> {
         let (sender, receiver) = oneshot::channel();
+        self.attend();
         self.add(Task::Request(job, sender));
         receiver
     }
@@ -81,9 +132,16 @@ impl Pool {
     }
 
     fn add(&self, task: Task) {
-        if self.queue.add(task) == Added::Waiting && !self.watched.replace(true) {
-            tokio::task::spawn_local(look_after(Arc::clone(&self.queue), Rc::clone(&self.watched)));
+        match self.queue.add(task) {
+            Added::Attended => {}
+            Added::Waiting => self.attend().watch(),
+            Added::Unheard => self.attend().unheard.notify_one(),
         }
+    }
+
+    /// Starts what looks after queue and outbox, once there is somebody to run it.
+    fn attend(&self) -> &Attendant {
+        self.attendant.get_or_init(|| Attendant::start(&self.queue, &self.outbox))
     }
 
     /// Returns a way to give objects back to the plugin.
@@ -91,28 +149,71 @@ impl Pool {
         let queue = Arc::clone(&self.queue);
         // One that waits is taken by the thread that is at work.
         move |owner| {
-            queue.add(Task::GiveBack(owner));
+            if queue.add(Task::GiveBack(owner)) == Added::Unheard {
+                queue.ring();
+            }
         }
     }
 }
 
-/// Sees to it that no task waits behind a slow one while threads are idle.
-async fn look_after(queue: Arc<Queue<Task>>, watched: Rc<Cell<bool>>) {
-    let mut taken = queue.look_after(None);
-    while taken.is_some() {
-        tokio::time::sleep(PATIENCE).await;
-        taken = queue.look_after(taken);
+impl Attendant {
+    fn start(queue: &Arc<Queue<Task>>, outbox: &Arc<Outbox>) -> Self {
+        let (queue, outbox) = (Arc::clone(queue), Arc::clone(outbox));
+        let attendant = Attendant { queue, outbox, unheard: Rc::default(), watched: Rc::default() };
+        tokio::task::spawn_local(attendant.clone().ring());
+        tokio::task::spawn_local(attendant.clone().collect());
+        attendant
     }
-    watched.set(false);
+
+    /// Rings for tasks that no thread has heard of. This comes behind the connections that are ready
+    /// before it: their requests are heard of together.
+    async fn ring(self) {
+        loop {
+            self.unheard.notified().await;
+            if self.queue.ring() == Added::Waiting {
+                self.watch();
+            }
+        }
+    }
+
+    /// Delivers responses.
+    async fn collect(self) {
+        loop {
+            self.outbox.bell.notified().await;
+            self.outbox.deliver();
+        }
+    }
+
+    /// Has tasks and responses that wait looked after.
+    fn watch(&self) {
+        if !self.watched.replace(true) {
+            tokio::task::spawn_local(self.clone().look_after());
+        }
+    }
+
+    /// Sees to it that no task waits behind a slow one while threads are idle, and no response until a
+    /// slow one is done.
+    async fn look_after(self) {
+        let mut taken = self.queue.look_after(None);
+        // At least once: a thread may have taken everything by now, the slow one last.
+        loop {
+            tokio::time::sleep(PATIENCE).await;
+            taken = self.queue.look_after(taken);
+            if !self.outbox.deliver() && taken.is_none() {
+                break;
+            }
+        }
+        self.watched.set(false);
+    }
 }
 
-fn work(queue: &Queue<Task>, core: u32) {
+fn work(queue: &Queue<Task>, outbox: &Outbox, core: u32) {
     loop {
-        match queue.take() {
+        match queue.take(|| outbox.ring()) {
             // Whichever slot the request has: the application sees the number of its thread.
             Task::Request(job, deliver) => {
                 let start = Instant::now();
-                serve(job.in_core(core), deliver);
+                serve(job.in_core(core), deliver, outbox);
                 queue.took(start.elapsed());
             }
             Task::Signal(number, done) => {
@@ -131,29 +232,31 @@ fn work(queue: &Queue<Task>, core: u32) {
     }
 }
 
-fn serve(job: Job, deliver: oneshot::Sender<Delivered>) {
+fn serve(job: Job, deliver: oneshot::Sender<Delivered>, outbox: &Outbox) {
     // Dropped when the application has finished, whatever way this function ends.
     let (finished, rest) = oneshot::channel();
     let mut finished = Some(finished);
-    let mut delivery = Some((deliver, rest));
-    let deliver = move |draft| {
-        if let Some((deliver, rest)) = delivery.take() {
+    let delivery = Rc::new(Cell::new(Some((deliver, rest))));
+    let mut exchange = job.exchange();
+    let early = Rc::clone(&delivery);
+    exchange.set_early(Box::new(move |draft| {
+        if let Some((deliver, rest)) = early.take() {
             // Nobody listens when the client has left: then the pieces find their outlet closed.
             drop(deliver.send(Delivered { draft, rest }));
         }
-    };
-    let deliver = Rc::new(RefCell::new(deliver));
-    let mut exchange = job.exchange();
-    let early = Rc::clone(&deliver);
-    exchange.set_early(Box::new(move |draft| early.borrow_mut()(draft)));
+    }));
     (table().acquire)();
     let (draft, mut left) = job.call(&mut exchange);
     if left.is_none() {
         // Before the response: then nothing has to wait for this thread once more.
         finished = None;
     }
-    if let Some(draft) = draft {
-        deliver.borrow_mut()(draft);
+    if let (Some(draft), Some((deliver, rest))) = (draft, delivery.take()) {
+        let delivered = Delivered { draft, rest };
+        match left {
+            None => outbox.add(deliver, delivered),
+            Some(_) => drop(deliver.send(delivered)),
+        }
     }
     while let Some(started) = left.take() {
         // Others may have the runtime between two pieces, and the response may leave.

@@ -3,8 +3,10 @@
 //! The threads share the lock of their language's runtime. While requests are quick, waking a second
 //! thread only makes the two pass the lock to and fro, at several times the price of a request; so a
 //! thread that is at work takes what comes next as well, and another is woken only when a task has
-//! waited for [`PATIENCE`]. When requests are slow, because they wait for something, each gets its
-//! thread at once.
+//! waited for [`PATIENCE`]. Nor is the first thread woken for a single quick request: it would be done
+//! before the connection's thread has read the next one, and each request would cost a wake-up, which is
+//! dearer than the request. It is woken for all that are there ([`Queue::ring`]). When requests are slow,
+//! because they wait for something, each gets its thread at once.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +17,9 @@ use std::time::Duration;
 pub(super) const PATIENCE: Duration = Duration::from_millis(1);
 /// Tasks that typically take longer than this get a thread each.
 const QUICK: Duration = Duration::from_micros(200);
+/// What a task counts for at most: one that takes long among many that do not, or had to wait for a
+/// processor, says nothing about the others.
+const MOST: Duration = Duration::from_micros(800);
 /// Weight of the typical time so far against that of the last task.
 const MEMORY: u64 = 8;
 
@@ -44,6 +49,8 @@ pub(super) enum Added {
     Attended,
     /// It waits for a thread at work although others are idle: look after it in a while.
     Waiting,
+    /// All threads are idle, and none was called: ring when there is nothing more to add for now.
+    Unheard,
 }
 
 impl<T> Queue<T> {
@@ -65,11 +72,24 @@ impl<T> Queue<T> {
         if state.idle == 0 {
             return Added::Attended;
         }
-        if state.idle < state.threads && self.typical.load(Ordering::Relaxed) < nanos(QUICK) {
-            return Added::Waiting;
+        if self.typical.load(Ordering::Relaxed) < nanos(QUICK) {
+            return if state.idle < state.threads { Added::Waiting } else { Added::Unheard };
         }
         self.call(state);
         Added::Attended
+    }
+
+    /// Calls a thread for tasks that none has heard of; one for all of them.
+    pub(super) fn ring(&self) -> Added {
+        let state = self.state();
+        let waiting = state.tasks.len();
+        if state.idle < state.threads {
+            return Added::Waiting;
+        }
+        if waiting > 0 {
+            self.call(state);
+        }
+        if waiting > 1 { Added::Waiting } else { Added::Attended }
     }
 
     fn call(&self, mut state: MutexGuard<'_, State<T>>) {
@@ -79,9 +99,16 @@ impl<T> Queue<T> {
         self.bell.notify_one();
     }
 
-    /// The next task, as soon as there is one.
-    pub(super) fn take(&self) -> T {
+    /// The next task, as soon as there is one. Before it waits for one, or when tasks are slow or may be
+    /// looked after by nobody, it says so with `pause`.
+    pub(super) fn take(&self, pause: impl Fn()) -> T {
         let mut state = self.state();
+        let is_quick = self.typical.load(Ordering::Relaxed) < nanos(QUICK);
+        if state.tasks.is_empty() || state.idle == 0 || !is_quick {
+            drop(state);
+            pause();
+            state = self.state();
+        }
         loop {
             if let Some(task) = state.tasks.pop_front() {
                 state.taken += 1;
@@ -98,7 +125,7 @@ impl<T> Queue<T> {
     /// A task took so long.
     pub(super) fn took(&self, time: Duration) {
         let typical = self.typical.load(Ordering::Relaxed);
-        let next = (typical * (MEMORY - 1) + nanos(time)) / MEMORY;
+        let next = (typical * (MEMORY - 1) + nanos(time.min(MOST))) / MEMORY;
         self.typical.store(next, Ordering::Relaxed);
     }
 
@@ -140,15 +167,24 @@ mod tests {
     #[test]
     fn quick_tasks_wait_for_the_thread_that_is_at_work() {
         let queue = idle(4);
-        assert_eq!(queue.add(1), Added::Attended);
-        assert_eq!((queue.add(2), queue.add(3)), (Added::Waiting, Added::Waiting));
+        assert_eq!((queue.add(1), queue.add(2)), (Added::Unheard, Added::Unheard));
+        assert_eq!(called(&queue), 0);
+        assert_eq!(queue.ring(), Added::Waiting);
+        assert_eq!((queue.add(3), queue.ring()), (Added::Waiting, Added::Waiting));
+        assert_eq!(called(&queue), 1);
+    }
+
+    #[test]
+    fn a_single_quick_task_needs_nobody_to_look_after_it() {
+        let queue = idle(4);
+        assert_eq!((queue.add(1), queue.ring()), (Added::Unheard, Added::Attended));
         assert_eq!(called(&queue), 1);
     }
 
     #[test]
     fn slow_tasks_get_a_thread_each() {
         let queue = idle(2);
-        queue.took(Duration::from_millis(20));
+        (0..3).for_each(|_| queue.took(Duration::from_millis(20)));
         for task in 1..=3 {
             assert_eq!(queue.add(task), Added::Attended);
         }
@@ -156,9 +192,33 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_task_among_quick_ones_changes_nothing() {
+        let queue = idle(4);
+        queue.took(Duration::from_millis(20));
+        assert_eq!(queue.add(1), Added::Unheard);
+    }
+
+    #[test]
+    fn a_thread_with_more_to_do_does_not_pause() {
+        let queue = idle(2);
+        queue.add(1);
+        queue.add(2);
+        queue.ring();
+        // The thread that was called.
+        queue.state().called = 0;
+        let pauses = std::cell::Cell::new(0);
+        let pause = || pauses.set(pauses.get() + 1);
+        assert_eq!((queue.take(pause), queue.take(pause), pauses.get()), (1, 2, 0));
+        queue.add(3);
+        (0..3).for_each(|_| queue.took(Duration::from_secs(1)));
+        assert_eq!((queue.take(pause), pauses.get()), (3, 1), "the next may be slow, too");
+    }
+
+    #[test]
     fn a_task_that_nobody_takes_gets_a_thread_and_so_do_the_next() {
         let queue = idle(4);
         queue.add(1);
+        queue.ring();
         queue.add(2);
         let first = queue.look_after(None);
         assert_eq!(called(&queue), 1, "it has only just come");
@@ -174,11 +234,12 @@ mod tests {
         queue.add(1);
         queue.add(2);
         queue.add(3);
+        queue.ring();
         let seen = queue.look_after(None);
-        assert_eq!(queue.take(), 1);
+        assert_eq!(queue.take(|| ()), 1);
         queue.look_after(seen);
         assert_eq!(called(&queue), 1);
-        assert_eq!((queue.take(), queue.take()), (2, 3));
+        assert_eq!((queue.take(|| ()), queue.take(|| ())), (2, 3));
         assert_eq!(queue.look_after(seen), None);
     }
 }

@@ -78,6 +78,12 @@ def environ_template(file_wrapper):
     }
     if settings["file_wrapper"]:
         template["wsgi.file_wrapper"] = file_wrapper
+    # A copy has the room that the original once needed: as it is, the first header field that is filled
+    # in would have the dictionary of each request made anew. A dictionary is for 21 items, then for 42.
+    spare = [f"spare {number}" for number in range(22 - len(template))]
+    template.update(dict.fromkeys(spare))
+    for key in spare:
+        del template[key]
     return template
 
 
