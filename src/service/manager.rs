@@ -24,7 +24,7 @@ const WATCHDOG_PID: &str = "WATCHDOG_PID";
 pub const VARIABLES: [&str; 3] = [NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID];
 
 /// Messages kept while the manager does not read. It reads again within milliseconds, or is stuck.
-const KEPT: usize = 16;
+const KEPT: usize = 64;
 /// When to try again then: a socket of this kind cannot be relied upon to tell.
 const RETRY: Duration = Duration::from_millis(50);
 
