@@ -37,7 +37,7 @@ impl Config {
             lazy_apps: false,
             need_app: false,
             no_orphans: false,
-            die_on_term: false,
+            die_on_term: None,
             vacuum: false,
             reload_mercy: Duration::from_secs(3),
             worker_reload_mercy: Duration::from_secs(60),

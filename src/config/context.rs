@@ -3,11 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::thread::available_parallelism;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::magic::Fixed;
-use crate::sys::cred;
+use crate::sys::{cgroup, cred};
 
 /// Which reading of the configuration this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +57,7 @@ impl Context {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             hostname: crate::sys::process::hostname(),
             started: reading.started,
-            cpus: available_parallelism().map_or(1, usize::from),
+            cpus: cgroup::cpus(),
             uid,
             user: cred::user_name(uid.into()).unwrap_or_else(|| uid.to_string()),
             gid,

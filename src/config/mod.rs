@@ -14,6 +14,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::control::StopSignals;
+use crate::sys::process;
+
 mod build;
 pub mod context;
 pub mod directive;
@@ -141,8 +144,8 @@ pub struct Config {
     pub need_app: bool,
     /// `no-orphans`: workers are killed at once when the master dies.
     pub no_orphans: bool,
-    /// `die-on-term`: TERM stops, QUIT reloads brutally.
-    pub die_on_term: bool,
+    /// `die-on-term`: TERM stops, QUIT reloads brutally. See [`Config::stop_signals`].
+    pub die_on_term: Option<bool>,
     /// `vacuum`: remove sockets, FIFOs and pidfiles at exit.
     pub vacuum: bool,
     /// `reload-mercy`: seconds the whole reload may wait for auxiliary processes.
@@ -302,5 +305,16 @@ impl Config {
     /// `chdir`, itself relative to where the user started the server.
     pub fn base_directory(&self, cwd: &std::path::Path) -> PathBuf {
         self.chdir.as_ref().map_or_else(|| cwd.to_owned(), |directory| cwd.join(directory))
+    }
+
+    /// The FIFOs of all slots, absolute.
+    pub fn fifo_paths(&self, cwd: &std::path::Path) -> Vec<PathBuf> {
+        let base = self.base_directory(cwd);
+        self.master_fifos.iter().map(|path| base.join(path)).collect()
+    }
+
+    /// Which signals stop this process, if it is a master.
+    pub fn stop_signals(&self) -> StopSignals {
+        StopSignals::of(self.die_on_term, process::is_init())
     }
 }

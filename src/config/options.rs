@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::schema::OptionSpec;
@@ -120,7 +119,7 @@ pub fn find(name: &str) -> Option<&'static OptionSpec> {
 }
 
 fn cpus() -> u64 {
-    available_parallelism().map_or(1, |count| count.get() as u64)
+    crate::sys::cgroup::cpus() as u64
 }
 
 fn to_u32(number: u64) -> u32 {

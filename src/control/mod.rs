@@ -80,14 +80,42 @@ pub const MASTER_SIGNALS: &[Signal] = &[
     Signal::SIGCHLD,
 ];
 
+/// Which of TERM and QUIT stop the server; the other one reloads brutally. INT always stops it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignals {
+    /// QUIT, as in uWSGI.
+    Quit,
+    /// TERM: `die-on-term`.
+    Term,
+    /// Both. For process 1 of a container: whoever runs containers stops them with TERM and kills them when
+    /// nothing comes of it, and images that were made for uWSGI ask for QUIT (STOPSIGNAL).
+    Both,
+}
+
+impl StopSignals {
+    /// What `die-on-term` says of a process that is number 1 or not.
+    pub fn of(die_on_term: Option<bool>, is_init: bool) -> Self {
+        match die_on_term {
+            Some(true) => StopSignals::Term,
+            None if is_init => StopSignals::Both,
+            Some(false) | None => StopSignals::Quit,
+        }
+    }
+
+    /// Whether TERM is among them.
+    pub fn include_term(self) -> bool {
+        self != StopSignals::Quit
+    }
+}
+
 /// What a signal to the master means; `None` for those that only must not kill it.
-pub fn signal_command(signal: Signal, die_on_term: bool) -> Option<Command> {
+pub fn signal_command(signal: Signal, stops: StopSignals) -> Option<Command> {
     match signal {
         Signal::SIGHUP => Some(Command::Reload),
         Signal::SIGINT => Some(Command::Stop),
-        Signal::SIGTERM if die_on_term => Some(Command::Stop),
+        Signal::SIGTERM if stops.include_term() => Some(Command::Stop),
+        Signal::SIGQUIT if stops == StopSignals::Term => Some(Command::BrutalReload),
         Signal::SIGTERM => Some(Command::BrutalReload),
-        Signal::SIGQUIT if die_on_term => Some(Command::BrutalReload),
         Signal::SIGQUIT => Some(Command::Stop),
         Signal::SIGUSR1 => Some(Command::Statistics),
         Signal::SIGUSR2 => Some(Command::WorkerStatus),
@@ -140,10 +168,17 @@ mod tests {
 
     #[test]
     fn die_on_term_swaps_term_and_quit() {
-        assert_eq!(signal_command(Signal::SIGTERM, false), Some(Command::BrutalReload));
-        assert_eq!(signal_command(Signal::SIGQUIT, false), Some(Command::Stop));
-        assert_eq!(signal_command(Signal::SIGTERM, true), Some(Command::Stop));
-        assert_eq!(signal_command(Signal::SIGQUIT, true), Some(Command::BrutalReload));
+        let meanings = |die_on_term, is_init| {
+            let stops = StopSignals::of(die_on_term, is_init);
+            [Signal::SIGTERM, Signal::SIGQUIT].map(|it| signal_command(it, stops))
+        };
+        let (stop, brutal) = (Some(Command::Stop), Some(Command::BrutalReload));
+        for is_init in [false, true] {
+            assert_eq!(meanings(Some(false), is_init), [brutal, stop]);
+            assert_eq!(meanings(Some(true), is_init), [stop, brutal]);
+        }
+        assert_eq!(meanings(None, false), [brutal, stop]);
+        assert_eq!(meanings(None, true), [stop, stop]);
     }
 
     #[test]

@@ -170,11 +170,12 @@ fn habits(config: &Config) -> Vec<Problem> {
     let mut tell = |severity, option, message: &str| {
         problems.push(Problem::about(severity, config, option, message));
     };
-    if !config.die_on_term {
+    if !config.die_on_term.unwrap_or(false) {
         tell(
             Severity::Note,
             "die-on-term",
-            "off, so SIGTERM reloads, as in uWSGI; service managers and containers stop with SIGTERM",
+            "off, so SIGTERM reloads, as in uWSGI; service managers and containers stop with SIGTERM (as process 1 \
+             of a container SIGTERM stops when it is not given)",
         );
     }
     let drops = config.credentials.uid.as_deref().is_some_and(|uid| uid != "0" && uid != "root");

@@ -279,8 +279,9 @@ impl Runner {
 
     fn read_signals(&mut self) {
         let pending: Vec<Signal> = self.signals.pending().collect();
+        let stops = self.holdings.config.stop_signals();
         for signal in pending {
-            match control::signal_command(signal, self.holdings.config.die_on_term) {
+            match control::signal_command(signal, stops) {
                 Some(command) => self.command(command, signal.as_str()),
                 None if signal == Signal::SIGCHLD => self.reap(),
                 None => debug!("{} ignored", signal.as_str()),

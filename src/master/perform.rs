@@ -254,9 +254,9 @@ impl Runner {
             warn!("signals could not be blocked: {error}");
         }
         let caught: Vec<_> = self.signals.pending().collect();
-        let die_on_term = self.holdings.config.die_on_term;
+        let stops = self.holdings.config.stop_signals();
         let pending: Vec<_> =
-            caught.iter().filter_map(|it| crate::control::signal_command(*it, die_on_term)).collect();
+            caught.iter().filter_map(|it| crate::control::signal_command(*it, stops)).collect();
         let generation = self.machine.generation();
         if let Some(proven) = self.proven.remove(&generation)
             && let Err(error) = self.holdings.adopt(proven)

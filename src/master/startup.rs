@@ -11,6 +11,7 @@ use log::{info, warn};
 use crate::boot::StartContext;
 use crate::config::context::Reading;
 use crate::config::{Config, source};
+use crate::control::StopSignals;
 use crate::control::answers::Answers;
 use crate::control::changes::Looks;
 use crate::control::fd_trigger::ArmedFd;
@@ -29,7 +30,7 @@ use crate::sys::cred::Identity;
 use crate::sys::fs::Removal;
 use crate::sys::process::{self, Fork};
 use crate::sys::title::Title;
-use crate::sys::{cred, fd, seqpacket, signal};
+use crate::sys::{cgroup, cred, fd, seqpacket, signal};
 
 use super::holdings::{Fifos, HeldPidfile, Holdings, pidfile_paths};
 use super::{lenders, triggers};
@@ -70,6 +71,11 @@ impl Verdict {
 /// # Errors
 /// When a fork fails.
 pub fn daemonize(config: &Config) -> Result<Verdict, StartError> {
+    if process::is_init() {
+        let place = config.place(if config.daemonize.is_some() { "daemonize" } else { "daemonize2" });
+        let why = "process 1 has to stay: the container ends with it; leave daemonize out and log to standard error";
+        return Err(StartError(format!("{why}{place}")));
+    }
     let failed = |error: io::Error| StartError::new("cannot go to the background", error);
     let (reader, writer) = fd::pipe().map_err(failed)?;
     if let Fork::Parent(_) = process::fork().map_err(failed)? {
@@ -233,7 +239,7 @@ impl Made {
         let handover = seqpacket::pair().map_err(|error| StartError::new("hand-over queue", error))?;
         let answers = Answers::create().map_err(|error| StartError::new("answers", error))?;
         let locks = Locks::create().map_err(|error| StartError::new("locks", error))?;
-        let paths: Vec<_> = config.master_fifos.iter().map(|path| base.join(path)).collect();
+        let paths = config.fifo_paths(&start.cwd);
         let active = match paths.first() {
             Some(path) => {
                 let told = |error| StartError(format!("master-fifo: {error}{}", config.place("master-fifo")));
@@ -367,8 +373,19 @@ pub fn banner(holdings: &Holdings) {
     );
     info!(
         "reload: kill -HUP {pid}    stop: kill -INT {pid}{}",
-        if config.die_on_term { " or kill -TERM" } else { "" }
+        if config.stop_signals().include_term() { " or kill -TERM" } else { "" }
     );
+    if process::is_init() {
+        let term = match config.stop_signals() {
+            StopSignals::Both => "SIGTERM and SIGQUIT stop it (die-on-term is not given)",
+            StopSignals::Term => "SIGTERM stops it (die-on-term)",
+            StopSignals::Quit => "SIGTERM reloads it (die-on-term = false)",
+        };
+        info!("process 1 of a container: {term}");
+    }
+    if let Some(bytes) = cgroup::memory_limit() {
+        info!("memory limit of the control group: {} MiB", bytes / (1 << 20));
+    }
     if let Some(fifo) = &holdings.fifos.active {
         info!("master fifo: echo r > {} (r reload, q stop, s statistics)", fifo.path().display());
     }

@@ -256,6 +256,12 @@ pub fn this() -> Pid {
     Pid::this()
 }
 
+/// Whether this is process 1, as the program of a container is: the kernel drops its signals that have no
+/// handler, hands every orphan to it, and ends all others with it (pid_namespaces(7)).
+pub fn is_init() -> bool {
+    this().as_raw() == 1
+}
+
 /// Lets this process dump core and keeps its `/proc` files its own.
 ///
 /// The kernel withdraws both when credentials change.

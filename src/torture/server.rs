@@ -106,7 +106,8 @@ impl Server {
         drop(listener);
         match connect(&mut child, &files.log) {
             Ok((end, answers, board)) => {
-                let die_on_term = config.die_on_term;
+                // It is a child, so never process 1.
+                let die_on_term = config.die_on_term.unwrap_or(false);
                 Ok(Server { child, reaped: false, end, answers, board, files, binary, die_on_term, address })
             }
             Err(error) => {

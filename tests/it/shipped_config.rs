@@ -171,5 +171,5 @@ fn without_a_platform_the_ini_for_containers_has_defaults() {
     command.args(["--show-config", "container.ini"]).current_dir(directory.path()).env_clear();
     let output = command.output().expect("it runs");
     let shown = String::from_utf8(output.stdout).expect("text");
-    assert!(shown.contains("http-socket = :8080 ") && shown.contains("processes = 2 "), "{shown}");
+    assert!(shown.contains("http-socket = :8080 ") && shown.contains("processes = auto "), "{shown}");
 }

@@ -17,7 +17,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Processes,
         "processes",
         Kind::IntOrAuto { min: 1, max: MAX_PROCESSES, auto: cpus, set: |c, n| c.processes = to_u32(n) },
-        "How many worker processes serve requests; auto is one for each CPU.",
+        "How many worker processes serve requests; auto is one for each CPU that the process may use: its \
+         affinity, and the quota of its control group, rounded up.",
     )
     .short('p')
     .aliases(&["workers"])

@@ -75,8 +75,9 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         ReloadAndStop,
         "die-on-term",
-        Kind::Flag(|c, on| c.die_on_term = on),
-        "Stop on SIGTERM and reload brutally on SIGQUIT; without it, the other way round.",
+        Kind::Flag(|c, on| c.die_on_term = Some(on)),
+        "Stop on SIGTERM and reload brutally on SIGQUIT; false: the other way round, and the default. Not \
+         given, process 1 of a container stops on both.",
     ),
     row(
         ReloadAndStop,

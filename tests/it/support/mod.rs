@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 pub mod browser;
 #[path = "../../app/checksum.rs"]
 pub mod checksum;
+pub mod container;
 pub mod daemon;
 pub mod exchange;
 pub mod gate;
