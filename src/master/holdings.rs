@@ -199,18 +199,7 @@ impl Holdings {
 
     /// Makes FIFO, pidfiles and log follow a configuration that names others than are held.
     pub fn follow_config(&mut self) {
-        let base = self.config.base_directory(&self.start.cwd);
-        self.fifos.paths = self.config.master_fifos.iter().map(|path| base.join(path)).collect();
-        let in_place =
-            self.fifos.active.as_ref().is_some_and(|it| {
-                self.fifos.paths.get(self.fifos.slot).is_some_and(|path| path == it.path())
-            });
-        if !in_place {
-            self.remove_fifos();
-            if !self.fifos.paths.is_empty() {
-                self.switch_fifo(0);
-            }
-        }
+        self.follow_fifos();
         let (lenders, errors) = lenders::open(&self.config, std::mem::take(&mut self.lenders));
         self.lenders = lenders;
         for error in errors {
@@ -225,6 +214,27 @@ impl Holdings {
         }
         if wanted.len() != self.pidfiles.len() {
             self.rewrite_pidfiles();
+        }
+    }
+
+    /// Listens to the first FIFO that is configured now, unless the active one still is; those that are
+    /// configured no more are removed.
+    fn follow_fifos(&mut self) {
+        let wanted = self.config.fifo_paths(&self.start.cwd);
+        let former = std::mem::replace(&mut self.fifos.paths, wanted);
+        let Fifos { paths, active, slot, .. } = &mut self.fifos;
+        if active.as_ref().is_none_or(|it| paths.get(*slot).is_none_or(|path| path != it.path())) {
+            if paths.is_empty() {
+                *active = None;
+            } else {
+                self.switch_fifo(0);
+            }
+        }
+        let in_use = self.fifos.active.as_ref().map(MasterFifo::path);
+        let still = |path: &&PathBuf| self.fifos.paths.contains(path) || in_use == Some(path.as_path());
+        for path in former.iter().filter(|path| !still(path)) {
+            info!("master fifo {} is no longer configured", path.display());
+            remove_fifo(path);
         }
     }
 
@@ -333,17 +343,9 @@ impl Holdings {
         // The slots that were left before, too; but none that another master reads, such as a copy of
         // this one (FIFO `f`).
         for path in &self.fifos.paths {
-            let removal = match replaced.as_ref() == Some(path) {
-                true => Removal::NotOurs,
-                false => MasterFifo::remove_idle(path),
-            };
-            match removal {
-                Removal::Removed => info!("VACUUM: master fifo {} removed.", path.display()),
-                Removal::NotOurs => {
-                    warn!("VACUUM: master fifo {} is no longer ours: not removed", path.display())
-                }
-                Removal::Absent => {}
-                Removal::Failed(reason) => warn!("VACUUM: master fifo {}: {reason}", path.display()),
+            match replaced.as_ref() == Some(path) {
+                true => warn_of_fifo(path),
+                false => remove_fifo(path),
             }
         }
     }
@@ -375,6 +377,20 @@ impl Holdings {
         info!("[{}] {} reopened.", process::this(), log.path().display());
         Ok(true)
     }
+}
+
+/// Removes a FIFO that nobody reads.
+fn remove_fifo(path: &Path) {
+    match MasterFifo::remove_idle(path) {
+        Removal::Removed => info!("VACUUM: master fifo {} removed.", path.display()),
+        Removal::NotOurs => warn_of_fifo(path),
+        Removal::Absent => {}
+        Removal::Failed(reason) => warn!("VACUUM: master fifo {}: {reason}", path.display()),
+    }
+}
+
+fn warn_of_fifo(path: &Path) {
+    warn!("VACUUM: master fifo {} is no longer ours: not removed", path.display());
 }
 
 /// The pidfiles of a configuration: option and absolute path.

@@ -163,7 +163,7 @@ fn try_resume(
         },
         pidfiles: pidfiles.collect(),
         fifos: Fifos {
-            paths: config.master_fifos.iter().map(|path| base.join(path)).collect(),
+            paths: legacy.fifo_paths,
             slot: fifo.as_ref().map_or(0, |(slot, _)| *slot),
             active: fifo.map(|(_, fifo)| fifo),
             watch: None,

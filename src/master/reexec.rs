@@ -65,6 +65,10 @@ pub struct Legacy {
     /// The open FIFO and its slot.
     #[serde(default)]
     pub fifo: Option<(usize, FifoState)>,
+    /// The FIFOs of all slots, so that those which are configured no more can be removed; absent in older
+    /// releases.
+    #[serde(default)]
+    pub fifo_paths: Vec<PathBuf>,
     /// Touch files as last seen, so that a touch during the exec is not missed.
     #[serde(default)]
     pub touch: Option<Baseline>,
@@ -142,6 +146,7 @@ fn try_reexec(
         workers: channels.workers.iter().map(|(worker, it)| (*worker, it.as_raw_fd())).collect(),
         pidfiles: holdings.pidfiles.iter().map(|it| (it.option.to_owned(), it.file.state())).collect(),
         fifo: holdings.fifos.active.as_ref().map(|it| (holdings.fifos.slot, it.state())),
+        fifo_paths: holdings.fifos.paths.clone(),
         touch: Some(holdings.touch.baseline().clone()),
         changes: Some(holdings.changes.looks()),
         lenders: holdings.lenders.iter().map(SavedLender::of).collect(),

@@ -267,3 +267,39 @@ fn a_copy_made_by_f_serves_on_when_its_original_stops() {
     assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
     assert!(!server.path("app.sock").exists() && !server.path("fifo").exists());
 }
+
+#[test]
+fn a_reload_that_names_another_fifo_removes_the_one_before() {
+    let ini = |fifos: &[&str]| {
+        let lines: String = fifos.iter().map(|name| format!("master-fifo = {name}\n")).collect();
+        format!("[uwsgi]\nmaster = 1\nsnapshots = 1\n{lines}")
+    };
+    let server = Server::app().file("a.ini", ini(&["first", "fifo"])).arg("a.ini").spawn();
+    server.wait_ready();
+    let write = |name: &str, letter: &[u8]| {
+        let fifo = std::fs::OpenOptions::new().write(true).open(server.path(name));
+        fifo.and_then(|mut fifo| fifo.write_all(letter)).unwrap();
+    };
+    // The file of a slot is made when the slot is chosen.
+    write("first", b"1");
+    server.wait_for_log(&format!("active master fifo is now {}", server.path("fifo").display()));
+    let gone = |name: &str| {
+        eventually(name, LIMIT, || (!server.path(name).exists()).then_some(()));
+    };
+
+    server.file("a.ini", ini(&["other"]));
+    server.reload();
+    gone("first");
+    gone("fifo");
+    server.wait_for_log(&format!("active master fifo is now {}", server.path("other").display()));
+    // Back again, without a new image.
+    server.signal(Signal::SIGURG);
+    server.wait_for_log(" complete: generation 1 serves");
+    gone("other");
+    write("first", b"s");
+    server.wait_for_log("master fifo 's' received");
+
+    server.file("a.ini", ini(&[]));
+    server.reload();
+    gone("first");
+}
