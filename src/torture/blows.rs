@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::account::{Excuse, Kind, Tally, What};
+use super::account::{self, Excuse, Tally, What};
 use super::broken::Broken;
 use super::clients::Stage;
 use super::held;
@@ -13,6 +13,7 @@ use super::random::Random;
 use super::server::{Server, Worker};
 use super::wire::Connection;
 use crate::control::narrator::Verdict;
+use crate::master::answer::Kind;
 use crate::scoreboard::WorkerState;
 use crate::sys::process::{self, Pid, Signal};
 
@@ -36,6 +37,8 @@ pub enum Blow {
     Workers,
     /// FIFO `c`.
     Chain,
+    /// FIFO `u`, where `snapshots` keeps a generation to go back to.
+    Rollback,
     /// The signal of a brutal reload.
     Brutal,
     /// SIGHUP, and at once kill -9 of an old worker.
@@ -52,13 +55,14 @@ pub enum Blow {
 
 impl Blow {
     /// All of them.
-    pub const ALL: [Blow; 12] = [
+    pub const ALL: [Blow; 13] = [
         Blow::Hup,
         Blow::Fifo,
         Blow::Touch,
         Blow::Wait,
         Blow::Workers,
         Blow::Chain,
+        Blow::Rollback,
         Blow::Brutal,
         Blow::KillInReload,
         Blow::KillWorker,
@@ -76,6 +80,7 @@ impl Blow {
             Blow::Wait => "wait",
             Blow::Workers => "workers",
             Blow::Chain => "chain",
+            Blow::Rollback => "rollback",
             Blow::Brutal => "brutal",
             Blow::KillInReload => "kill-in-reload",
             Blow::KillWorker => "kill-worker",
@@ -132,6 +137,7 @@ impl<'a> Striker<'a> {
             Blow::Wait => server.command_reload(),
             Blow::Workers => self.replace("w"),
             Blow::Chain => self.replace("c"),
+            Blow::Rollback => self.roll_back(),
             Blow::Brutal => self.brutal(),
             Blow::KillInReload => self.kill_in_reload(random),
             Blow::KillWorker => self.kill_worker(random),
@@ -142,10 +148,23 @@ impl<'a> Striker<'a> {
     }
 
     fn reload(&self, ask: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-        match self.server.answer_to(ask)? {
+        self.await_answer(Kind::Reload, ask)
+    }
+
+    fn await_answer(&self, kind: Kind, ask: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        match self.server.answer_to(kind, ask)? {
             Verdict::Done(_) => self.complete(),
             Verdict::Failed(text) => Err(text),
         }
+    }
+
+    /// Back from a reload, and there again. It begins with a reload because the last snapshot may be used up; it
+    /// ends with one because a zygote that was woken is not replaced when it dies.
+    fn roll_back(&self) -> Result<(), String> {
+        let reload = || self.reload(|| self.server.signal(Signal::SIGHUP));
+        reload()?;
+        self.await_answer(Kind::Rollback, || self.server.letter("u"))?;
+        reload()
     }
 
     /// Waits for as many workers as there were at the beginning.
@@ -242,7 +261,7 @@ impl<'a> Striker<'a> {
         let Some(path) = self.breakable else { return Ok(()) };
         let failed = |error: std::io::Error| format!("{}: {error}", path.display());
         let broken = Broken::new(path).map_err(failed)?;
-        let verdict = self.server.answer_to(|| self.server.signal(Signal::SIGHUP))?;
+        let verdict = self.server.answer_to(Kind::Reload, || self.server.signal(Signal::SIGHUP))?;
         broken.mend().map_err(failed)?;
         match verdict {
             Verdict::Failed(_) => self.complete(),
@@ -276,7 +295,8 @@ impl<'a> Striker<'a> {
                     self.queued.answer(connection.opened, self.stage.now() - connection.opened, true);
                 }
                 Err(loss) => {
-                    let incident = connection.incident(Kind::Backlog, What::Lost(loss), self.stage.now());
+                    let incident =
+                        connection.incident(account::Kind::Backlog, What::Lost(loss), self.stage.now());
                     self.queued.incidents.push(incident);
                 }
             }

@@ -157,14 +157,23 @@ fn torture_own(
 ) -> Result<Report, String> {
     let server = Server::start(options, directory)?;
     let course = Course { plan, interrupt, stage: Arc::new(Stage::new(server.address, plan.patience)) };
-    let findings = probe(&course.stage, "localhost", &plan.paths, &plan.groups)?;
+    let mut findings = probe(&course.stage, "localhost", &plan.paths, &plan.groups)?;
+    let mut blows = blows.to_vec();
+    if server.snapshots == 0 && blows.contains(&Blow::Rollback) {
+        blows.retain(|blow| *blow != Blow::Rollback);
+        let why = "rollback: the server keeps no snapshots (snapshots)";
+        if blows.is_empty() {
+            return Err(why.to_owned());
+        }
+        findings.left_out.push(why.to_owned());
+    }
     let targets = Arc::clone(&findings.targets);
     let mut striker = Striker::new(&server, &course.stage, &targets, breakable);
     let named = |blow: Blow| (blow.name(), blow.is_reload());
     let strike = |blow, random: &mut Random| {
         striker.strike(blow, random).map_err(|why| Failure { why, is_the_end: server.has_ended() })
     };
-    let mut report = course.run(&findings, blows.to_vec(), named, strike)?;
+    let mut report = course.run(&findings, blows, named, strike)?;
     let Striker { excuses, queued, .. } = striker;
     report.excuses = excuses;
     if queued.sent > 0 {

@@ -51,6 +51,8 @@ pub struct Server {
     files: Files,
     binary: PathBuf,
     die_on_term: bool,
+    /// Zygotes it keeps for a rollback.
+    pub snapshots: u32,
     /// Where it listens for the load.
     pub address: SocketAddr,
 }
@@ -108,7 +110,18 @@ impl Server {
             Ok((end, answers, board)) => {
                 // It is a child, so never process 1.
                 let die_on_term = config.die_on_term.unwrap_or(false);
-                Ok(Server { child, reaped: false, end, answers, board, files, binary, die_on_term, address })
+                Ok(Server {
+                    child,
+                    reaped: false,
+                    end,
+                    answers,
+                    board,
+                    files,
+                    binary,
+                    die_on_term,
+                    snapshots: config.snapshots,
+                    address,
+                })
             }
             Err(error) => {
                 let _ = end_at_once(&mut child);
@@ -176,12 +189,12 @@ impl Server {
         }
     }
 
-    /// Does what asks for a reload, and returns what the master answers to it.
+    /// Does what asks for a reload or rollback, and returns what the master answers to it.
     ///
     /// # Errors
     /// When asking fails, the server ends, or there is no answer.
-    pub fn answer_to(&self, ask: impl FnOnce() -> Result<(), String>) -> Result<Verdict, String> {
-        let mut narrator = Narrator::new(Kind::Reload, self.answers.take_ticket());
+    pub fn answer_to(&self, kind: Kind, ask: impl FnOnce() -> Result<(), String>) -> Result<Verdict, String> {
+        let mut narrator = Narrator::new(kind, self.answers.take_ticket());
         ask()?;
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -196,7 +209,7 @@ impl Server {
                 return Err(self.ended());
             }
             if Instant::now() >= deadline {
-                return Err(format!("no answer to the reload within {} s", LIMIT.as_secs()));
+                return Err(format!("no answer to the {kind} within {} s", LIMIT.as_secs()));
             }
             self.answers.await_change(seen, END_INTERVAL);
         }

@@ -48,15 +48,15 @@ fn assert_nothing_left(directory: &Path, files: usize) {
 fn a_server_survives_every_blow() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("long.bin"), vec![b'x'; 6_000_000]).unwrap();
-    let ini = "[appserver]\nprocesses = 2\nstatic-map = /long.bin=long.bin\ndisable-logging\n";
+    let ini = "[appserver]\nprocesses = 2\nsnapshots = 1\nstatic-map = /long.bin=long.bin\ndisable-logging\n";
     std::fs::write(directory.path().join("app.ini"), ini).unwrap();
-    // The eight ways to reload, and one more: by then every blow has fallen once.
-    let words = ["--reloads=9", "--pause=20ms", "--stream=/long.bin", "--break=app.ini", "--", "app.ini"];
+    // The nine ways to reload, and one more: by then every blow has fallen once.
+    let words = ["--reloads=10", "--pause=20ms", "--stream=/long.bin", "--break=app.ini", "--", "app.ini"];
     let (code, report, errors) = run(directory.path(), &words);
     assert_eq!(code, Some(0), "{report:#} {errors}");
     assert_eq!(report["clean"], true);
     let blows = report["blows"].as_object().unwrap();
-    assert_eq!(blows.len(), 12, "{report:#}");
+    assert_eq!(blows.len(), 13, "{report:#}");
     for kind in ["keep-alive", "fresh", "pipelined", "stream", "backlog"] {
         let load = &report["loads"][kind];
         assert!(load["answered"].as_u64() > Some(0) && load["lost"] == serde_json::json!({}), "{report:#}");
@@ -68,6 +68,30 @@ fn a_server_survives_every_blow() {
     );
     assert_eq!(std::fs::read_to_string(directory.path().join("app.ini")).unwrap(), ini);
     assert_nothing_left(directory.path(), 2);
+}
+
+#[test]
+fn a_rollback_needs_a_server_that_keeps_snapshots() {
+    let directory = tempfile::tempdir().unwrap();
+    let words =
+        ["--blow=rollback,hup", "--reloads=4", "--pause=20ms", "--connections=8", "--load=keep-alive"];
+    let with =
+        |snapshots: &'static str| words.into_iter().chain(["--", "-p2", snapshots]).collect::<Vec<_>>();
+    let (code, report, errors) = run(directory.path(), &with("--snapshots=1"));
+    assert_eq!(code, Some(0), "{report:#} {errors}");
+    assert_eq!(
+        (&report["blows"]["rollback"]["times"], &report["blows"]["hup"]["times"]),
+        (&2.into(), &2.into())
+    );
+    assert_eq!(report["loads"]["keep-alive"]["reconnects"], 0, "{report:#}");
+
+    let (code, report, errors) = run(directory.path(), &with("--snapshots=0"));
+    assert_eq!(code, Some(0), "{report:#} {errors}");
+    assert_eq!(report["blows"]["rollback"], Value::Null);
+    assert!(report["left_out"].to_string().contains("rollback: the server keeps no snapshots"), "{report:#}");
+    let (code, _, errors) = run(directory.path(), &["--blow=rollback", "--", "-p2"]);
+    assert!(code == Some(1) && errors.contains("keeps no snapshots"), "{errors}");
+    assert_nothing_left(directory.path(), 0);
 }
 
 #[test]
