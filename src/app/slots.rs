@@ -20,7 +20,7 @@ pub struct Slots {
     queue: RefCell<VecDeque<Rc<Place>>>,
     /// Requests that had one and left it; they come before those that were never begun.
     returning: RefCell<VecDeque<Rc<Place>>>,
-    /// The accept loop, when it waits for a free slot; later the worker that leaves.
+    /// The worker that leaves.
     watcher: RefCell<Option<Waker>>,
     /// Called when the last free slot is taken.
     when_filled: OnceCell<Box<dyn Fn()>>,
@@ -76,16 +76,11 @@ impl Slots {
         !self.free.borrow().is_empty()
     }
 
-    /// Waits until [`Slots::free`]. Only one task, the accept loop, may wait here.
-    pub async fn wait_free(&self) {
-        poll_fn(|cx| {
-            if self.free() {
-                return Poll::Ready(());
-            }
-            *self.watcher.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await
+    /// True when somebody waits for a slot.
+    pub fn contended(&self) -> bool {
+        let waits =
+            |queue: &RefCell<VecDeque<Rc<Place>>>| queue.borrow().iter().any(|it| !it.abandoned.get());
+        waits(&self.returning) || waits(&self.queue)
     }
 
     /// True when no request has one.
@@ -93,8 +88,7 @@ impl Slots {
         self.free.borrow().len() == self.count
     }
 
-    /// Waits until [`Slots::all_free`]: the application has finished. Only when nobody waits in
-    /// [`Slots::wait_free`] any more.
+    /// Waits until [`Slots::all_free`]: the application has finished. Only one task may wait here.
     pub async fn wait_all_free(&self) {
         poll_fn(|cx| {
             if self.all_free() {
@@ -291,6 +285,19 @@ mod tests {
             Poll::Ready(permit) => Some(permit),
             Poll::Pending => None,
         }
+    }
+
+    #[test]
+    fn who_has_left_the_queue_waits_no_more() {
+        let slots = Slots::new(1);
+        let permit = slots.try_acquire().expect("it is free");
+        assert!(!slots.contended());
+        let waiting = slots.acquire();
+        assert!(slots.contended());
+        drop(waiting);
+        assert!(!slots.contended());
+        drop(permit);
+        assert!(slots.free());
     }
 
     #[test]

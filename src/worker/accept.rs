@@ -1,7 +1,8 @@
 //! When a worker takes a connection, and from which listener.
 //!
 //! All workers share the listeners, so a connection goes to whoever takes it first. A worker takes
-//! one only while it has a free slot: a slow request never sits in front of others. One connection
+//! one only while it has a free slot: a slow request never sits in front of others. Where requests of the
+//! connections it has leave none free, new clients queue up with them ([`Acceptor::wait_in_line`]). One connection
 //! is taken per wake-up (a few where the first of them are served already, or applications never wait),
 //! and never until the queue is empty: that would pile up a burst in one worker. Who hears of a connection
 //! is up to [`super::lookout`].
@@ -129,10 +130,7 @@ impl Acceptor {
             match self.door.mode() {
                 Mode::Open if self.full() => {
                     self.stand_aside();
-                    tokio::select! {
-                        () = self.slots.wait_free() => {}
-                        () = self.door.changed.notified() => {}
-                    }
+                    self.wait_in_line(&mut serve).await;
                     self.stand_ready().await;
                 }
                 Mode::Open => self.take_one(&mut serve).await,
@@ -168,6 +166,47 @@ impl Acceptor {
         self.say_accepting(true);
     }
 
+    /// Waits until there is a free slot, or the door has changed.
+    ///
+    /// A slot that is given back goes to the request that has waited longest. Connections that were let in
+    /// could pass the slots on among themselves for ever, and nobody else would be let in, when all
+    /// workers are that busy. So those who wait outside have a place in the line, too: when it is
+    /// their turn one of them is let in, and its request goes to the end of the line.
+    async fn wait_in_line(&mut self, serve: &mut impl FnMut(Accepted) -> bool) {
+        while self.door.mode() == Mode::Open && self.full() {
+            let turn = tokio::select! {
+                turn = self.slots.acquire() => turn,
+                () = self.door.changed.notified() => continue,
+            };
+            let taken = match self.slots.contended() {
+                true => self.take_in_turn(serve),
+                false => Ok(()),
+            };
+            drop(turn);
+            if let Err(error) = taken {
+                self.rest(&error).await;
+            }
+        }
+    }
+
+    fn take_in_turn(&mut self, serve: &mut impl FnMut(Accepted) -> bool) -> io::Result<()> {
+        if Share::of(&self.scoreboard, self.cell).far_above_mean() {
+            return Ok(());
+        }
+        for index in self.lookout.in_turn() {
+            if let Some(accepted) = self.accept(index)? {
+                serve(accepted);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn rest(&self, error: &io::Error) {
+        warn!("accept: {error}; trying again in {} ms", EXHAUSTED_PAUSE.as_millis());
+        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    }
+
     async fn take_one(&mut self, serve: &mut impl FnMut(Accepted) -> bool) {
         let door = Rc::clone(&self.door);
         let ready = tokio::select! {
@@ -195,9 +234,8 @@ impl Acceptor {
             }
             Ok(None) => {}
             Err(error) => {
-                warn!("accept: {error}; trying again in {} ms", EXHAUSTED_PAUSE.as_millis());
                 self.stand_aside();
-                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                self.rest(&error).await;
                 self.stand_ready().await;
             }
         }
@@ -207,6 +245,7 @@ impl Acceptor {
     fn accept(&self, index: usize) -> io::Result<Option<Accepted>> {
         match accept::accept(self.lookout.listener(index)) {
             Ok((mut socket, client)) => {
+                self.lookout.had_its_turn(index);
                 if socket.as_raw_fd() <= STDERR {
                     // The next word in the log would go to the client.
                     socket = fd::shelter(socket);

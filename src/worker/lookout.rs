@@ -137,19 +137,26 @@ impl Lookout {
                 let _ = stirred.as_mut().poll(cx);
             }
             self.take_hints(cx);
-            let count = self.listeners.len();
-            let in_turn = (0..count).map(|offset| (self.turn.get() + offset) % count);
             // Each is asked, so that news from any of them wakes this task.
-            let ready = in_turn.filter(|index| self.listeners[*index].is_promising(cx));
-            match ready.min_by_key(|index| (index + count - self.turn.get()) % count) {
-                Some(index) => {
-                    self.turn.set((index + 1) % count);
-                    Poll::Ready(index)
-                }
+            let asked = self.in_turn().map(|index| self.listeners[index].is_promising(cx).then_some(index));
+            match asked.fold(None, Option::or) {
+                Some(index) => Poll::Ready(index),
                 None => Poll::Pending,
             }
         })
         .await
+    }
+
+    /// The numbers of all listeners, the one to look at first before the others.
+    pub fn in_turn(&self) -> impl Iterator<Item = usize> + use<> {
+        let (count, first) = (self.listeners.len(), self.turn.get());
+        (0..count).map(move |offset| (first + offset) % count)
+    }
+
+    /// A client was taken from listener number `index`: it is the turn of the next one. Not before: who has
+    /// heard of a client and could not take it has had nothing.
+    pub fn had_its_turn(&self, index: usize) {
+        self.turn.set((index + 1) % self.listeners.len());
     }
 
     /// Learns from the bell and from the scoreboard that listeners are worth a try.

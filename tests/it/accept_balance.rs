@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::http::request;
 use crate::support::wsgi::app;
-use crate::support::{Connection, LIMIT, Server, eventually, processes};
+use crate::support::{Connection, LIMIT, Server, Target, eventually, get, processes};
 
 /// Answers with the pid of its worker, on the worker's own thread.
 const GATED: &str = r#"
@@ -151,5 +151,36 @@ fn clients_that_come_during_a_pause_are_served_after_it() {
             assert_eq!(client.receive(false).unwrap().text(), "hello v1\n");
         }
         paused(0);
+    }
+}
+
+/// Requests for as long as the test takes, on kept connections: while one is served, others wait for the slot.
+fn keep_busy(server: &Server) -> Vec<Connection> {
+    let mut busy: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
+    let request = request("GET", "/stream?chunks=2&ms=10&size=10", &[], b"");
+    for connection in &mut busy {
+        connection.send(&request.repeat(200)).expect("sent");
+        // Let in, and the first of its requests is answered.
+        connection.receive(false).expect("an answer");
+    }
+    busy
+}
+
+#[test]
+fn connections_that_keep_the_worker_busy_do_not_keep_new_clients_out() {
+    let second = "second.sock";
+    let server = Server::app().args(["--master", &format!("--http={second}")]).start();
+    let mut busy = keep_busy(&server);
+    // Each has to be let in, on either address, while some 600 requests wait that would take all slots.
+    let quiet = Target::Unix(server.path(second));
+    for _ in 0..5 {
+        assert_eq!(server.client().fresh("GET", "/", &[], b"").expect("let in").status, 200);
+        assert_eq!(get(&quiet, "/").status, 200);
+    }
+    let answered = |log: &str| log.contains("GET /stream");
+    let served = server.log().lines().iter().filter(|line| answered(line)).count();
+    assert!(served < 300, "clients waited for {served} requests that came after them");
+    for connection in &mut busy {
+        connection.receive(false).expect("nobody is forgotten");
     }
 }
