@@ -198,6 +198,10 @@ impl Made {
         if !matches!(sockets, Sockets::Shared(_)) {
             self.claim_pidfiles(start, config, |option| option == "pidfile")?;
         }
+        if first && config.credentials.chroot.is_some() {
+            // Its place is outside, where nothing can be written once the root is another.
+            write_pidfiles(&mut self.pidfiles, "pidfile")?;
+        }
         if first {
             // Other images of this master are inside already.
             privileges::enter_root(config, start).map_err(|it| StartError(it.told(config)))?;
@@ -226,7 +230,9 @@ impl Made {
                 return Err(StartError(error));
             }
         }
-        write_pidfiles(&mut self.pidfiles, "pidfile")?;
+        if config.credentials.chroot.is_none() {
+            write_pidfiles(&mut self.pidfiles, "pidfile")?;
+        }
         if fresh && cred::is_root() {
             hooks::run_all(&config.hooks, Point::AsRoot).map_err(StartError)?;
         }

@@ -33,18 +33,3 @@ pub fn ask(job: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         other => Err(format!("privileges cannot be tried: the process that tries ended with {other}")),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::testing::alone;
-
-    #[test]
-    fn what_came_of_it_is_told() {
-        alone("privileges::child::tests::what_came_of_it_is_told", || {
-            assert_eq!(ask(|| Ok(())), Ok(()));
-            assert_eq!(ask(|| Err("no".to_owned())), Err("no".to_owned()));
-            assert!(ask(|| std::process::abort()).unwrap_err().contains("ended with signal 6"));
-        });
-    }
-}

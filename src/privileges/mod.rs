@@ -153,6 +153,7 @@ pub fn enter_root(config: &Config, start: &mut StartContext) -> Result<(), Refus
     cred::change_root(&directory).map_err(|error| {
         Refusal::new("chroot", format!("cannot make {} the root: {error}{needs}", directory.display()))
     })?;
+    rights::mounted(&directory)?;
     start.enter_root().map_err(|error| Refusal::new("chroot", format!("the binary: {error}")))
 }
 

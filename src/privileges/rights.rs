@@ -44,7 +44,9 @@ pub fn lacks(config: &Config, start: &StartContext) -> Vec<Refusal> {
         }
     }
     if let Some(path) = config.logto2.as_ref().filter(|_| late) {
-        tell("logto2", can_write(&base.join(path)).map_err(|error| format!("{who} {error}")));
+        let path = base.join(path);
+        let told = |error| format!("cannot open the log file {}: {who} {error}", path.display());
+        tell("logto2", can_write(&path).map_err(told));
     }
     found
 }
@@ -174,6 +176,20 @@ pub fn inside(config: &Config, start: &StartContext) -> Result<(), Refusal> {
             return Err(Refusal { option, message });
         }
     }
+    let binary = start.binary(config);
+    may(&binary, &[Right::Execute]).map_err(|error| {
+        let message = format!(
+            "{} has no binary for the start and reloads: {} inside: {error}; copy it there, with the libraries \
+             that it is linked to, and name it by binary-path",
+            root.display(),
+            binary.display()
+        );
+        Refusal { option: "chroot", message }
+    })
+}
+
+/// Whether a new root, which this process has entered, has what no image of the server can do without.
+pub(super) fn mounted(root: &Path) -> Result<(), Refusal> {
     let needed = [Path::new("/proc/self/fd"), Path::new("/dev/null")];
     if let Some(missing) = needed.into_iter().find(|path| !path.exists()) {
         let mount = missing.components().nth(1).map(|name| Path::new("/").join(name)).unwrap_or_default();
@@ -187,16 +203,7 @@ pub fn inside(config: &Config, start: &StartContext) -> Result<(), Refusal> {
         );
         return Err(Refusal { option: "chroot", message });
     }
-    let binary = start.binary(config);
-    may(&binary, &[Right::Execute]).map_err(|error| {
-        let message = format!(
-            "{} has no binary for the start and reloads: {} inside: {error}; copy it there, with the libraries \
-             that it is linked to, and name it by binary-path",
-            root.display(),
-            binary.display()
-        );
-        Refusal { option: "chroot", message }
-    })
+    Ok(())
 }
 
 #[cfg(test)]

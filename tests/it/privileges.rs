@@ -13,6 +13,13 @@ use crate::support::daemon::wait_for_text;
 use crate::support::server::{Builder, mode};
 use crate::support::{LIMIT, Server};
 
+mod answers;
+mod capabilities;
+mod chroot;
+mod ports;
+mod rights;
+mod root_master;
+
 const NOBODY: u32 = 65534;
 
 /// False, with a line that says so, when the tests cannot become another user.
@@ -97,10 +104,10 @@ fn a_user_that_does_not_exist_is_an_error() {
         assert!(!server.path("pid").exists());
     }
     // What is noticed only after sockets are bound takes them down again.
-    let arguments = ["--uid=nobody", "--pidfile=pid", "--master-fifo=foreign"];
-    let mut server = Server::app().on_unix_socket("app.sock").file("foreign", "").args(arguments).spawn();
+    let arguments = ["--uid=nobody", "--pidfile=pid", "--hook-as-user=exec:exit 3"];
+    let mut server = Server::app().on_unix_socket("app.sock").args(arguments).spawn();
     assert_eq!(server.wait_exit(LIMIT).code(), Some(1));
-    server.wait_for_log("something that is not a FIFO is in the way");
+    server.wait_for_log("hook-as-user");
     server.wait_for_log("app.sock stays behind: ");
 }
 
