@@ -368,8 +368,8 @@ fn proven(
         held.extend(listeners.map(|listener| listener.fd.as_fd()));
         load(&config, factory, &held).map(Some)
     };
-    let (app, listeners) = if cred::is_root() && !late {
-        // While it may bind anything. A socket file of a generation that cannot serve is taken back if the
+    let (app, listeners) = if cred::is_root() && plan.gives_root_up() && !late {
+        // Sockets while it may bind anything. A socket file of a generation that cannot serve is taken back if the
         // new user may do so; otherwise nobody listens on it, and the next one replaces it.
         let listeners = bind(listeners)?;
         let loaded = plan.follow_in_zygote().map_err(refused);

@@ -194,16 +194,15 @@ impl Made {
             let told = |error| StartError(format!("reload-on-fd: {error}{}", config.place("reload-on-fd")));
             self.armed_fds.push(ArmedFd::claim(trigger.clone()).map_err(told)?);
         }
+        let confined = config.credentials.chroot.is_some();
         // Claimed before anything is bound: a second master by mistake stops here and harms nothing.
-        if !matches!(sockets, Sockets::Shared(_)) {
+        if first || matches!(sockets, Sockets::Kept(_)) && !confined {
             self.claim_pidfiles(start, config, |option| option == "pidfile")?;
         }
-        if first && config.credentials.chroot.is_some() {
-            // Its place is outside, where nothing can be written once the root is another.
+        if first && confined {
+            // Its place is outside, where nothing can be written once the root is another; other images of
+            // this master are inside already.
             write_pidfiles(&mut self.pidfiles, "pidfile")?;
-        }
-        if first {
-            // Other images of this master are inside already.
             privileges::enter_root(config, start).map_err(|it| StartError(it.told(config)))?;
         }
         if !matches!(sockets, Sockets::Shared(_)) {
@@ -230,7 +229,7 @@ impl Made {
                 return Err(StartError(error));
             }
         }
-        if config.credentials.chroot.is_none() {
+        if !confined {
             write_pidfiles(&mut self.pidfiles, "pidfile")?;
         }
         if fresh && cred::is_root() {
@@ -346,16 +345,20 @@ fn write_pidfiles(pidfiles: &mut [HeldPidfile], option: &str) -> Result<(), Star
 /// Becomes the user of the configuration, unless the master stays root, and runs the hooks of that user.
 fn drop_privileges(config: &Config, fresh: bool) -> Result<(), StartError> {
     let plan = Plan::of(config).map_err(|it| StartError(it.told(config)))?;
-    let as_user = || if fresh { hooks::run_all(&config.hooks, Point::AsUser) } else { Ok(()) };
-    if config.credentials.master_keeps_root() {
-        // The hooks' part is the same, whoever goes on here.
-        return privileges::as_user(config, &plan, as_user).map_err(StartError);
+    let stays = config.credentials.master_keeps_root();
+    if !stays {
+        plan.follow_in_master().map_err(|it| StartError(it.told(config)))?;
     }
-    plan.follow_in_master().map_err(|it| StartError(it.told(config)))?;
-    if cred::is_root() {
+    if cred::is_root() && !(stays && config.credentials.uid.is_some()) {
         warn!("*** WARNING: you are running appserver as root !!! (use the uid and gid options) ***");
     }
-    as_user().map_err(StartError)
+    let hooks = || hooks::run_all(&config.hooks, Point::AsUser);
+    match (fresh, stays) {
+        (false, _) => Ok(()),
+        (true, false) => hooks().map_err(StartError),
+        // Their user is the same, whoever goes on here.
+        (true, true) => privileges::as_user(config, &plan, hooks).map_err(StartError),
+    }
 }
 
 /// What an operator sees first.

@@ -64,7 +64,12 @@ impl Plan {
 
     /// True when a process that does it is another one afterwards.
     pub fn changes_anything(&self) -> bool {
-        self.identity != Identity::default() || self.keep.is_some() || self.no_new_privs
+        self.gives_root_up() || self.no_new_privs
+    }
+
+    /// True when root that does it can do less afterwards.
+    pub fn gives_root_up(&self) -> bool {
+        self.identity != Identity::default() || self.keep.is_some()
     }
 
     /// Does it in the master, which passes what it keeps on to the images that follow it.
@@ -180,7 +185,9 @@ pub fn check(config: &Config, start: &StartContext) -> Result<(), String> {
             plan.follow_in_master().map_err(told)?;
         }
         one_line(config, rights::lacks(config, &start))?;
-        rights::configuration(&start)
+        rights::configuration(&start)?;
+        // By now it is so, or a zygote's part, which must be possible, too.
+        plan.follow_in_master().map_err(told)
     })
 }
 

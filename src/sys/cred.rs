@@ -120,7 +120,8 @@ pub fn parse_owner(text: &str) -> Result<(Option<Uid>, Option<Gid>), String> {
 /// `PermissionDenied` when that needs root or rights that this process does not have, or when the identity
 /// did not stick.
 pub fn drop_privileges(identity: &Identity, keep: Option<&Rights>) -> io::Result<()> {
-    if is_root() && !is_already(identity)? {
+    let changes = is_root() && !is_already(identity)?;
+    if changes {
         become_other(identity, keep.is_some())?;
     } else {
         verify(identity, "without root this process cannot become")?;
@@ -131,7 +132,7 @@ pub fn drop_privileges(identity: &Identity, keep: Option<&Rights>) -> io::Result
         }
         rights.hold()?;
     }
-    process::set_dumpable()
+    if changes || keep.is_some() { process::set_dumpable() } else { Ok(()) }
 }
 
 /// Root that has given up the right to change its groups may be asked for the same once more.

@@ -72,6 +72,9 @@ fn all_processes_are_inside_and_stay_there() {
         let reload = server.command(["--reload", "pid", "--wait=60"]);
         assert_eq!(reload.status.code(), Some(0), "{reload:?}");
     }
+    let lines = server.log().lines();
+    let complaint = lines.iter().find(|line| line.contains("] WARN ") || line.contains("] ERROR "));
+    assert_eq!(complaint, None);
     assert_eq!(fs::metadata(&outside).unwrap().uid(), 0);
     server.command(["--stop", "pid"]);
     assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
