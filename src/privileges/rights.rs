@@ -73,7 +73,6 @@ fn executable(binary: &Path, who: &str) -> Result<(), String> {
 
 fn fifo(path: &Path, who: &str) -> Result<(), String> {
     match path.symlink_metadata() {
-        // What else may be there, or whose, opening it tells best; but a FIFO of ours it takes.
         Ok(found) if !found.file_type().is_fifo() => Err(format!(
             "{}: something that is not a FIFO is in the way; remove it or choose another path",
             path.display()
@@ -102,9 +101,13 @@ fn replaceable(path: &Path, who: &str) -> Result<(), String> {
 fn makeable(path: &Path, who: &str) -> Result<(), String> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     may(directory, &[Right::Write, Right::Execute]).map_err(|error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "make the directory",
+            _ => "give the directory to that user",
+        };
         format!(
-            "{who} cannot make {} in its directory: {error}; give the directory to that user (RuntimeDirectory= of \
-             systemd does), or choose another path",
+            "{who} cannot make {} in its directory: {error}; {remedy} (RuntimeDirectory= of systemd does), or choose \
+             another path",
             path.display()
         )
     })
