@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::daemon::wait_for_text;
 use crate::support::server::{Builder, mode};
-use crate::support::{LIMIT, Server};
+use crate::support::{LIMIT, Server, eventually};
 
 mod answers;
 mod capabilities;
@@ -53,8 +53,12 @@ fn ids(pid: u32, field: &str) -> Vec<u32> {
     line.split_ascii_whitespace().map(|id| id.parse().unwrap()).collect()
 }
 
+/// The master and its children: once those of an older generation have gone, a zygote and two workers.
 fn everyone(server: &Server) -> Vec<u32> {
-    server.children().into_iter().chain([server.pid()]).collect()
+    let children = eventually("a zygote and two workers", LIMIT, || {
+        Some(server.children()).filter(|children| children.len() == 3)
+    });
+    children.into_iter().chain([server.pid()]).collect()
 }
 
 fn assert_run_as(server: &Server, uid: u32, gid: u32, groups: &[u32]) {
