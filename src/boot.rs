@@ -14,6 +14,7 @@ use std::{env, fs};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::config::Config;
 use crate::net::ListenerState;
 use crate::service::manager::VARIABLES;
 use crate::sys;
@@ -139,6 +140,24 @@ impl StartContext {
         let cwd = logical_cwd()?;
         let binary = locate_binary(argv.first().map(OsString::as_os_str), &cwd)?;
         Ok(StartContext { argv, env: env::vars_os().collect(), cwd, binary })
+    }
+
+    /// Makes it what an image executed inside a new root directory would find: it starts at the top.
+    ///
+    /// # Errors
+    /// When the binary cannot be named from there.
+    pub fn enter_root(&mut self) -> io::Result<()> {
+        self.cwd = PathBuf::from("/");
+        self.binary = locate_binary(self.argv.first().map(OsString::as_os_str), &self.cwd)?;
+        Ok(())
+    }
+
+    /// What a zygote or a re-exec executes.
+    pub fn binary(&self, config: &Config) -> PathBuf {
+        match &config.binary_path {
+            Some(path) => self.cwd.join(path),
+            None => self.binary.clone(),
+        }
     }
 
     /// Arguments for `execve`.

@@ -11,6 +11,7 @@
 //! - [`worker`]: accepts, speaks HTTP through [`protocol`], calls the [`app`].
 //! - [`control`]: the master FIFO, pidfiles, touch files and the commands they carry.
 //! - [`hooks`]: what the configuration asks to be done at points of a process's life.
+//! - [`privileges`]: who the processes are, and whether that user can do what is asked of it.
 //! - [`net`]: listen addresses and the sockets behind them.
 //! - [`channel`] and [`scoreboard`]: what travels between the processes.
 //! - [`signals`], [`locks`] and [`cache`]: what the workers of an application share.
@@ -43,6 +44,7 @@ pub mod locks;
 pub mod logging;
 pub mod master;
 pub mod net;
+pub mod privileges;
 pub mod protocol;
 mod run;
 pub mod scoreboard;

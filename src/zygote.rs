@@ -27,11 +27,12 @@ use crate::logging::{self, Role, logfile, spare};
 use crate::master::spawn::ZygoteBoot;
 use crate::net::set::ListenerSet;
 use crate::net::{Listener, ListenerState};
+use crate::privileges::{Plan, Refusal};
 use crate::scoreboard::Scoreboard;
 use crate::signals;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
-use crate::sys::{self, fd, heap, mapped, signal, stray};
+use crate::sys::{self, cred, fd, heap, mapped, signal, stray};
 use crate::worker::{self, Birth};
 
 /// Signals that a terminal or `pkill` sends to the whole family; the master answers them.
@@ -354,16 +355,39 @@ fn proven(
     let locks = boot.locks.map(|raw| claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
     let caches = Caches::create(&config.caches).map_err(Unfit::new)?;
     app::plugin::share(boot.generation, Shared { locks, highest_lock: config.locks, caches });
-    // A server that only lends sockets has nobody to serve it.
-    let app = if config.lazy_apps || config.processes == 0 {
-        None
-    } else {
+    let refused = |refusal: Refusal| Unfit::new(refusal.told(&config));
+    let plan = Plan::of(&config).map_err(refused)?;
+    let late = config.credentials.drop_after_apps;
+    let bind = |listeners| ListenerSet::bind(&config, listeners).map_err(Unfit::new);
+    let load = |listeners: &mut dyn Iterator<Item = &Listener>| {
+        // A server that only lends sockets has nobody to serve it.
+        if config.lazy_apps || config.processes == 0 {
+            return Ok(None);
+        }
         let mut held: Vec<BorrowedFd<'_>> = vec![control, handover.0.as_fd(), handover.1.as_fd()];
-        held.extend(listeners.iter().map(|listener| listener.fd.as_fd()));
-        Some(load(&config, factory, &held)?)
+        held.extend(listeners.map(|listener| listener.fd.as_fd()));
+        load(&config, factory, &held).map(Some)
     };
-    // Last of all: sockets of a generation that cannot serve need not be taken back.
-    let listeners = ListenerSet::bind(&config, listeners).map_err(Unfit::new)?;
+    let (app, listeners) = if cred::is_root() && plan.gives_root_up() && !late {
+        // Sockets while it may bind anything. A socket file of a generation that cannot serve is taken back if the
+        // new user may do so; otherwise nobody listens on it, and the next one replaces it.
+        let listeners = bind(listeners)?;
+        let loaded = plan.follow_in_zygote().map_err(refused);
+        let loaded = loaded.and_then(|()| load(&mut listeners.iter()));
+        let app = loaded.inspect_err(|_| listeners.undo())?;
+        (app, listeners)
+    } else {
+        if !late {
+            plan.follow_in_zygote().map_err(refused)?;
+        }
+        let app = load(&mut listeners.iter())?;
+        // Last of all: sockets of a generation that cannot serve need not be taken back.
+        let listeners = bind(listeners)?;
+        if late {
+            plan.follow_in_zygote().map_err(refused).inspect_err(|_| listeners.undo())?;
+        }
+        (app, listeners)
+    };
     Ok(Proven { config: Arc::new(config), app, listeners, scoreboard: Arc::new(scoreboard), handover })
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::control::StopSignals;
+use crate::sys::cap::Capability;
 use crate::sys::process;
 
 mod build;
@@ -75,7 +76,7 @@ pub struct ListenSpec {
     pub origin: String,
 }
 
-/// When privileges go, and to whom. Names are resolved at start-up, by number or name.
+/// Who the server's processes are, and from when on. Names are resolved at start-up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     /// `uid`
@@ -84,6 +85,33 @@ pub struct Credentials {
     pub gid: Option<String>,
     /// `add-gid`, repeatable
     pub add_gid: Vec<String>,
+    /// `no-initgroups`: without the user's own supplementary groups.
+    pub no_initgroups: bool,
+    /// `immediate-uid`: before anything is opened.
+    pub immediate_uid: Option<String>,
+    /// `immediate-gid`
+    pub immediate_gid: Option<String>,
+    /// `cap`: what is kept of root's rights; `None` when nothing was said about them.
+    pub capabilities: Option<Vec<Capability>>,
+    /// `cap-ambient`: those that programs started by the application have, too.
+    pub ambient: Vec<Capability>,
+    /// `no-new-privs`: no program executed from then on gains rights, not even by set-user-id.
+    pub no_new_privs: bool,
+    /// `chroot`
+    pub chroot: Option<PathBuf>,
+    /// `drop-after-init`: the log of `logto2` and `pidfile2` come before.
+    pub drop_after_init: bool,
+    /// `drop-after-apps`: the application is loaded before; the master stays root.
+    pub drop_after_apps: bool,
+    /// `master-as-root`: the master stays root.
+    pub master_as_root: bool,
+}
+
+impl Credentials {
+    /// Whether the master goes on as the user that started it.
+    pub fn master_keeps_root(&self) -> bool {
+        self.master_as_root || self.drop_after_apps
+    }
 }
 
 /// Process titles.

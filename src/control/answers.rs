@@ -3,7 +3,7 @@
 //! A memory file of the master, found as `--status` finds the scoreboard: through its descriptors in
 //! `/proc`. So there is no socket, file or directory that could be left behind, lie in a read-only
 //! place or belong to the wrong user after privileges were dropped; who may look is who could look
-//! into the master anyway (root with `CAP_SYS_PTRACE`, or its own user while it is dumpable). The
+//! into the master anyway: root, and its own user while it is dumpable and has no capabilities. The
 //! master never waits for a reader, and a master that has died leaves what it said last to those who
 //! have the memory mapped. The file is kept across a re-exec; a master of a release that does not know
 //! it neither writes to it nor says so: a reader with a limit gives up then.

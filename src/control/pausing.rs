@@ -38,8 +38,8 @@ pub fn order(pidfile: &Path, paused: bool) -> Outcome {
         }
         Err(error) => {
             return failed(format!(
-                "the memory of appserver {pid} cannot be reached: {error}; be its user or root with \
-                 CAP_SYS_PTRACE, or write p to its FIFO"
+                "the memory of appserver {pid} cannot be reached: {error}; be root, or its user if it has no \
+                 capabilities, or write p to its FIFO"
             ));
         }
     };

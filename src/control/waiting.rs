@@ -48,8 +48,8 @@ pub fn change(kind: Kind, pidfile: &Path, limit: Option<Duration>, say: &mut dyn
         }
         Err(error) => {
             return failed(format!(
-                "the answers of appserver {pid} cannot be read: {error}; be its user or root with CAP_SYS_PTRACE, \
-                 or {verb} without --wait"
+                "the answers of appserver {pid} cannot be read: {error}; be root, or its user if it has no \
+                 capabilities, or {verb} without --wait"
             ));
         }
     };

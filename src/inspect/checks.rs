@@ -4,15 +4,15 @@
 //! [`trial`](super::trial), which drops them.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
-use std::path::Path;
 
 use super::problem::{Problem, Severity};
 use crate::boot::StartContext;
 use crate::config::{Config, ListenSpec};
 use crate::control::pidfile;
+use crate::master::holdings::pidfile_paths;
 use crate::net::error::BindError;
 use crate::net::{ListenAddr, effective_backlog, probe};
+use crate::privileges::rights;
 use crate::sys::cred;
 use crate::sys::fs::{Right, may};
 
@@ -35,8 +35,9 @@ pub fn run(config: &Config, start: &StartContext) -> Vec<Problem> {
 
 fn users(config: &Config) -> Vec<Problem> {
     let wanted = &config.credentials;
-    let resolve =
-        |uid: Option<&str>, gid: Option<&str>, groups: &[String]| cred::resolve(uid, gid, groups).map(drop);
+    let resolve = |uid: Option<&str>, gid: Option<&str>, groups: &[String]| {
+        cred::resolve(uid, gid, groups, false).map(drop)
+    };
     let mut looked_up = vec![
         ("uid", resolve(wanted.uid.as_deref(), None, &[])),
         ("gid", resolve(None, wanted.gid.as_deref(), &[])),
@@ -59,9 +60,6 @@ fn users(config: &Config) -> Vec<Problem> {
 fn files(config: &Config, start: &StartContext) -> Vec<Problem> {
     let written = [
         ("pidfile", &config.pidfile),
-        ("pidfile2", &config.pidfile2),
-        ("safe-pidfile", &config.safe_pidfile),
-        ("safe-pidfile2", &config.safe_pidfile2),
         ("logto", &config.logto),
         ("daemonize", &config.daemonize),
         ("daemonize2", &config.daemonize2),
@@ -69,7 +67,7 @@ fn files(config: &Config, start: &StartContext) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (option, path) in written {
         if let Some(path) = path
-            && let Err(message) = can_write(&start.cwd.join(path))
+            && let Err(message) = rights::can_write(&start.cwd.join(path))
         {
             problems.push(Problem::about(Severity::Error, config, option, message));
         }
@@ -87,23 +85,6 @@ fn files(config: &Config, start: &StartContext) -> Vec<Problem> {
         problems.push(Problem::about(Severity::Error, config, "binary-path", message));
     }
     problems
-}
-
-/// Whether a file can be written, or made where there is none.
-pub(super) fn can_write(path: &Path) -> Result<(), String> {
-    let told = |what: &Path, error: io::Error| format!("cannot write {}: {error}", what.display());
-    match path.metadata() {
-        Ok(found) if found.is_dir() => {
-            Err(format!("{} is a directory; give the path of a file", path.display()))
-        }
-        Ok(_) => may(path, &[Right::Write]).map_err(|error| told(path, error)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let directory = path.parent().unwrap_or(Path::new("/"));
-            may(directory, &[Right::Write, Right::Execute])
-                .map_err(|error| format!("cannot make {} in its directory: {error}", path.display()))
-        }
-        Err(error) => Err(told(path, error)),
-    }
 }
 
 fn addresses(config: &Config, start: &StartContext) -> Vec<Problem> {
@@ -157,9 +138,8 @@ fn addresses(config: &Config, start: &StartContext) -> Vec<Problem> {
 
 /// The server that runs with one of the configured pidfiles.
 fn running(config: &Config, start: &StartContext) -> Option<(i32, String)> {
-    let pidfiles = [&config.pidfile, &config.pidfile2, &config.safe_pidfile, &config.safe_pidfile2];
-    pidfiles.into_iter().flatten().find_map(|path| {
-        let owner = pidfile::owner(&start.cwd.join(path)).ok()?;
+    pidfile_paths(config, &start.cwd).into_iter().find_map(|(_, path)| {
+        let owner = pidfile::owner(&path).ok()?;
         Some((owner.pid.as_raw(), path.display().to_string()))
     })
 }
@@ -190,21 +170,4 @@ fn habits(config: &Config) -> Vec<Problem> {
         );
     }
     problems
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_can_be_written_where_its_directory_allows() {
-        let directory = tempfile::tempdir().expect("directory");
-        let at = |name: &str| directory.path().join(name);
-        assert_eq!(can_write(&at("new")), Ok(()));
-        std::fs::write(at("old"), "").expect("file");
-        assert_eq!(can_write(&at("old")), Ok(()));
-        assert!(can_write(&at("missing/new")).unwrap_err().contains("cannot make"));
-        assert!(can_write(directory.path()).unwrap_err().contains("is a directory"));
-        assert!(can_write(&at("old/new")).unwrap_err().contains("cannot write"));
-    }
 }

@@ -7,16 +7,16 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::checks::can_write;
 use super::problem::{Problem, Severity};
 use crate::app::AppFactory;
 use crate::app::stray::turn_away;
 use crate::boot::StartContext;
 use crate::channel::headline;
 use crate::config::{Config, Entry, value};
+use crate::privileges::{self, Plan, Refusal, rights};
 use crate::sys::fs::{Right, may};
 use crate::sys::process::{self, Exit, Fork, Pid, Signal};
-use crate::sys::{self, cred, fd, stray};
+use crate::sys::{self, fd, stray};
 
 /// Runs the trial; what it found, and what became of it if it did not end well.
 pub fn run(config: &Config, start: &StartContext, factory: AppFactory) -> Vec<Problem> {
@@ -102,19 +102,31 @@ fn probation(config: &Config, start: &StartContext, factory: AppFactory) -> Vec<
     if let Err(error) = fd::replace(io::stderr().as_fd(), 1) {
         return vec![failed("chdir", format!("standard output: {error}"))];
     }
+    let refused = |it: Refusal| failed(it.option, it.message);
+    let wanted = &config.credentials;
+    let mut start = start.clone();
+    let confined = privileges::enter_root(config, &mut start)
+        .and_then(|()| if wanted.chroot.is_some() { rights::inside(config, &start) } else { Ok(()) });
+    if let Err(refusal) = confined {
+        return vec![refused(refusal)];
+    }
     let base = config.base_directory(&start.cwd);
     if std::env::set_current_dir(&base).is_err() {
         // Told by the checks before.
         return Vec::new();
     }
     let mut problems = Vec::new();
-    let wanted = &config.credentials;
-    // Names that do not exist were told by the checks before.
-    if let Ok(identity) = cred::resolve(wanted.uid.as_deref(), wanted.gid.as_deref(), &wanted.add_gid)
-        && let Err(error) = cred::drop_privileges(&identity)
-    {
-        let option = if wanted.uid.is_some() { "uid" } else { "gid" };
-        problems.push(failed(option, format!("privileges cannot be dropped: {error}")));
+    let drop = || match Plan::of(config) {
+        Ok(plan) => plan.follow_in_master().err(),
+        // Names that do not exist were told by the checks before.
+        Err(_) => None,
+    };
+    if !wanted.master_keeps_root() {
+        problems.extend(drop().map(refused));
+    }
+    problems.extend(rights::lacks(config, &start).into_iter().map(refused));
+    if wanted.master_keeps_root() && !wanted.drop_after_apps {
+        problems.extend(drop().map(refused));
     }
     problems.extend(files(config, &base));
     for name in &config.unenv {
@@ -160,7 +172,6 @@ fn file(entry: &Entry, base: &Path) -> Option<Problem> {
             let error = may(&path, &[]).err()?;
             (Severity::Note, format!("{}: {error}; to make it later will reload", path.display()))
         }
-        "master-fifo" | "logto2" => (Severity::Error, can_write(&path).err()?),
         _ => return None,
     };
     Some(Problem::of_entry(severity, entry, message))

@@ -136,10 +136,7 @@ pub struct Holdings {
 impl Holdings {
     /// What a zygote or a re-exec executes.
     pub fn binary(&self) -> PathBuf {
-        match &self.config.binary_path {
-            Some(path) => self.start.cwd.join(path),
-            None => self.start.binary.clone(),
-        }
+        self.start.binary(&self.config)
     }
 
     /// The numbers for the state machine.

@@ -20,6 +20,7 @@ use crate::hooks::{self, Point};
 use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::{Listener, ListenerState};
+use crate::privileges;
 use crate::scoreboard::Scoreboard;
 use crate::service::manager;
 use crate::sys::signal::SignalSource;
@@ -59,6 +60,7 @@ fn try_start(
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    privileges::drop_at_once(&config).map_err(|it| it.told(&config))?;
     hooks::run_all(&config.hooks, Point::Asap)?;
     let copy = inherited.is_some();
     let mut verdict = None;

@@ -95,8 +95,15 @@ fn prepare_child(keep: &[BorrowedFd<'_>], master: Pid, cwd: &Path) -> io::Result
 }
 
 fn report_exec_failure(control: OwnedFd, binary: &Path, error: &io::Error) {
+    let hint = match error.kind() {
+        // execve(2) says the same of a missing interpreter or loader; in a chroot that is the likely mistake.
+        io::ErrorKind::NotFound if binary.exists() => {
+            "; the file is there, so its loader (or the interpreter in its first line) is not: see ldd"
+        }
+        _ => "",
+    };
     let reason =
-        format!("cannot execute {}: {error}", String::from_utf8_lossy(binary.as_os_str().as_bytes()));
+        format!("cannot execute {}: {error}{hint}", String::from_utf8_lossy(binary.as_os_str().as_bytes()));
     let channel: Channel<FromZygote, ToZygote> = Channel::new(control);
     // Nobody is left to tell if this fails; the master then sees the exit alone.
     let _ = channel.send(&FromZygote::LoadFailed { reason, code: 1 }, &[]);

@@ -25,8 +25,8 @@ use crate::logging::logfile::LogFile;
 use crate::net::set::ListenerSet;
 use crate::net::zerg::Lender;
 use crate::net::{Listener, VacuumOutcome};
+use crate::privileges::{self, Plan};
 use crate::scoreboard::Scoreboard;
-use crate::sys::cred::Identity;
 use crate::sys::fs::Removal;
 use crate::sys::process::{self, Fork};
 use crate::sys::title::Title;
@@ -118,16 +118,16 @@ pub enum Sockets {
 ///
 /// # Errors
 /// The first thing that cannot be had; what was made until then is removed again.
-pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<Holdings, StartError> {
-    let base = config.base_directory(&start.cwd);
+pub fn prepare(mut start: StartContext, config: Config, sockets: Sockets) -> Result<Holdings, StartError> {
     let mut made = Made::default();
-    let opened = match made.acquire(&start, &config, sockets) {
+    let opened = match made.acquire(&mut start, &config, sockets) {
         Ok(opened) => opened,
         Err(error) => {
             made.undo();
             return Err(error);
         }
     };
+    let base = config.base_directory(&start.cwd);
     let Opened { listeners, scoreboard, handover, answers, locks, log, paths, active } = opened;
     let touch = triggers::watch_touch_files(&config, &base, &Baseline::default());
     let changes = triggers::watch_changes(&config, &base, &Looks::default());
@@ -179,16 +179,18 @@ impl Made {
     /// The order matters: sockets as the starting user, then privileges away, then the rest.
     fn acquire(
         &mut self,
-        start: &StartContext,
+        start: &mut StartContext,
         config: &Config,
         sockets: Sockets,
     ) -> Result<Opened, StartError> {
-        // Before anything is made: a misspelt name is the most likely mistake.
-        let identity = identity(config)?;
+        let first = matches!(sockets, Sockets::Bind);
+        if first {
+            // Before anything is made: a misspelt name is the most likely mistake.
+            privileges::check(config, start).map_err(StartError)?;
+        }
         if let Some(mask) = config.umask {
             cred::set_umask(mask);
         }
-        let base = config.base_directory(&start.cwd);
         for trigger in &config.reload_on_fds {
             // A copy of a running master, or one that starts over, has none of its descriptors but listeners.
             if !matches!(sockets, Sockets::Bind) {
@@ -198,10 +200,21 @@ impl Made {
             let told = |error| StartError(format!("reload-on-fd: {error}{}", config.place("reload-on-fd")));
             self.armed_fds.push(ArmedFd::claim(trigger.clone()).map_err(told)?);
         }
+        let confined = config.credentials.chroot.is_some();
         // Claimed before anything is bound: a second master by mistake stops here and harms nothing.
-        if !matches!(sockets, Sockets::Shared(_)) {
-            self.claim_pidfiles(start, config)?;
+        if first || matches!(sockets, Sockets::Kept(_)) && !confined {
+            self.claim_pidfiles(start, config, |option| option == "pidfile")?;
         }
+        if first && confined {
+            // Its place is outside, where nothing can be written once the root is another; other images of
+            // this master are inside already.
+            write_pidfiles(&mut self.pidfiles, "pidfile")?;
+            privileges::enter_root(config, start).map_err(|it| StartError(it.told(config)))?;
+        }
+        if !matches!(sockets, Sockets::Shared(_)) {
+            self.claim_pidfiles(start, config, |option| option != "pidfile")?;
+        }
+        let base = config.base_directory(&start.cwd);
         std::env::set_current_dir(&base).map_err(|error| {
             let place = config.place("chdir");
             StartError(format!("chdir: cannot enter {}: {error}{place}", base.display()))
@@ -222,18 +235,19 @@ impl Made {
                 return Err(StartError(error));
             }
         }
-        write_pidfiles(&mut self.pidfiles, "pidfile")?;
+        if !confined {
+            write_pidfiles(&mut self.pidfiles, "pidfile")?;
+        }
         if fresh && cred::is_root() {
             hooks::run_all(&config.hooks, Point::AsRoot).map_err(StartError)?;
         }
-        drop_privileges(identity)?;
-        if fresh {
-            hooks::run_all(&config.hooks, Point::AsUser).map_err(StartError)?;
-        }
-        write_pidfiles(&mut self.pidfiles, "pidfile2")?;
-        let log = match &config.logto2 {
-            Some(path) => Some(open_log(config, "logto2", &base.join(path))?),
-            None => None,
+        let log = if config.credentials.drop_after_init {
+            let log = self.open_late(config, &base)?;
+            drop_privileges(config, fresh)?;
+            log
+        } else {
+            drop_privileges(config, fresh)?;
+            self.open_late(config, &base)?
         };
         let scoreboard = Scoreboard::create().map_err(|error| StartError::new("scoreboard", error))?;
         let handover = seqpacket::pair().map_err(|error| StartError::new("hand-over queue", error))?;
@@ -251,8 +265,20 @@ impl Made {
         Ok(Opened { listeners, scoreboard, handover, answers, locks, log, paths, active })
     }
 
-    fn claim_pidfiles(&mut self, start: &StartContext, config: &Config) -> Result<(), StartError> {
-        for (option, path) in pidfile_paths(config, &start.cwd) {
+    /// What has its time when privileges are dropped: afterwards, unless `drop-after-init` says before.
+    fn open_late(&mut self, config: &Config, base: &Path) -> Result<Option<LogFile>, StartError> {
+        write_pidfiles(&mut self.pidfiles, "pidfile2")?;
+        config.logto2.as_ref().map(|path| open_log(config, "logto2", &base.join(path))).transpose()
+    }
+
+    fn claim_pidfiles(
+        &mut self,
+        start: &StartContext,
+        config: &Config,
+        wanted: fn(&str) -> bool,
+    ) -> Result<(), StartError> {
+        let files = pidfile_paths(config, &start.cwd);
+        for (option, path) in files.into_iter().filter(|(option, _)| wanted(option)) {
             // Whoever waits for a safe pidfile to appear must not see it before it has its number.
             if option.starts_with("safe-") && std::fs::symlink_metadata(&path).is_err() {
                 continue;
@@ -322,37 +348,22 @@ fn write_pidfiles(pidfiles: &mut [HeldPidfile], option: &str) -> Result<(), Star
     Ok(())
 }
 
-/// Whom `uid`, `gid` and `add-gid` name; `None` when nothing of that was asked for.
-fn identity(config: &Config) -> Result<Option<Identity>, StartError> {
-    let wanted = &config.credentials;
-    if wanted.uid.is_none() && wanted.gid.is_none() && wanted.add_gid.is_empty() {
-        return Ok(None);
+/// Becomes the user of the configuration, unless the master stays root, and runs the hooks of that user.
+fn drop_privileges(config: &Config, fresh: bool) -> Result<(), StartError> {
+    let plan = Plan::of(config).map_err(|it| StartError(it.told(config)))?;
+    let stays = config.credentials.master_keeps_root();
+    if !stays {
+        plan.follow_in_master().map_err(|it| StartError(it.told(config)))?;
     }
-    let told = |option: &str| {
-        let place = config.place(option);
-        let option = option.to_owned();
-        move |error: String| StartError(format!("{option}: {error}{place}"))
-    };
-    // Each on its own first, so that the one that is wrong can be named.
-    cred::resolve(wanted.uid.as_deref(), None, &[]).map_err(told("uid"))?;
-    cred::resolve(None, wanted.gid.as_deref(), &[]).map_err(told("gid"))?;
-    cred::resolve(None, None, &wanted.add_gid).map_err(told("add-gid"))?;
-    cred::resolve(wanted.uid.as_deref(), wanted.gid.as_deref(), &wanted.add_gid)
-        .map(Some)
-        .map_err(|error| StartError::new("uid/gid", error))
-}
-
-fn drop_privileges(identity: Option<Identity>) -> Result<(), StartError> {
-    match identity {
-        Some(identity) => {
-            cred::drop_privileges(&identity).map_err(|error| StartError::new("cannot drop privileges", error))
-        }
-        None => {
-            if cred::is_root() {
-                warn!("*** WARNING: you are running appserver as root !!! (use the uid and gid options) ***");
-            }
-            Ok(())
-        }
+    if cred::is_root() && !(stays && config.credentials.uid.is_some()) {
+        warn!("*** WARNING: you are running appserver as root !!! (use the uid and gid options) ***");
+    }
+    let hooks = || hooks::run_all(&config.hooks, Point::AsUser);
+    match (fresh, stays) {
+        (false, _) => Ok(()),
+        (true, false) => hooks().map_err(StartError),
+        // Their user is the same, whoever goes on here.
+        (true, true) => privileges::as_user(config, &plan, hooks).map_err(StartError),
     }
 }
 

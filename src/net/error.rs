@@ -80,7 +80,8 @@ impl BindError {
 
     pub(super) fn tcp(address: SocketAddr, source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::PermissionDenied && is_privileged(&address) {
-            let hint = "; a port below 1024 needs root or CAP_NET_BIND_SERVICE";
+            let hint = "; a port below 1024 needs root or CAP_NET_BIND_SERVICE: a server that drops its privileges \
+                        keeps it for reloads with cap = net_bind_service";
             return BindError::System { address: address.to_string(), source, hint };
         }
         BindError::system(address, source)

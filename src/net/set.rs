@@ -118,8 +118,13 @@ impl ListenerSet {
         self.members.iter().filter(|(_, fresh)| *fresh).map(|(listener, _)| listener)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Listener> {
+        self.members.iter().map(|(listener, _)| listener)
+    }
+
     /// Removes the socket files that [`ListenerSet::bind`] has made.
-    fn undo(&self) {
+    pub fn undo(&self) {
         for listener in self.fresh() {
             // Made a moment ago; whatever keeps it from being removed, the next bind tells.
             let _ = listener.remove_if_ours();

@@ -8,7 +8,8 @@ use nix::sys::stat::Mode;
 pub use nix::unistd::{Gid, Uid};
 use nix::unistd::{Group, User};
 
-use super::process;
+use super::cap::{self, Rights};
+use super::process::{self, Pid};
 
 /// Whom to become; `None` leaves that part as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,11 +26,16 @@ pub struct Identity {
 ///
 /// Without `gid` a user known to the system gets its primary group, so that nothing is left of
 /// root's. The supplementary groups are the user's own; `add_gid` replaces them; a user or group
-/// the system does not know gets none.
+/// the system does not know gets none. Without `own_groups` the user's own are not looked up.
 ///
 /// # Errors
 /// Names the user or group that does not exist.
-pub fn resolve(uid: Option<&str>, gid: Option<&str>, add_gid: &[String]) -> Result<Identity, String> {
+pub fn resolve(
+    uid: Option<&str>,
+    gid: Option<&str>,
+    add_gid: &[String],
+    own_groups: bool,
+) -> Result<Identity, String> {
     let (uid, user) = match uid {
         None => (None, None),
         Some(text) => {
@@ -43,6 +49,8 @@ pub fn resolve(uid: Option<&str>, gid: Option<&str>, add_gid: &[String]) -> Resu
     };
     let groups = if !add_gid.is_empty() {
         Some(add_gid.iter().map(|text| find_group(text)).collect::<Result<Vec<_>, _>>()?)
+    } else if !own_groups && (uid.is_some() || gid.is_some()) {
+        Some(Vec::new())
     } else if let Some(user) = &user {
         Some(groups_of(user, gid.unwrap_or(user.gid))?)
     } else if uid.is_some() || gid.is_some() {
@@ -98,26 +106,59 @@ pub fn parse_owner(text: &str) -> Result<(Option<Uid>, Option<Gid>), String> {
     Ok((uid, gid))
 }
 
-/// Becomes `identity`, and makes sure that there is no way back.
+/// Becomes `identity`, and makes sure that there is no way back but the rights in `keep`.
 ///
 /// Groups first, then the group, then the user: each step needs the root that the last one
-/// gives up. The process may dump core again afterwards, and its `/proc` files are its own.
+/// gives up. The process may dump core again afterwards, and its `/proc` files are its own; a signal
+/// for the death of its parent has to be asked for anew.
 ///
 /// Without root only an identity that is the present one already is accepted; its
-/// supplementary groups are then left alone.
+/// supplementary groups are then left alone. Without `keep` capabilities are left as a change of user
+/// leaves them: root's are gone, and those of another user, given by a service manager, stay.
 ///
 /// # Errors
-/// `PermissionDenied` when that needs root, or when the identity did not stick.
-pub fn drop_privileges(identity: &Identity) -> io::Result<()> {
-    if !is_root() {
-        return verify(identity, "without root this process cannot become");
+/// `PermissionDenied` when that needs root or rights that this process does not have, or when the identity
+/// did not stick.
+pub fn drop_privileges(identity: &Identity, keep: Option<&Rights>) -> io::Result<()> {
+    let changes = is_root() && !is_already(identity)?;
+    if changes {
+        become_other(identity, keep.is_some())?;
+    } else {
+        verify(identity, "without root this process cannot become")?;
     }
+    if let Some(rights) = keep {
+        if is_root() {
+            rights.bound()?;
+        }
+        rights.hold()?;
+    }
+    if changes || keep.is_some() { process::set_dumpable() } else { Ok(()) }
+}
+
+/// Root that has given up the right to change its groups may be asked for the same once more.
+fn is_already(identity: &Identity) -> io::Result<bool> {
+    let sorted = |mut groups: Vec<Gid>| {
+        groups.sort_by_key(|gid| gid.as_raw());
+        groups.dedup();
+        groups
+    };
+    let same_groups = match &identity.groups {
+        Some(groups) => sorted(groups.clone()) == sorted(nix::unistd::getgroups()?),
+        None => true,
+    };
+    Ok(same_groups && verify(identity, "").is_ok())
+}
+
+fn become_other(identity: &Identity, keep_rights: bool) -> io::Result<()> {
     if let Some(groups) = &identity.groups {
         nix::unistd::setgroups(groups)?;
     }
     if let Some(gid) = identity.gid {
         nix::unistd::setresgid(gid, gid, gid)?;
     }
+    // The permitted set outlives the change then; the effective one is empty in any case, so that the
+    // attempt below proves what it should.
+    cap::keep_across_change_of_user(keep_rights)?;
     if let Some(uid) = identity.uid {
         nix::unistd::setresuid(uid, uid, uid)?;
     }
@@ -126,7 +167,61 @@ pub fn drop_privileges(identity: &Identity) -> io::Result<()> {
     if gave_root_up && nix::unistd::setuid(Uid::from_raw(0)).is_ok() {
         return Err(denied("root could be regained after giving it up".to_owned()));
     }
-    process::set_dumpable()
+    cap::keep_across_change_of_user(false)?;
+    if gave_root_up && !keep_rights {
+        // The inheritable set, which some container runtimes fill, is all that could be left.
+        Rights::default().hold()?;
+    }
+    Ok(())
+}
+
+/// Makes a directory the root of this process, and enters it: the old working directory would be a way out.
+///
+/// # Errors
+/// When it is no directory, or this process lacks `CAP_SYS_CHROOT`.
+pub fn change_root(directory: &Path) -> io::Result<()> {
+    nix::unistd::chroot(directory)?;
+    std::env::set_current_dir("/")
+}
+
+/// From now on no program that this process or a descendant executes gains rights (prctl(2)).
+///
+/// # Errors
+/// None that the kernel documents.
+pub fn refuse_new_privileges() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_no_new_privs()?)
+}
+
+/// Looks at the files of another process as its user would, when they are closed to this one.
+///
+/// Root without `CAP_SYS_PTRACE`, as in many containers, is a stranger in `/proc` to a process of another
+/// user; but it may take that user's place in the file system (setfsuid(2)) and keeps the capabilities that
+/// the other process may have.
+///
+/// # Errors
+/// Those of `look`.
+pub fn with_eyes_of<T>(pid: Pid, look: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let refused = match look() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_root() => error,
+        outcome => return outcome,
+    };
+    let Some((uid, gid)) = ids_of(pid) else { return Err(refused) };
+    let group = nix::unistd::setfsgid(gid);
+    let user = nix::unistd::setfsuid(uid);
+    let seen = look();
+    nix::unistd::setfsuid(user);
+    nix::unistd::setfsgid(group);
+    seen
+}
+
+/// Effective user and group of a process, which everybody may read.
+fn ids_of(pid: Pid) -> Option<(Uid, Gid)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let effective = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    Some((Uid::from_raw(effective("Uid:")?), Gid::from_raw(effective("Gid:")?)))
 }
 
 /// Compares real, effective and saved ids.
@@ -201,33 +296,35 @@ mod tests {
 
     #[test]
     fn numbers_and_names_are_resolved() {
-        let root = resolve(Some("root"), None, &[]).unwrap();
+        let root = resolve(Some("root"), None, &[], true).unwrap();
         assert_eq!((root.uid, root.gid), (Some(Uid::from_raw(0)), Some(Gid::from_raw(0))));
-        let number = resolve(Some("4000000000"), None, &[]).unwrap();
+        let number = resolve(Some("4000000000"), None, &[], true).unwrap();
         assert_eq!(number, Identity { uid: Some(4_000_000_000.into()), gid: None, groups: Some(vec![]) });
-        assert_eq!(resolve(None, None, &[]).unwrap(), Identity::default());
+        assert_eq!(resolve(None, None, &[], true).unwrap(), Identity::default());
     }
 
     #[test]
     fn a_named_user_brings_its_groups_unless_others_are_given() {
-        let root = resolve(Some("root"), Some("12"), &[]).unwrap();
+        let root = resolve(Some("root"), Some("12"), &[], true).unwrap();
         assert_eq!(root.gid, Some(Gid::from_raw(12)));
         assert!(root.groups.unwrap().contains(&Gid::from_raw(12)));
-        let replaced = resolve(Some("root"), None, &["7".to_owned(), "root".to_owned()]).unwrap();
+        let replaced = resolve(Some("root"), None, &["7".to_owned(), "root".to_owned()], true).unwrap();
         assert_eq!(replaced.groups, Some(vec![Gid::from_raw(7), Gid::from_raw(0)]));
-        let group_only = resolve(None, Some("9"), &[]).unwrap();
+        let group_only = resolve(None, Some("9"), &[], true).unwrap();
         assert_eq!(group_only.groups, Some(vec![Gid::from_raw(9)]));
+        let without = resolve(Some("root"), None, &[], false).unwrap();
+        assert_eq!((without.gid, without.groups), (Some(Gid::from_raw(0)), Some(vec![])));
     }
 
     #[test]
     fn unknown_names_are_named() {
         assert_eq!(
-            resolve(Some("no-such-user"), None, &[]).unwrap_err(),
+            resolve(Some("no-such-user"), None, &[], true).unwrap_err(),
             "there is no user named \"no-such-user\""
         );
         let group = "there is no group named \"no-such-group\"";
-        assert_eq!(resolve(None, Some("no-such-group"), &[]).unwrap_err(), group);
-        assert_eq!(resolve(None, None, &["no-such-group".to_owned()]).unwrap_err(), group);
+        assert_eq!(resolve(None, Some("no-such-group"), &[], true).unwrap_err(), group);
+        assert_eq!(resolve(None, None, &["no-such-group".to_owned()], true).unwrap_err(), group);
         assert_eq!(parse_owner("root:no-such-group").unwrap_err(), group);
     }
 
@@ -253,19 +350,42 @@ mod tests {
                 gid: Some(NOBODY.into()),
                 groups: Some(vec![NOBODY.into()]),
             };
-            drop_privileges(&nobody).unwrap();
+            drop_privileges(&nobody, None).unwrap();
             assert!(!is_root());
             assert_eq!(nix::unistd::getgroups().unwrap(), [Gid::from_raw(NOBODY)]);
             assert!(nix::sys::prctl::get_dumpable().unwrap());
             std::fs::read_dir("/proc/self/fd").unwrap();
 
-            drop_privileges(&nobody).unwrap();
-            drop_privileges(&Identity::default()).unwrap();
-            for other in [resolve(Some("root"), None, &[]), resolve(None, Some("0"), &[])] {
-                let error = drop_privileges(&other.unwrap()).unwrap_err();
+            drop_privileges(&nobody, None).unwrap();
+            drop_privileges(&Identity::default(), None).unwrap();
+            for other in [resolve(Some("root"), None, &[], true), resolve(None, Some("0"), &[], true)] {
+                let error = drop_privileges(&other.unwrap(), None).unwrap_err();
                 assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
                 assert!(error.to_string().contains("without root this process cannot become"));
             }
+        });
+    }
+
+    #[test]
+    fn some_rights_can_be_kept_and_no_others() {
+        alone("sys::cred::tests::some_rights_can_be_kept_and_no_others", || {
+            if !is_root() {
+                return;
+            }
+            let nobody =
+                Identity { uid: Some(NOBODY.into()), gid: Some(NOBODY.into()), groups: Some(vec![]) };
+            let wanted = caps::CapsHashSet::from([caps::Capability::CAP_NET_BIND_SERVICE]);
+            let rights = Rights { held: wanted.clone(), passed_on: Default::default() };
+            drop_privileges(&nobody, Some(&rights)).unwrap();
+            use caps::CapSet::{Ambient, Effective, Inheritable, Permitted};
+            for set in [Effective, Permitted, Inheritable] {
+                assert_eq!(caps::read(None, set).unwrap(), wanted);
+            }
+            assert!(caps::read(None, Ambient).unwrap().is_empty());
+            drop_privileges(&nobody, Some(&rights)).unwrap();
+            let more = Rights { held: caps::all(), passed_on: Default::default() };
+            let error = drop_privileges(&nobody, Some(&more)).unwrap_err().to_string();
+            assert!(error.contains("does not have ") && error.contains("setuid"), "{error}");
         });
     }
 

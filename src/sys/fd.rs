@@ -221,11 +221,15 @@ pub fn memfd(name: &CStr) -> io::Result<OwnedFd> {
 
 /// The name a memory file was made with, or `None` when `fd` is something else.
 pub fn memfd_name(fd: RawFd) -> Option<String> {
-    memfd_name_at(Path::new(&format!("/proc/self/fd/{fd}")))
+    memfd_name_at(Path::new(&format!("/proc/self/fd/{fd}"))).ok().flatten()
 }
 
-fn memfd_name_at(link: &Path) -> Option<String> {
-    let target = std::fs::read_link(link).ok()?;
+fn memfd_name_at(link: &Path) -> io::Result<Option<String>> {
+    Ok(memfd_name_of(&std::fs::read_link(link)?))
+}
+
+/// The name in what a link in `/proc/PID/fd` says.
+fn memfd_name_of(target: &Path) -> Option<String> {
     let name = target.to_str()?.strip_prefix("/memfd:")?;
     Some(name.strip_suffix(" (deleted)").unwrap_or(name).to_owned())
 }
@@ -235,15 +239,23 @@ fn memfd_name_at(link: &Path) -> Option<String> {
 /// # Errors
 /// When the process is gone, or its descriptors are not for this user to see.
 pub fn memfds_of(pid: Pid, name: &CStr) -> io::Result<Vec<OwnedFd>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
-        let link = entry?.path();
-        // One that was closed meanwhile has no name.
-        if memfd_name_at(&link).is_some_and(|it| it.as_bytes() == name.to_bytes()) {
-            found.push(File::options().read(true).write(true).open(link)?.into());
+    super::cred::with_eyes_of(pid, || {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+            let link = entry?.path();
+            let theirs = match memfd_name_at(&link) {
+                // The directory may be open to one to whom its links are not.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+                // One that was closed meanwhile has no name.
+                Err(_) => None,
+                Ok(theirs) => theirs,
+            };
+            if theirs.is_some_and(|it| it.as_bytes() == name.to_bytes()) {
+                found.push(File::options().read(true).write(true).open(link)?.into());
+            }
         }
-    }
-    Ok(found)
+        Ok(found)
+    })
 }
 
 /// Lets the next image have the memory files of this name, under the numbers they have.

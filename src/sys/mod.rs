@@ -12,6 +12,7 @@ use std::io;
 
 pub mod accept;
 pub mod beneath;
+pub mod cap;
 pub mod cgroup;
 pub mod cred;
 pub mod dl;

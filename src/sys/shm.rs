@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 
+use super::cred;
 use super::process::Pid;
 
 /// A mapped memory file. Unmapped when dropped; the file goes with its last descriptor.
@@ -114,7 +115,8 @@ impl SharedMemory {
     /// user to see.
     pub fn is_mapped_by(&self, pid: Pid) -> bool {
         let Ok(file) = fstat(&self.file) else { return false };
-        let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/maps")) else { return false };
+        let maps = cred::with_eyes_of(pid, || std::fs::read_to_string(format!("/proc/{pid}/maps")));
+        let Ok(maps) = maps else { return false };
         // Address, permissions, offset, device, inode, path: proc_pid_maps(5).
         maps.lines().any(|line| {
             let mut fields = line.split_ascii_whitespace().skip(4);

@@ -14,6 +14,8 @@
 //! | `/exit?code=N`, `/abort`, `/kill9` | three ways for a worker to die |
 //! | `/openfd?n=K` | leaks a descriptor without close-on-exec, numbered from K up; answers the number |
 //! | `/reload`, `/stop` | asks the master |
+//! | `/become?uid=N` | tries to become that user; what came of it |
+//! | `/program` | `/proc/self/status` of a program that the application executes |
 //! | `/fail` | 500 |
 //!
 //! Each answer tells the worker's pid in the header `x-pid`.
@@ -93,6 +95,8 @@ impl App for TestApp {
             "/openfd" => leak_descriptor(query.number("n", 100)),
             "/reload" => self.ask(AppCommand::Reload),
             "/stop" => self.ask(AppCommand::Stop),
+            "/become" => become_user(query.number("uid", 0)),
+            "/program" => program(),
             "/fail" => answer(500, ResponseBody::Full(Bytes::from_static(b"failed as asked\n"))),
             _ => answer(404, ResponseBody::Full(Bytes::from_static(b"no such test\n"))),
         }
@@ -105,6 +109,19 @@ impl TestApp {
         (worker.master)(command);
         text("asked\n".to_owned())
     }
+}
+
+fn become_user(uid: u64) -> Reply {
+    let uid = u32::try_from(uid).expect("a user id");
+    match nix::unistd::setuid(uid.into()) {
+        Ok(()) => text(format!("now {}\n", nix::unistd::geteuid())),
+        Err(errno) => text(format!("{errno}\n")),
+    }
+}
+
+fn program() -> Reply {
+    let output = std::process::Command::new("cat").arg("/proc/self/status").output();
+    text(String::from_utf8_lossy(&output.expect("cat is everywhere").stdout).into_owned())
 }
 
 /// The query string of a request.

@@ -11,7 +11,14 @@ use nix::sys::signal::Signal;
 
 use crate::support::daemon::wait_for_text;
 use crate::support::server::{Builder, mode};
-use crate::support::{LIMIT, Server};
+use crate::support::{LIMIT, Server, eventually};
+
+mod answers;
+mod capabilities;
+mod chroot;
+mod ports;
+mod rights;
+mod root_master;
 
 const NOBODY: u32 = 65534;
 
@@ -46,8 +53,12 @@ fn ids(pid: u32, field: &str) -> Vec<u32> {
     line.split_ascii_whitespace().map(|id| id.parse().unwrap()).collect()
 }
 
+/// The master and its children: once those of an older generation have gone, a zygote and two workers.
 fn everyone(server: &Server) -> Vec<u32> {
-    server.children().into_iter().chain([server.pid()]).collect()
+    let children = eventually("a zygote and two workers", LIMIT, || {
+        Some(server.children()).filter(|children| children.len() == 3)
+    });
+    children.into_iter().chain([server.pid()]).collect()
 }
 
 fn assert_run_as(server: &Server, uid: u32, gid: u32, groups: &[u32]) {
@@ -97,10 +108,10 @@ fn a_user_that_does_not_exist_is_an_error() {
         assert!(!server.path("pid").exists());
     }
     // What is noticed only after sockets are bound takes them down again.
-    let arguments = ["--uid=nobody", "--pidfile=pid", "--master-fifo=foreign"];
-    let mut server = Server::app().on_unix_socket("app.sock").file("foreign", "").args(arguments).spawn();
+    let arguments = ["--uid=nobody", "--pidfile=pid", "--hook-as-user=exec:exit 3"];
+    let mut server = Server::app().on_unix_socket("app.sock").args(arguments).spawn();
     assert_eq!(server.wait_exit(LIMIT).code(), Some(1));
-    server.wait_for_log("something that is not a FIFO is in the way");
+    server.wait_for_log("hook-as-user");
     server.wait_for_log("app.sock stays behind: ");
 }
 

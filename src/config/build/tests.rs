@@ -55,6 +55,7 @@ fn sample(row: &OptionSpec) -> &'static str {
         Kind::Parsed(_) if row.name == "protocol" => "http",
         Kind::Parsed(_) if row.name == "wsgi-env-behavior" => "cheat",
         Kind::Parsed(_) if row.name == "module" || row.name == "callable" => "sample",
+        Kind::Parsed(_) if row.name == "cap" || row.name == "cap-ambient" => "setgid,setuid",
         Kind::Parsed(_) if row.name == "cache" => "7",
         Kind::Parsed(_) if row.name == "cache2" => "name=a,items=7",
         Kind::Parsed(_) if row.name == "timer" || row.name == "rbtimer" => "1 7",
