@@ -47,6 +47,7 @@ pub mod standing;
 mod startup;
 pub mod state;
 mod stop;
+mod store;
 mod supervision;
 mod surge;
 #[cfg(test)]
@@ -55,7 +56,7 @@ mod triggers;
 pub mod workers;
 mod zygotes;
 
-pub use lifecycle::{catch_signals, resume, start};
+pub use lifecycle::{SocketOrigin, catch_signals, resume, start};
 
 use accepting::Accepting;
 use answer::Answer;
@@ -166,6 +167,7 @@ impl Runner {
         let mut events = Events::with_capacity(256);
         self.watch_triggers();
         self.watch_lenders();
+        self.follow_store();
         loop {
             self.settle();
             if let Some(code) = self.exit {
@@ -322,6 +324,7 @@ impl Runner {
     fn hear_zygote(&mut self, generation: Generation) {
         let Some(channel) = self.zygotes.get(&generation) else { return };
         let mut asked = Vec::new();
+        let mut has_adopted = false;
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, fds)) => match message {
@@ -335,6 +338,7 @@ impl Runner {
                             if let Err(error) = self.holdings.adopt(proven) {
                                 error!("the configuration of generation {generation}: {error}");
                             }
+                            has_adopted = true;
                         } else {
                             self.proven.insert(generation, proven);
                         }
@@ -360,6 +364,9 @@ impl Runner {
                 }
             };
             self.queue.push_back(event);
+        }
+        if has_adopted {
+            self.follow_store();
         }
         self.ask_signals(asked);
     }

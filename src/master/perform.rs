@@ -215,6 +215,12 @@ impl Runner {
             }
             verdict.success();
         }
+        if self.holdings.config.expect_stop && self.holdings.start.var("UPSTART_JOB").is_some() {
+            info!("stopping myself, for Upstart to see that the service is up (expect-stop)");
+            if let Err(error) = process::kill(process::this(), process::Signal::SIGSTOP) {
+                error!("expect-stop: {error}");
+            }
+        }
     }
 
     /// The master alone opens the log; the children get the new descriptor.
@@ -263,6 +269,7 @@ impl Runner {
         {
             error!("the new configuration of the master is not in effect: {error}");
         }
+        self.follow_store();
         self.sign_before_exec();
         let signals = self.app_signals.save(generation);
         let channels = Channels {
