@@ -3,6 +3,7 @@
 mod support;
 
 mod accept_balance;
+mod activation;
 mod bed;
 mod broken_reload;
 mod check_config;
