@@ -80,12 +80,14 @@ fn try_start(
     if let Some((option, path)) = startup::early_log(&config, &start.cwd) {
         log = Some(startup::open_log(&config, option, &path)?);
     }
+    let mut activation = Activation::default();
     let mut stale = Vec::new();
     let sockets = match origin {
         SocketOrigin::Master(envelope) => Sockets::Shared(adopt_listeners(envelope.listeners)?.0),
-        SocketOrigin::Manager(activation) => {
-            let offered = activation.listeners(&config)?;
+        SocketOrigin::Manager(passed) => {
+            let offered = passed.listeners(&config)?;
             stale = offered.stale;
+            activation = passed.clone();
             Sockets::Bind(offered.listeners)
         }
     };
@@ -107,6 +109,7 @@ fn try_start(
     }
     let mut runner = Runner::new(machine, holdings, signals, verdict)?;
     runner.is_copy = copy;
+    runner.activation = activation;
     runner.run_hooks(Point::MasterStart);
     Ok(runner.run())
 }

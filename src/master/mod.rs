@@ -18,6 +18,7 @@ use crate::control::fifo_watch::FifoWatch;
 use crate::control::{self, Command};
 use crate::error::EXIT_ERROR;
 use crate::hooks::shell::Commands;
+use crate::service::activation::Activation;
 use crate::signals::table::Origin;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::SignalSource;
@@ -105,6 +106,8 @@ pub(crate) struct Runner {
     verdict: Option<Verdict>,
     /// Started by `f`: the pidfiles are the first master's until somebody writes `P`.
     is_copy: bool,
+    /// What the service manager has passed, until the first generation serves.
+    activation: Activation,
     /// When files are looked at that nothing tells of.
     next_look: Option<Instant>,
     /// Commands of the shell that run.
@@ -147,6 +150,7 @@ impl Runner {
             queue: VecDeque::from([Event::Start]),
             verdict,
             is_copy: false,
+            activation: Activation::default(),
             next_look: None,
             commands: Commands::default(),
             app_signals: AppSignals::default(),

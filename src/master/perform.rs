@@ -194,6 +194,7 @@ impl Runner {
 
     fn first_generation_serves(&mut self) {
         let generation = self.machine.generation();
+        self.activation.release();
         if !self.is_copy {
             self.holdings.write_safe_pidfiles();
         }

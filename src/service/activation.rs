@@ -10,8 +10,10 @@
 //! The first image reads that, once. What follows knows the sockets by what is kept with each listener:
 //! the variables are removed, so that neither zygote nor application take the sockets for theirs.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::rc::Rc;
 
 use log::warn;
 
@@ -103,11 +105,11 @@ fn from_upstart(numbers: &str) -> Offer {
     }
 }
 
-/// The sockets that this process was started with. The originals stay open until this is dropped, for a
-/// `fallback-config` that starts anew.
-#[derive(Debug, Default)]
+/// The sockets that this process was started with. The originals stay open until they are released, for a
+/// `fallback-config` that starts anew; all clones are of the same.
+#[derive(Debug, Clone, Default)]
 pub struct Activation {
-    originals: Vec<(Given, OwnedFd)>,
+    originals: Rc<RefCell<Vec<(Given, OwnedFd)>>>,
     /// What the manager has told in the environment.
     variables: Vec<(OsString, OsString)>,
     complaint: Option<String>,
@@ -132,7 +134,7 @@ impl Activation {
         if let Some(stdin) = inherited::socket_on_stdin() {
             originals.push((Given { name: STDIN_NAME.to_owned(), number: 0, giver: Giver::Stdin }, stdin));
         }
-        Activation { originals, variables, complaint }
+        Activation { originals: Rc::new(RefCell::new(originals)), variables, complaint }
     }
 
     /// Copies of the sockets as listeners, those of the descriptor store among them.
@@ -144,7 +146,7 @@ impl Activation {
             warn!("{complaint}");
         }
         let mut offered = Offered::default();
-        for (given, original) in &self.originals {
+        for (given, original) in self.originals.borrow().iter() {
             // A client on standard input is a mistake only if there is no other address to serve on.
             let ours = config.listens_by_default() || inherited::listens(original);
             if given.giver == Giver::Stdin && (config.skip_zero || !ours) {
@@ -165,10 +167,18 @@ impl Activation {
         Ok(offered)
     }
 
-    /// Makes descriptors and variables what they were, for another image in this process. That none is left
-    /// close-on-exec, whatever happens, is all that can be done.
+    /// The start has succeeded: closes the originals, so that a listener that is given up is closed.
+    pub fn release(&self) {
+        self.originals.borrow_mut().clear();
+    }
+
+    /// Makes descriptors and variables what they were, for another image in this process.
     pub fn give_back(&self, start: &mut StartContext) {
-        for (given, original) in &self.originals {
+        let originals = self.originals.borrow();
+        if originals.is_empty() {
+            return;
+        }
+        for (given, original) in originals.iter() {
             if let Err(error) = fd::replace(original.as_fd(), given.number) {
                 warn!("the socket on descriptor {} is lost: {error}", given.number);
             }
@@ -176,7 +186,7 @@ impl Activation {
         for (name, value) in &self.variables {
             start.set_var(&name.to_string_lossy(), value.to_string_lossy().into_owned());
         }
-        if self.originals.iter().any(|(given, _)| given.giver == Giver::Systemd) {
+        if originals.iter().any(|(given, _)| given.giver == Giver::Systemd) {
             // It may have gone to the background meanwhile.
             start.set_var(LISTEN_PID, process::this().to_string());
         }
