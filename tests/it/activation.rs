@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{self as unix, UnixListener};
+use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -247,6 +248,42 @@ fn a_reload_that_is_refused_keeps_the_sockets() {
     server.set_settings(json!({ "version": "v2" }));
     server.reload();
     assert_eq!(get(&target, "/").text(), "hello v2\n");
+}
+
+/// Passes this socket as inetd does, but for the log.
+fn on_stdin(builder: Builder, socket: OwnedFd) -> Builder {
+    builder.without_listener().descriptor(9, socket).through(["sh", "-c", "exec \"$0\" \"$@\" <&9 9<&-"])
+}
+
+#[test]
+fn a_listening_socket_on_standard_input_is_served() {
+    let (socket, target) = loopback();
+    let server = on_stdin(Server::app().with_fifo(), socket).start();
+    for _ in 0..2 {
+        assert_serves(&target);
+        for process in server.workers().iter().map(|worker| worker.pid).chain([server.pid()]) {
+            let stdin = std::fs::read_link(format!("/proc/{process}/fd/0")).unwrap();
+            assert_eq!(stdin, Path::new("/dev/null"), "no application reads from it");
+        }
+        server.reload();
+    }
+    for by_name in [true, false] {
+        let (socket, target) = loopback();
+        let wanted = if by_name { "fd:stdin".to_owned() } else { address(&target).to_string() };
+        let _server = on_stdin(Server::builtin().arg(format!("--http={wanted}")), socket).start();
+        assert_serves(&target);
+    }
+}
+
+#[test]
+fn standard_input_is_refused_or_left_alone_when_another_address_is_configured() {
+    let (socket, _) = loopback();
+    let log = refused(on_stdin(Server::builtin(), socket).arg("--http=app.sock"));
+    assert!(log.contains("is standard input, as inetd does it, and no option claims it"), "{log}");
+    assert!(log.contains("or set skip-zero"), "{log}");
+    let (socket, _) = loopback();
+    let server = on_stdin(Server::builtin().on_unix_socket("app.sock"), socket).arg("--skip-zero").start();
+    assert_eq!(server.get("/").status, 200);
 }
 
 #[test]
