@@ -147,10 +147,7 @@ impl hyper::rt::Read for Io {
 impl hyper::rt::Write for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = match this.state.is_ending() {
-            true => this.stream.poll_write_last(cx, bytes),
-            false => this.stream.poll_write(cx, bytes),
-        };
+        let result = this.stream.poll_write(cx, bytes);
         this.written(result)
     }
 

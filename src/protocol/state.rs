@@ -102,13 +102,6 @@ impl ConnectionState {
         self.all_answered() && !self.in_head.get() && !self.in_body.get() && !self.lingering.get()
     }
 
-    /// Only the last answer has to be written; then the connection can be closed, for the client has
-    /// announced that it sends nothing more.
-    pub fn is_ending(&self) -> bool {
-        let answered = self.heads.get() == self.finished.get();
-        self.last_request.get() && answered && !self.in_head.get() && !self.in_body.get()
-    }
-
     /// What the connection is waiting for.
     pub fn phase(&self) -> Phase {
         if self.lingering.get() {

@@ -13,7 +13,6 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::sys::fd;
-use crate::sys::send::send_last;
 use crate::sys::sendfile::{Sent, sendfile};
 
 /// A client connection of either kind.
@@ -95,17 +94,6 @@ impl Stream {
             }
         }
         each!(self, stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    /// The same for the last bytes of the connection, which is closed right after.
-    pub(super) fn poll_write_last(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.kind == Kind::Tcp {
-            match send_last(self.as_fd(), bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-        self.poll_write(cx, bytes)
     }
 
     /// Writes some of several slices.

@@ -28,7 +28,6 @@ pub mod lock;
 pub mod mapped;
 pub mod process;
 pub mod robust;
-pub mod send;
 pub mod sendfile;
 pub mod seqpacket;
 pub mod shm;
