@@ -4,7 +4,7 @@
 //! raw bytes, knows where each message begins and ends, and refuses what two HTTP implementations
 //! might read differently. [`io`] puts the gate between socket and hyper, [`http`] turns hyper's
 //! requests into the application's, [`outgoing`] sends files past hyper, [`accounting`] counts
-//! requests, [`stream`] is the socket, [`state`] what a connection tells the worker about itself.
+//! requests, [`state`] is what a connection tells the worker about itself.
 
 pub mod accounting;
 pub mod body;
@@ -14,7 +14,6 @@ pub mod http;
 pub mod io;
 pub mod outgoing;
 pub mod state;
-pub mod stream;
 
 /// Why a client gets an error from the server itself: the status and one sentence for humans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,8 @@
 //! All workers share the listeners, so a connection goes to whoever takes it first. A worker takes
 //! one only while it has a free slot: a slow request never sits in front of others. Where requests of the
 //! connections it has leave none free, new clients queue up with them ([`Acceptor::wait_in_line`]). One connection
-//! is taken per wake-up (a few where the first of them are served already, or applications never wait),
-//! and never until the queue is empty: that would pile up a burst in one worker. Who hears of a connection
-//! is up to [`super::lookout`].
+//! is taken per wake-up (a few for applications that never wait), and never until the queue is empty:
+//! that would pile up a burst in one worker. Who hears of a connection is up to [`super::lookout`].
 //! A worker that holds far more connections than the others leaves a new one to them for a moment;
 //! smaller differences are evened out later, by handing idle connections over
 //! ([`super::connections`]).
@@ -37,8 +36,8 @@ const STDERR: RawFd = 2;
 /// How long a worker with many connections leaves a waiting one to the others. They may be stuck,
 /// so it is a moment and never for good.
 const DEFERENCE: Duration = Duration::from_millis(1);
-/// Connections taken between two looks at the reactor when requests occupy no slot, or have left it again:
-/// a look costs a system call, and there is no slot that the first of them could fill.
+/// Connections taken between two looks at the reactor when requests occupy no slot: a look costs a
+/// system call, and there is no slot that the first of them could fill.
 const BATCH: u32 = 4;
 /// Connections taken out of the hand-over queue, and served, before the worker looks at its own.
 const TAKEN_AT_ONCE: u32 = 32;
@@ -125,9 +124,8 @@ impl Acceptor {
         Acceptor { lookout, slots, bounded, door, outlives, scoreboard, cell, taken: 0 }
     }
 
-    /// Hands each connection to `serve`, which says whether it is done with it; returns once the door is
-    /// closed.
-    pub async fn run(mut self, mut serve: impl FnMut(Accepted) -> bool) {
+    /// Hands each connection to `serve`; returns once the door is closed.
+    pub async fn run(mut self, mut serve: impl FnMut(Accepted)) {
         self.say_accepting(true);
         loop {
             match self.door.mode() {
@@ -175,7 +173,7 @@ impl Acceptor {
     /// could pass the slots on among themselves for ever, and nobody else would be let in, when all
     /// workers are that busy. So those who wait outside have a place in the line, too: when it is
     /// their turn one of them is let in, and its request goes to the end of the line.
-    async fn wait_in_line(&mut self, serve: &mut impl FnMut(Accepted) -> bool) {
+    async fn wait_in_line(&mut self, serve: &mut impl FnMut(Accepted)) {
         while self.door.mode() == Mode::Open && self.full() {
             let turn = tokio::select! {
                 turn = self.slots.acquire() => turn,
@@ -192,7 +190,7 @@ impl Acceptor {
         }
     }
 
-    fn take_in_turn(&mut self, serve: &mut impl FnMut(Accepted) -> bool) -> io::Result<()> {
+    fn take_in_turn(&mut self, serve: &mut impl FnMut(Accepted)) -> io::Result<()> {
         if Share::of(&self.scoreboard, self.cell).far_above_mean() {
             return Ok(());
         }
@@ -210,7 +208,7 @@ impl Acceptor {
         tokio::time::sleep(EXHAUSTED_PAUSE).await;
     }
 
-    async fn take_one(&mut self, serve: &mut impl FnMut(Accepted) -> bool) {
+    async fn take_one(&mut self, serve: &mut impl FnMut(Accepted)) {
         let door = Rc::clone(&self.door);
         let ready = tokio::select! {
             biased;
@@ -228,10 +226,10 @@ impl Acceptor {
         }
         match self.accept(ready) {
             Ok(Some(accepted)) => {
-                let done = serve(accepted);
+                serve(accepted);
                 self.taken = self.taken.wrapping_add(1);
-                if (self.bounded && !done) || self.taken.is_multiple_of(BATCH) {
-                    // The new connections' first requests may arrive now, and fill the last slot.
+                if self.bounded || self.taken.is_multiple_of(BATCH) {
+                    // The new connections' first requests run now and may fill the last slot.
                     tokio::task::yield_now().await;
                 }
             }
@@ -309,7 +307,7 @@ pub async fn take_handed_over(
 /// Takes what waits in the queues, where nobody else will. Each listener is closed as soon as it is empty: who
 /// comes then is refused, as by a server that is gone, while one that is let in between the last look and
 /// the close is reset.
-fn empty(lookout: Rc<Lookout>, outlives: &[bool], serve: &mut impl FnMut(Accepted) -> bool) {
+fn empty(lookout: Rc<Lookout>, outlives: &[bool], serve: &mut impl FnMut(Accepted)) {
     let Ok(lookout) = Rc::try_unwrap(lookout) else { return };
     let listeners = lookout.into_listeners().enumerate();
     for (index, listener) in listeners.filter(|(index, _)| outlives.get(*index) != Some(&true)) {

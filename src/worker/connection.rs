@@ -4,11 +4,11 @@
 //! longer wanted, when its client is refused, and how it ends without losing the last answer.
 
 use std::future::Future;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
@@ -16,13 +16,12 @@ use hyper::server::conn::http1;
 use tokio::io::ReadBuf;
 
 use super::connections::ConnectionSet;
-use super::handover::Parcel;
-use super::relief::{Place, Relief};
+use super::handover::{Parcel, stream_fd};
+use super::relief::Place;
 use crate::app::ConnectionInfo;
 use crate::protocol::http::{Service, error_bytes};
-use crate::protocol::io::Io;
+use crate::protocol::io::{Io, Stream};
 use crate::protocol::state::{ConnectionState, Order};
-use crate::protocol::stream::Stream;
 use crate::sys::stray;
 
 #[cfg(test)]
@@ -60,47 +59,14 @@ enum Next {
 impl Connection {
     /// Serves `stream`. `replay` are bytes that were read from it before, by another worker.
     pub fn new(set: &Rc<ConnectionSet>, stream: Stream, replay: Bytes, info: Rc<ConnectionInfo>) -> Self {
-        let socket = stream.as_fd().as_raw_fd();
         let unread = replay.is_empty();
-        let mut connection = Connection::unentered(set, stream, replay, info);
-        connection.enter(socket, unread);
-        connection
-    }
-
-    /// Serves what has arrived on `stream` at once, and the rest in a task of its own. True when there is
-    /// no rest: one request on a connection of its own is done with here, without a task.
-    pub fn serve(set: &Rc<ConnectionSet>, stream: Stream, replay: Bytes, info: Rc<ConnectionInfo>) -> bool {
-        let socket = stream.as_fd().as_raw_fd();
-        let mut connection = Connection::unentered(set, stream, replay, info);
-        // The task polls again, and from then on it is heard when something arrives.
-        let polled = connection.advance(&mut Context::from_waker(Waker::noop()));
-        connection.report_time();
-        if polled.is_ready() {
-            return true;
-        }
-        connection.enter(socket, connection.rests());
-        tokio::task::spawn_local(connection);
-        false
-    }
-
-    /// A connection that others cannot take.
-    fn unentered(set: &Rc<ConnectionSet>, stream: Stream, replay: Bytes, info: Rc<ConnectionInfo>) -> Self {
         let state = Rc::new(ConnectionState::default());
         let index = set.insert(Rc::clone(&state), Instant::now());
+        let socket = stream_fd(&stream).as_raw_fd();
+        let place =
+            set.relief().map(|relief| relief.enter(index, socket, Arc::clone(&info.listener), unread));
         let http = set.front().serve(stream, replay, Rc::clone(&info), Rc::clone(&state));
-        Connection { http: Some(http), closing: None, info, state, set: Rc::clone(set), index, place: None }
-    }
-
-    fn enter(&mut self, socket: RawFd, rests: bool) {
-        let listener = &self.info.listener;
-        let enter = |relief: &Arc<Relief>| relief.enter(self.index, socket, Arc::clone(listener), rests);
-        self.place = self.set.relief().map(enter);
-    }
-
-    fn report_time(&self) {
-        if let Some(relief) = self.set.relief() {
-            relief.request_took(self.set.front().accounting().take_last());
-        }
+        Connection { http: Some(http), closing: None, info, state, set: Rc::clone(set), index, place }
     }
 
     /// Takes the socket back, with the bytes that were read from it and not answered, to serve it
@@ -179,7 +145,9 @@ impl Future for Connection {
             return Poll::Ready(());
         }
         let polled = this.advance(cx);
-        this.report_time();
+        if let Some(relief) = this.set.relief() {
+            relief.request_took(this.set.front().accounting().take_last());
+        }
         if let Some(place) = &this.place
             && polled.is_pending()
             && this.rests()

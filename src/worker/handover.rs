@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
 use crate::app::{ConnectionInfo, Peer};
-use crate::protocol::stream::Stream;
+use crate::protocol::io::Stream;
 use crate::sys::{fd, seqpacket, watch};
 
 /// Largest message; more unread bytes than this stay where they are until they have been served.
@@ -73,7 +74,7 @@ impl Giver {
     /// parcel is still whole then.
     pub fn give(&self, parcel: &Parcel) -> io::Result<()> {
         let message = encode(&parcel.info.listener, &parcel.unread)?;
-        seqpacket::send(self.queue.as_fd(), &message, &[parcel.stream.as_fd()])
+        seqpacket::send(self.queue.as_fd(), &message, &[stream_fd(&parcel.stream)])
     }
 
     /// Gives connections away in their order, as the queue has room, until none is left.
@@ -109,6 +110,13 @@ pub(super) fn give_unread(queue: BorrowedFd<'_>, listener: &str, socket: Borrowe
     seqpacket::send(queue, &encode(listener, &[])?, &[socket])
 }
 
+pub(super) fn stream_fd(stream: &Stream) -> BorrowedFd<'_> {
+    match stream {
+        Stream::Tcp(stream) => stream.as_fd(),
+        Stream::Unix(stream) => stream.as_fd(),
+    }
+}
+
 /// Takes one connection out of the queue, if there is one.
 ///
 /// # Errors
@@ -139,15 +147,16 @@ fn read_at_once(socket: &OwnedFd, buffer: &mut [u8]) -> Bytes {
     }
 }
 
-/// The connection of a socket, and who is at its other end. That is asked for again: it is not worth
+/// The same socket under the reactor of this process. The peer is asked for again: it is not worth
 /// trusting a message with.
 fn open(socket: OwnedFd) -> io::Result<(Stream, Peer)> {
     let tcp = TcpStream::from(socket);
     match tcp.peer_addr() {
-        Ok(address) => Ok((Stream::tcp(tcp.into()), Peer::Tcp(address))),
+        Ok(address) => Ok((Stream::Tcp(tokio::net::TcpStream::from_std(tcp)?), Peer::Tcp(address))),
         // Not an address of TCP: the other kind of stream there is.
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            Ok((Stream::unix(tcp.into()), Peer::Unix))
+            let unix = UnixStream::from(OwnedFd::from(tcp));
+            Ok((Stream::Unix(tokio::net::UnixStream::from_std(unix)?), Peer::Unix))
         }
         Err(error) => Err(error),
     }

@@ -6,8 +6,10 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +27,7 @@ use crate::logging::{self, Role, spare};
 use crate::net::Listener;
 use crate::protocol::accounting::Accounting;
 use crate::protocol::http::{Front, HttpLimits};
-use crate::protocol::stream::Stream;
+use crate::protocol::io::Stream;
 use crate::scoreboard::{Scoreboard, WorkerState};
 use crate::sys::accept::Client;
 use crate::sys::process::{self, Pid, Signal};
@@ -323,9 +325,15 @@ async fn serve(
 
     let receive = {
         let connections = Rc::clone(&connections);
-        // Before those that were here first: it has waited in the queue.
         move |parcel: Parcel| {
-            Connection::serve(&connections, parcel.stream, parcel.unread, Rc::new(parcel.info));
+            let (stream, unread, info) = (parcel.stream, parcel.unread, Rc::new(parcel.info));
+            let mut connection = Connection::new(&connections, stream, unread, info);
+            // Before those that were here first: it has waited in the queue. The task polls again, and
+            // then it is heard when something arrives.
+            let mut cx = Context::from_waker(Waker::noop());
+            if Pin::new(&mut connection).poll(&mut cx).is_pending() {
+                tokio::task::spawn_local(connection);
+            }
         }
     };
     let taking =
@@ -354,14 +362,27 @@ async fn serve(
     Ok(EXIT_OK)
 }
 
-/// Starts serving a connection that was just taken; true when that was all.
-fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted) -> bool {
-    let (stream, peer) = match accepted.client {
-        Client::Tcp(address) => (Stream::tcp(accepted.socket), Peer::Tcp(address)),
-        Client::Unix => (Stream::unix(accepted.socket), Peer::Unix),
+/// Starts serving a connection that was just taken.
+fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted) {
+    let stream = match accepted.client {
+        Client::Tcp(_) => {
+            tokio::net::TcpStream::from_std(std::net::TcpStream::from(accepted.socket)).map(Stream::Tcp)
+        }
+        Client::Unix => {
+            tokio::net::UnixStream::from_std(std::os::unix::net::UnixStream::from(accepted.socket))
+                .map(Stream::Unix)
+        }
+    };
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => return warn!("a connection is lost, the reactor refuses it: {error}"),
+    };
+    let peer = match accepted.client {
+        Client::Tcp(address) => Peer::Tcp(address),
+        Client::Unix => Peer::Unix,
     };
     let info = Rc::new(ConnectionInfo::new(peer, Arc::clone(&names[accepted.listener])));
-    Connection::serve(connections, stream, Bytes::new(), info)
+    tokio::task::spawn_local(Connection::new(connections, stream, Bytes::new(), info));
 }
 
 /// Catches the signal that asks one worker to be replaced; the descriptor becomes readable then.

@@ -111,7 +111,7 @@ impl Server {
         tokio::task::spawn_local(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 let info = ConnectionInfo::new(Peer::Tcp(peer), "test".into());
-                let stream = Stream::tcp(stream.into_std().expect("registered").into());
+                let stream = Stream::Tcp(stream);
                 tokio::task::spawn_local(Connection::new(&accepting, stream, Bytes::new(), Rc::new(info)));
             }
         });
@@ -588,12 +588,7 @@ fn a_half_read_head_goes_on_in_another_worker() {
         let info = || Rc::new(ConnectionInfo::new(Peer::Unix, "test".into()));
         let mut near = near;
         near.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("half a head");
-        let mut connection = Connection::new(
-            &server.set,
-            Stream::unix(far.into_std().expect("registered").into()),
-            Bytes::new(),
-            info(),
-        );
+        let mut connection = Connection::new(&server.set, Stream::Unix(far), Bytes::new(), info());
         let mut polled = std::pin::pin!(std::future::poll_fn(|cx| {
             let _ = Pin::new(&mut connection).poll(cx);
             if connection.state.in_head.get() { Poll::Ready(()) } else { Poll::Pending }
