@@ -22,6 +22,7 @@ use crate::logging::logfile::LogFile;
 use crate::net::{Listener, ListenerState};
 use crate::scoreboard::Scoreboard;
 use crate::service::manager;
+use crate::service::readiness::Readiness;
 use crate::sys::signal::SignalSource;
 use crate::sys::title::Title;
 use crate::sys::{fd, process, seqpacket};
@@ -61,6 +62,7 @@ fn try_start(
     }
     hooks::run_all(&config.hooks, Point::Asap)?;
     let copy = inherited.is_some();
+    let readiness = if copy { Readiness::default() } else { claim_readiness(&config)? };
     let mut verdict = None;
     let mut log = None;
     if !copy && (config.daemonize.is_some() || config.daemonize2.is_some()) {
@@ -92,6 +94,7 @@ fn try_start(
     }
     let mut runner = Runner::new(machine, holdings, signals, verdict)?;
     runner.is_copy = copy;
+    runner.readiness = readiness;
     runner.run_hooks(Point::MasterStart);
     Ok(runner.run())
 }
@@ -260,6 +263,10 @@ fn keep_armed_fds(config: &Config, held: &[i32]) -> std::io::Result<Vec<ArmedFd>
         drop(claim(*raw)?);
     }
     held.iter().filter_map(wanted).map(|trigger| ArmedFd::claim(trigger.clone())).collect()
+}
+
+fn claim_readiness(config: &Config) -> Result<Readiness, String> {
+    Readiness::claim(config).map_err(|error| format!("notify-fd: {error}{}", config.place("notify-fd")))
 }
 
 /// A descriptor that the previous image left open on purpose; close-on-exec again from here on.

@@ -18,6 +18,7 @@ use crate::control::fifo_watch::FifoWatch;
 use crate::control::{self, Command};
 use crate::error::EXIT_ERROR;
 use crate::hooks::shell::Commands;
+use crate::service::readiness::Readiness;
 use crate::signals::table::Origin;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::SignalSource;
@@ -115,6 +116,8 @@ pub(crate) struct Runner {
     told: Option<Answer>,
     /// The service manager, if there is one that listens.
     service: Option<Service>,
+    /// What a supervisor of another kind is told once.
+    readiness: Readiness,
     /// Descriptors that a previous image of another release has left: its children's channels among
     /// them, which end those children when they close.
     strangers: Vec<OwnedFd>,
@@ -151,6 +154,7 @@ impl Runner {
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
             told: None,
+            readiness: Readiness::default(),
             strangers: Vec::new(),
             reexec_due: false,
             exit: None,

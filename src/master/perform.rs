@@ -215,6 +215,7 @@ impl Runner {
             }
             verdict.success();
         }
+        std::mem::take(&mut self.readiness).tell();
     }
 
     /// The master alone opens the log; the children get the new descriptor.

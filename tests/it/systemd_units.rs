@@ -1,0 +1,247 @@
+//! Every unit in `config/systemd` under a real systemd: linted, started, reloaded with code that loads and
+//! with code that does not, restarted, crashed, stopped.
+
+use serde_json::json;
+
+use crate::shipped_config::shipped;
+use crate::support::http::Connection;
+use crate::support::systemd::Systemd;
+use crate::support::{LIMIT, Server, Target, eventually, get};
+
+/// All units, and the only one that the linter wants a program of ours for.
+const UNITS: [&str; 6] = [
+    "appserver.service",
+    "uwsgi-ini.service",
+    "forking.service",
+    "shop.service",
+    "shop-port80.service",
+    "hardened.service",
+];
+
+/// Ten times the worst mark that the hardened unit may get.
+const EXPOSURE: &str = "15";
+
+/// What the units for Python projects expect on the machine.
+fn install_shop(systemd: &Systemd) {
+    let server = systemd.install_server();
+    let plugin = "libappserver_python.so";
+    let built = Server::builtin().program().with_file_name(plugin);
+    systemd.install(&built, plugin);
+    assert_eq!(server, "/usr/local/bin/appserver");
+    // /srv is the machine's own; from here on it is not.
+    systemd.run("mount", ["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/srv"]).succeeds();
+    systemd.run("/usr/bin/python3", ["-m", "venv", "--without-pip", "/srv/shop/venv"]).succeeds();
+    systemd.file("/srv/shop/run", shipped("systemd/shop-port80.run"));
+    systemd.run("chmod", ["755", "/srv/shop/run"]).succeeds();
+    systemd.file("/etc/default/shop", "WEB_CONCURRENCY=2\nGREETING=hello\n");
+}
+
+/// What a service runs, in the hands of the test.
+#[derive(Debug, Clone, Copy)]
+enum Code {
+    /// The test application, in place of the server.
+    BuiltIn,
+    /// A module in Python.
+    Python,
+}
+
+impl Code {
+    fn install(self, systemd: &Systemd) {
+        match self {
+            Code::BuiltIn => {
+                systemd.install_app();
+                systemd.install(Server::app().program(), "appserver");
+                systemd.systemctl(["set-environment", &systemd.settings_variable()]).succeeds();
+            }
+            Code::Python => install_shop(systemd),
+        }
+    }
+
+    /// The next start or reload loads this.
+    fn deploy(self, systemd: &Systemd, version: &str) {
+        match self {
+            Code::BuiltIn => systemd.set_settings(json!({ "version": version })),
+            Code::Python => systemd.file(
+                "/srv/shop/shop/wsgi.py",
+                format!(
+                    "def application(environ, start_response):\n    \
+                     start_response('200 OK', [('Content-Type', 'text/plain')])\n    \
+                     return [b'hello {version}\\n']\n"
+                ),
+            ),
+        }
+    }
+
+    /// The next reload fails.
+    fn deploy_broken(self, systemd: &Systemd) {
+        match self {
+            Code::BuiltIn => systemd.set_settings(json!({ "load": "fail" })),
+            Code::Python => systemd.file("/srv/shop/shop/wsgi.py", "import no_such_module\n"),
+        }
+    }
+}
+
+/// One unit and the address it serves on.
+struct Service<'a> {
+    systemd: &'a Systemd,
+    unit: &'static str,
+    target: Target,
+    code: Code,
+}
+
+impl<'a> Service<'a> {
+    fn install(systemd: &'a Systemd, unit: &'static str, port: u16, code: Code) -> Self {
+        code.install(systemd);
+        systemd.unit(unit, &shipped(&format!("systemd/{unit}")));
+        Service { systemd, unit, target: Target::Tcp(([127, 0, 0, 1], port).into()), code }
+    }
+
+    fn systemctl(&self, verb: &str) -> crate::support::systemd::Said {
+        self.systemd.systemctl([verb, self.unit])
+    }
+
+    fn show(&self, property: &str) -> String {
+        self.systemd.show(self.unit, property)
+    }
+
+    fn deploy(&self, version: &str) {
+        self.code.deploy(self.systemd, version);
+    }
+
+    #[track_caller]
+    fn assert_serves(&self, version: &str) {
+        let target = &self.target;
+        let answer = self.systemd.within(|| get(target, "/").text());
+        assert_eq!(answer, format!("hello {version}\n"), "{}", self.unit);
+        assert_eq!(self.show("ActiveState"), "active", "{}", self.unit);
+    }
+
+    /// From start to stop, with everything between that happens to a service.
+    fn lives(&self) {
+        self.deploy("v1");
+        self.systemctl("start").succeeds();
+        self.assert_serves("v1");
+        let main = self.show("MainPID");
+
+        self.deploy("v2");
+        self.systemctl("reload").succeeds();
+        self.assert_serves("v2");
+
+        self.code.deploy_broken(self.systemd);
+        self.systemctl("reload").fails();
+        self.assert_serves("v2");
+        assert_eq!(self.show("MainPID"), main, "a reload keeps the process");
+        assert_eq!(self.show("NRestarts"), "0");
+        if self.show("Type") == "notify" {
+            let text = self.show("StatusText");
+            assert!(text.starts_with("reload 2 refused: "), "{}: {text}", self.unit);
+        }
+
+        self.deploy("v3");
+        self.systemctl("restart").succeeds();
+        self.assert_serves("v3");
+        let main = self.show("MainPID");
+
+        self.deploy("v4");
+        self.systemd.systemctl(["kill", "--kill-whom=main", "--signal=KILL", self.unit]).succeeds();
+        self.systemd.wait_show(self.unit, "NRestarts", |times| times == "1");
+        self.systemd.wait_show(self.unit, "ActiveState", |state| state == "active");
+        self.assert_serves("v4");
+        assert_ne!(self.show("MainPID"), main, "{}", self.unit);
+
+        self.systemctl("stop").succeeds();
+        assert_eq!((self.show("ActiveState"), self.show("Result")), ("inactive".into(), "success".into()));
+        let target = &self.target;
+        assert!(self.systemd.within(|| Connection::open(target, LIMIT)).is_err(), "{}", self.unit);
+    }
+}
+
+#[test]
+fn the_units_are_without_fault_to_the_linter() {
+    let Some(systemd) = Systemd::start_newer().or_else(Systemd::start) else { return };
+    install_shop(&systemd);
+    let units = UNITS.map(|unit| (unit, shipped(&format!("systemd/{unit}"))));
+    systemd.units(&units.each_ref().map(|(name, text)| (*name, text.as_str())));
+    let paths = UNITS.map(|unit| format!("/etc/systemd/system/{unit}"));
+    let verify = ["verify", "--man=no"].into_iter().chain(paths.iter().map(String::as_str));
+    let said = systemd.run("systemd-analyze", verify);
+    assert_eq!((said.code, said.output.as_str(), said.errors.as_str()), (Some(0), "", ""));
+}
+
+#[test]
+fn the_plain_unit_lives() {
+    let Some(systemd) = Systemd::start() else { return };
+    Service::install(&systemd, "appserver.service", 8080, Code::BuiltIn).lives();
+}
+
+#[test]
+fn the_unit_for_an_ini_of_uwsgi_lives() {
+    let Some(systemd) = Systemd::start() else { return };
+    let ini = "[uwsgi]\nmaster = true\nprocesses = 2\nhttp-socket = 127.0.0.1:8000\n\
+               uid = www-data\ngid = www-data\nvacuum = true\n";
+    systemd.file("/etc/appserver/shop.ini", ini);
+    Service::install(&systemd, "uwsgi-ini.service", 8000, Code::BuiltIn).lives();
+}
+
+#[test]
+fn the_unit_in_the_background_lives() {
+    let Some(systemd) = Systemd::start() else { return };
+    let service = Service::install(&systemd, "forking.service", 8080, Code::BuiltIn);
+    service.lives();
+    assert!(systemd.read("/var/log/appserver/log").expect("a log").contains("goodbye"));
+
+    // The plain option, as in units written for others: the start says less, the rest is the same.
+    let text = shipped("systemd/forking.service").replace("--daemonize2=", "--daemonize=");
+    systemd.unit("forking.service", &text);
+    service.deploy("v5");
+    service.systemctl("start").succeeds();
+    eventually("it serves", LIMIT, || {
+        systemd.read("/var/log/appserver/log").ok()?.lines().filter(|it| it.contains("ready: ")).nth(3)?;
+        Some(())
+    });
+    service.assert_serves("v5");
+    service.systemctl("stop").succeeds();
+    assert_eq!(service.show("Result"), "success");
+}
+
+#[test]
+fn the_unit_for_projects_lives() {
+    let Some(systemd) = Systemd::start() else { return };
+    Service::install(&systemd, "shop.service", 8000, Code::Python).lives();
+}
+
+#[test]
+fn the_unit_on_port_80_lives_without_root() {
+    let Some(systemd) = Systemd::start() else { return };
+    let service = Service::install(&systemd, "shop-port80.service", 80, Code::Python);
+    service.lives();
+    service.deploy("v5");
+    service.systemctl("start").succeeds();
+    service.assert_serves("v5");
+    let main = service.show("MainPID");
+    let status = systemd.read(&format!("/proc/{main}/status")).expect("it runs");
+    // www-data has 33 on every Debian; CAP_NET_BIND_SERVICE is bit 10.
+    for line in ["Uid:\t33\t33\t33\t33", "CapEff:\t0000000000000400", "CapBnd:\t0000000000000400"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+}
+
+#[test]
+fn the_hardened_unit_lives_and_scores_well() {
+    let Some(systemd) = Systemd::start() else { return };
+    let service = Service::install(&systemd, "hardened.service", 8000, Code::Python);
+    let path = "/etc/systemd/system/hardened.service";
+    let threshold = format!("--threshold={EXPOSURE}");
+    let judge = ["security", "--offline=true", &threshold, "--no-pager", path];
+    let judged = systemd.run("systemd-analyze", judge);
+    println!("{}", judged.output);
+    assert_eq!(judged.code, Some(0), "{}", judged.output);
+    service.lives();
+    // Nothing was refused that the server wanted.
+    let complaints: Vec<String> = systemd
+        .journal("hardened.service")
+        .into_iter()
+        .filter(|line| line.contains("not permitted") || line.contains("denied"))
+        .collect();
+    assert_eq!(complaints, Vec::<String>::new());
+}
