@@ -56,6 +56,7 @@ mod static_files;
 mod stop;
 mod stop_patience;
 mod supervision;
+mod supervisors;
 mod systemd_bed;
 mod systemd_notify;
 mod systemd_units;
