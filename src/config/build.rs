@@ -96,7 +96,6 @@ impl Config {
             fs_reloads: Vec::new(),
             reload_on_fds: Vec::new(),
             notify_fd: None,
-            notify_stop: false,
             hooks: Vec::new(),
             env: Vec::new(),
             unenv: Vec::new(),

@@ -262,8 +262,6 @@ pub struct Config {
     pub reload_on_fds: Vec<crate::control::fd_trigger::FdTrigger>,
     /// `notify-fd`
     pub notify_fd: Option<std::os::fd::RawFd>,
-    /// `notify-stop`
-    pub notify_stop: bool,
     /// `hook-…` and `exec-…`, in order.
     pub hooks: Vec<crate::hooks::Hook>,
     /// `env`: `NAME=VALUE`, in order; no name twice, none that is in `unenv`.

@@ -62,7 +62,7 @@ fn try_start(
     }
     hooks::run_all(&config.hooks, Point::Asap)?;
     let copy = inherited.is_some();
-    let readiness = if copy { Readiness::default() } else { claim_readiness(&config)? };
+    let readiness = if copy { None } else { claim_readiness(&config)? };
     let mut verdict = None;
     let mut log = None;
     if !copy && (config.daemonize.is_some() || config.daemonize2.is_some()) {
@@ -265,7 +265,7 @@ fn keep_armed_fds(config: &Config, held: &[i32]) -> std::io::Result<Vec<ArmedFd>
     held.iter().filter_map(wanted).map(|trigger| ArmedFd::claim(trigger.clone())).collect()
 }
 
-fn claim_readiness(config: &Config) -> Result<Readiness, String> {
+fn claim_readiness(config: &Config) -> Result<Option<Readiness>, String> {
     Readiness::claim(config).map_err(|error| format!("notify-fd: {error}{}", config.place("notify-fd")))
 }
 

@@ -117,7 +117,7 @@ pub(crate) struct Runner {
     /// The service manager, if there is one that listens.
     service: Option<Service>,
     /// What a supervisor of another kind is told once.
-    readiness: Readiness,
+    readiness: Option<Readiness>,
     /// Descriptors that a previous image of another release has left: its children's channels among
     /// them, which end those children when they close.
     strangers: Vec<OwnedFd>,
@@ -154,7 +154,7 @@ impl Runner {
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
             told: None,
-            readiness: Readiness::default(),
+            readiness: None,
             strangers: Vec::new(),
             reexec_due: false,
             exit: None,

@@ -215,7 +215,9 @@ impl Runner {
             }
             verdict.success();
         }
-        std::mem::take(&mut self.readiness).tell();
+        if let Some(readiness) = self.readiness.take() {
+            readiness.tell();
+        }
     }
 
     /// The master alone opens the log; the children get the new descriptor.

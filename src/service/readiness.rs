@@ -1,54 +1,37 @@
-//! Readiness for supervisors that know neither sd_notify(3) nor a status: said once, when the first generation
-//! serves.
+//! `notify-fd`: readiness for supervisors that can read a pipe, such as s6 and dinit.
 //!
-//! `notify-fd` is the way of s6, of dinit and of whoever can read a pipe: a newline on a descriptor, which is
-//! closed then. `notify-stop` is `expect stop` of Upstart: the process stops itself, and the supervisor, who
-//! has waited for that, lets it go on. Only the first image of a master has anything to say: to them a
-//! service becomes ready once.
+//! A newline on a descriptor, which is closed then, says that the first generation serves. Only the first
+//! image of a master has anything to say: to these supervisors a service becomes ready once.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use log::{info, warn};
+use log::warn;
 
 use crate::config::Config;
 use crate::sys::fd;
-use crate::sys::process::{self, Signal};
 
 /// The line that says it. The protocol ends with the newline; what stands before it is ignored.
 const READY: &[u8] = b"\n";
 
-/// What is to be said, and to whom.
-#[derive(Debug, Default)]
-pub struct Readiness {
-    fd: Option<OwnedFd>,
-    stop: bool,
-}
+/// Who waits for the service to be ready.
+#[derive(Debug)]
+pub struct Readiness(OwnedFd);
 
 impl Readiness {
-    /// What the configuration asks for. The descriptor becomes this process's own: an application that had
-    /// it, too, would keep the supervisor from seeing its end.
+    /// The one that the configuration names. The descriptor becomes this process's own: the supervisor waits for
+    /// its end, too, and would never see it if an application had it.
     ///
     /// # Errors
     /// When the descriptor was not open when the server was started.
-    pub fn claim(config: &Config) -> io::Result<Self> {
-        let fd = config.notify_fd.map(fd::claim_given).transpose()?;
-        Ok(Readiness { fd, stop: config.notify_stop })
+    pub fn claim(config: &Config) -> io::Result<Option<Self>> {
+        Ok(config.notify_fd.map(fd::claim_given).transpose()?.map(Readiness))
     }
 
     /// The service is ready.
     pub fn tell(self) {
-        if let Some(fd) = self.fd
-            && let Err(error) = fd::write(fd.as_fd(), READY)
-        {
+        if let Err(error) = fd::write(self.0.as_fd(), READY) {
             warn!("notify-fd: nobody is told that the service is ready: {error}");
-        }
-        if self.stop {
-            info!("notify-stop: waiting for SIGCONT");
-            // The process stops in this call, before the kernel returns from it.
-            if let Err(error) = process::kill(process::this(), Signal::SIGSTOP) {
-                warn!("notify-stop: {error}");
-            }
         }
     }
 }

@@ -13,12 +13,6 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Write a newline to this descriptor, which the server was started with, when the first generation \
          serves, and close it (s6, dinit).",
     ),
-    row(
-        Monitoring,
-        "notify-stop",
-        Kind::Flag(|c, on| c.notify_stop = on),
-        "Stop with SIGSTOP when the first generation serves; workers go on (expect stop of Upstart).",
-    ),
     not_yet(
         Monitoring,
         "stats",
