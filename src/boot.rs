@@ -162,6 +162,11 @@ impl StartContext {
         self.env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_os_str())
     }
 
+    /// Takes variables out, for good.
+    pub fn take_vars(&mut self, names: &[&str]) -> Vec<(OsString, OsString)> {
+        self.env.extract_if(.., |(known, _)| names.iter().any(|name| known == name)).collect()
+    }
+
     /// Sets a variable for the next images.
     pub fn set_var(&mut self, name: &str, value: String) {
         self.env.retain(|(known, _)| known != name);

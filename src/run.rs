@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use log::error;
 
 use crate::app::AppFactory;
-use crate::boot::{self, BootRole, Envelope, StartContext, c_string};
+use crate::boot::{self, BootRole, StartContext, c_string};
 use crate::cli::torture::Asked;
 use crate::cli::{self, Invocation, Wait};
 use crate::config::gather::Ending;
@@ -16,7 +16,9 @@ use crate::config::{Config, ConfigErrors, Examined};
 use crate::control::{client, pausing, waiting};
 use crate::error::{EXIT_ERROR, EXIT_OK, EXIT_USAGE};
 use crate::logging::{self, Role};
+use crate::master::SocketOrigin;
 use crate::master::answer::Kind;
+use crate::service::activation::Activation;
 use crate::service::manager;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::SignalSource;
@@ -36,11 +38,16 @@ fn dispatch(factory: AppFactory) -> u8 {
         Ok(envelope) => envelope,
         Err(error) => return failed("boot", &error),
     };
-    let start = match StartContext::capture() {
+    let mut start = match StartContext::capture() {
         Ok(start) => start,
         Err(error) => return failed("the current directory", &error),
     };
     manager::hide_variables();
+    // A process that another one of ours has executed gets its sockets from that.
+    let activation = match envelope {
+        Some(_) => Activation::default(),
+        None => Activation::take(&mut start),
+    };
     if let Some(envelope) = envelope.take_if(|it| it.role == BootRole::Zygote) {
         return zygote::run(&start, envelope, factory);
     }
@@ -56,9 +63,13 @@ fn dispatch(factory: AppFactory) -> u8 {
     match envelope {
         Some(envelope) if envelope.role == BootRole::Master => master::resume(start, envelope, signals),
         inherited => {
-            let Outcome { code, fallback } = first_start(start.clone(), inherited, signals, factory);
+            let origin = inherited.map_or(SocketOrigin::Manager(&activation), SocketOrigin::Master);
+            let Outcome { code, fallback } = first_start(start.clone(), origin, signals, factory);
             match fallback {
-                Some(config) if code == EXIT_ERROR => fall_back(&start, &config),
+                Some(config) if code == EXIT_ERROR => {
+                    activation.give_back(&mut start);
+                    fall_back(&start, &config)
+                }
                 _ => code,
             }
         }
@@ -85,7 +96,7 @@ struct Outcome {
 
 fn first_start(
     start: StartContext,
-    inherited: Option<Envelope>,
+    origin: SocketOrigin<'_>,
     signals: SignalSource,
     factory: AppFactory,
 ) -> Outcome {
@@ -121,7 +132,7 @@ fn first_start(
         return Outcome { code: EXIT_ERROR, fallback };
     }
     print(&whole_lines(&config.prints));
-    Outcome { code: master::start(start, config, signals, inherited), fallback }
+    Outcome { code: master::start(start, config, signals, origin), fallback }
 }
 
 /// Executes the binary again, in this process and with the fallback configuration as its only argument;

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The origin of what nobody configured.
-const DEFAULT_ORIGIN: &str = "default";
+pub(super) const DEFAULT_ORIGIN: &str = "default";
 /// Most variables that are set or removed: setenv(3) compares each with all others.
 const MAX_VARIABLES: usize = 10_000;
 /// Unknown names for which a similar one is looked for: a file of something else has many.
@@ -60,6 +60,8 @@ impl Config {
             sockets: Vec::new(),
             zergs: Vec::new(),
             zerg_fallback: false,
+            skip_zero: false,
+            expect_stop: false,
             zerg_server: None,
             zerg_pools: Vec::new(),
             sockets_speak_http: false,

@@ -183,6 +183,10 @@ pub struct Config {
     pub zergs: Vec<ListenSpec>,
     /// `zerg-fallback`: own addresses are for when they do not.
     pub zerg_fallback: bool,
+    /// Standard input is not looked at for a socket of inetd.
+    pub skip_zero: bool,
+    /// Stop the master's process once when the first generation serves, for Upstart.
+    pub expect_stop: bool,
     /// `zerg-server`: where the sockets are lent.
     pub zerg_server: Option<ListenSpec>,
     /// `zerg-pool`: sockets that are lent only.
@@ -298,6 +302,11 @@ impl Config {
     pub fn place(&self, option: &str) -> String {
         let last = self.entries.iter().rev().find(|entry| entry.name == option);
         last.map_or(String::new(), |entry| format!(" ({})", entry.origin))
+    }
+
+    /// True when no address to serve on is configured; then sockets of a service manager are.
+    pub fn listens_by_default(&self) -> bool {
+        self.listeners.iter().all(|spec| spec.origin == build::DEFAULT_ORIGIN) && !self.listeners.is_empty()
     }
 
     /// The directory that relative paths of sockets, FIFOs, touch files and applications start from:

@@ -131,6 +131,7 @@ impl Runner {
         if let Err(error) = std::env::set_current_dir(&base) {
             warn!("chdir: cannot enter {}: {error}", base.display());
         }
+        self.follow_store();
         self.follow_files(&base);
         self.holdings.follow_config();
         self.watch_fifo();
@@ -151,7 +152,8 @@ impl Runner {
         let mut unfit = Vec::new();
         for (generation, zygote) in self.machine.zygotes().filter(|(_, zygote)| zygote.is_asleep()) {
             let listeners = self.known.get(&generation).map(|known| &known.listeners[..]).unwrap_or_default();
-            let is_held = |name: &&String| self.holdings.listeners.iter().any(|it| it.name == **name);
+            let Holdings { listeners: served, spares, .. } = &self.holdings;
+            let is_held = |name: &&String| served.iter().chain(spares).any(|it| it.name == **name);
             if let Some(name) = listeners.iter().find(|name| !is_held(name)) {
                 let reason = format!("it listens on {name}, which is no longer listened on");
                 unfit.push(Event::SnapshotUnfit { generation, reason });

@@ -23,6 +23,7 @@ use crate::net::set::{self, Announced};
 use crate::net::zerg::Lender;
 use crate::net::{Listener, VacuumOutcome};
 use crate::scoreboard::Scoreboard;
+use crate::service::store;
 use crate::sys::fs::Removal;
 use crate::sys::process;
 use crate::sys::title::Title;
@@ -101,6 +102,10 @@ pub struct Holdings {
     pub config: Config,
     /// Listening sockets, in the order of the configuration.
     pub listeners: Vec<Listener>,
+    /// Sockets of a service manager that no option claims: a later reload may.
+    pub spares: Vec<Listener>,
+    /// Names in the descriptor store of the service manager that are to be taken out of it.
+    pub unstored: Vec<String>,
     /// Status cells.
     pub scoreboard: Arc<Scoreboard>,
     /// The queue through which workers pass connections on: the end to take from, the end to give to.
@@ -152,9 +157,22 @@ impl Holdings {
     /// # Errors
     /// When a listener is missing; then everything stays as it was.
     pub fn adopt(&mut self, proven: Proven) -> Result<(), String> {
-        let listeners = set::assemble(proven.listeners, proven.fds, &mut self.listeners)?;
+        let served = self.listeners.len();
+        self.listeners.append(&mut self.spares);
+        let listeners =
+            set::assemble(proven.listeners, proven.fds, &mut self.listeners).inspect_err(|_| {
+                // Each is where it was.
+                self.spares = self.listeners.split_off(served);
+            })?;
         for listener in std::mem::replace(&mut self.listeners, listeners) {
             info!("no longer listening on {}", listener.local);
+            if listener.given.is_some() {
+                self.spares.push(listener);
+                continue;
+            }
+            if listener.stored {
+                self.unstored.extend(store::name(&listener));
+            }
             if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
                 warn!("unix socket {}: {reason}", listener.name);
             }
@@ -314,7 +332,8 @@ impl Holdings {
             return;
         }
         self.lenders.iter().for_each(lenders::remove_files);
-        for listener in &self.listeners {
+        // A socket in the store is of no use to the next start without its file.
+        for listener in self.listeners.iter().filter(|listener| !listener.stored) {
             match listener.remove_if_ours() {
                 VacuumOutcome::Removed => info!("VACUUM: unix socket {} removed.", listener.name),
                 VacuumOutcome::NotOurs => {

@@ -21,6 +21,7 @@ use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::{Listener, ListenerState};
 use crate::scoreboard::Scoreboard;
+use crate::service::activation::Activation;
 use crate::service::manager;
 use crate::service::readiness::Readiness;
 use crate::sys::signal::SignalSource;
@@ -38,10 +39,18 @@ use super::state::{Master, Policy};
 use super::workers::{Generation, WorkerId};
 use super::{Runner, Source, startup, triggers};
 
-/// Starts a server; `inherited` are the listeners of the master this one is a copy of.
-pub fn start(start: StartContext, config: Config, signals: SignalSource, inherited: Option<Envelope>) -> u8 {
+/// Where the sockets of a start are that others have opened.
+pub enum SocketOrigin<'a> {
+    /// With the service manager.
+    Manager(&'a Activation),
+    /// With the master that this one is a copy of.
+    Master(Envelope),
+}
+
+/// Starts a server.
+pub fn start(start: StartContext, config: Config, signals: SignalSource, origin: SocketOrigin<'_>) -> u8 {
     let (context, again) = (start.clone(), config.fallback_config.is_some());
-    match try_start(start, config, signals, inherited) {
+    match try_start(start, config, signals, origin) {
         Ok(code) => code,
         Err(error) => {
             error!("cannot start: {error}");
@@ -55,13 +64,13 @@ fn try_start(
     mut start: StartContext,
     config: Config,
     signals: SignalSource,
-    inherited: Option<Envelope>,
+    origin: SocketOrigin<'_>,
 ) -> Result<u8, Box<dyn std::error::Error>> {
     for warning in &config.warnings {
         warn!("{warning}");
     }
     hooks::run_all(&config.hooks, Point::Asap)?;
-    let copy = inherited.is_some();
+    let copy = matches!(origin, SocketOrigin::Master(_));
     let readiness = if copy { None } else { claim_readiness(&config)? };
     let mut verdict = None;
     let mut log = None;
@@ -73,12 +82,20 @@ fn try_start(
     if let Some((option, path)) = startup::early_log(&config, &start.cwd) {
         log = Some(startup::open_log(&config, option, &path)?);
     }
-    let sockets = match inherited {
-        Some(envelope) => Sockets::Shared(adopt_listeners(envelope.listeners)?),
-        None => Sockets::Bind,
+    let mut activation = Activation::default();
+    let mut stale = Vec::new();
+    let sockets = match origin {
+        SocketOrigin::Master(envelope) => Sockets::Shared(adopt_listeners(envelope.listeners)?.0),
+        SocketOrigin::Manager(passed) => {
+            let offered = passed.listeners(&config)?;
+            stale = offered.stale;
+            activation = passed.clone();
+            Sockets::Bind(offered.listeners)
+        }
     };
     process::set_child_subreaper()?;
     let mut holdings = startup::prepare(start, config, sockets)?;
+    holdings.unstored.append(&mut stale);
     if holdings.log.is_none() {
         holdings.log = log;
     }
@@ -95,6 +112,7 @@ fn try_start(
     let mut runner = Runner::new(machine, holdings, signals, verdict)?;
     runner.is_copy = copy;
     runner.readiness = readiness;
+    runner.activation = activation;
     runner.run_hooks(Point::MasterStart);
     Ok(runner.run())
 }
@@ -125,7 +143,7 @@ fn try_resume(
     legacy: Legacy,
     signals: SignalSource,
 ) -> Result<u8, Box<dyn std::error::Error>> {
-    let listeners = adopt_listeners(listeners)?;
+    let (listeners, spares) = adopt_listeners(listeners)?;
     let config = Config::build(legacy.entries.clone())?;
     let base = config.base_directory(&start.cwd);
     std::env::set_current_dir(&base)?;
@@ -150,6 +168,8 @@ fn try_resume(
     });
     let mut holdings = Holdings {
         listeners,
+        spares,
+        unstored: Vec::new(),
         scoreboard: Arc::new(scoreboard),
         handover: match legacy.handover {
             Some((take, give)) => (claim(take)?, claim(give)?),
@@ -226,12 +246,13 @@ fn start_over(
     listeners: Vec<ListenerState>,
     signals: SignalSource,
 ) -> Result<u8, Box<dyn std::error::Error>> {
-    let listeners = adopt_listeners(listeners)?;
+    let (listeners, spares) = adopt_listeners(listeners)?;
     let strangers = fd::claim_left_open(KEPT_TEXT)?;
     let config = cli::configuration(Reading::first(), start.argv.iter().cloned())?;
     let log = startup::early_log(&config, &start.cwd);
     process::set_child_subreaper()?;
     let mut holdings = startup::prepare(start, config, Sockets::Kept(listeners))?;
+    holdings.spares = spares;
     if holdings.log.is_none() {
         holdings.log = log.map(|(_, path)| LogFile::adopt(&path)).transpose()?;
     }
@@ -244,8 +265,12 @@ fn start_over(
     Ok(runner.run())
 }
 
-fn adopt_listeners(states: Vec<ListenerState>) -> std::io::Result<Vec<Listener>> {
-    states.into_iter().map(Listener::adopt).collect()
+/// The listeners, and those that are kept for their manager.
+fn adopt_listeners(states: Vec<ListenerState>) -> std::io::Result<(Vec<Listener>, Vec<Listener>)> {
+    let (spares, served): (Vec<_>, Vec<_>) = states.into_iter().partition(|state| state.spare);
+    let adopt =
+        |states: Vec<ListenerState>| states.into_iter().map(Listener::adopt).collect::<Result<_, _>>();
+    Ok((adopt(served)?, adopt(spares)?))
 }
 
 /// Descriptors of `reload-on-fd` that are still configured; the others are closed. A reload cannot bring

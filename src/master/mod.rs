@@ -18,6 +18,7 @@ use crate::control::fifo_watch::FifoWatch;
 use crate::control::{self, Command};
 use crate::error::EXIT_ERROR;
 use crate::hooks::shell::Commands;
+use crate::service::activation::Activation;
 use crate::service::readiness::Readiness;
 use crate::signals::table::Origin;
 use crate::sys::process::{self, Pid, Signal};
@@ -48,6 +49,7 @@ pub mod standing;
 mod startup;
 pub mod state;
 mod stop;
+mod store;
 mod supervision;
 mod surge;
 #[cfg(test)]
@@ -56,7 +58,7 @@ mod triggers;
 pub mod workers;
 mod zygotes;
 
-pub use lifecycle::{catch_signals, resume, start};
+pub use lifecycle::{SocketOrigin, catch_signals, resume, start};
 
 use accepting::Accepting;
 use answer::Answer;
@@ -105,6 +107,8 @@ pub(crate) struct Runner {
     verdict: Option<Verdict>,
     /// Started by `f`: the pidfiles are the first master's until somebody writes `P`.
     is_copy: bool,
+    /// What the service manager has passed, until the first generation serves.
+    activation: Activation,
     /// When files are looked at that nothing tells of.
     next_look: Option<Instant>,
     /// Commands of the shell that run.
@@ -149,6 +153,7 @@ impl Runner {
             queue: VecDeque::from([Event::Start]),
             verdict,
             is_copy: false,
+            activation: Activation::default(),
             next_look: None,
             commands: Commands::default(),
             app_signals: AppSignals::default(),
@@ -170,6 +175,7 @@ impl Runner {
         let mut events = Events::with_capacity(256);
         self.watch_triggers();
         self.watch_lenders();
+        self.follow_store();
         loop {
             self.settle();
             if let Some(code) = self.exit {
@@ -326,6 +332,7 @@ impl Runner {
     fn hear_zygote(&mut self, generation: Generation) {
         let Some(channel) = self.zygotes.get(&generation) else { return };
         let mut asked = Vec::new();
+        let mut has_adopted = false;
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, fds)) => match message {
@@ -339,6 +346,7 @@ impl Runner {
                             if let Err(error) = self.holdings.adopt(proven) {
                                 error!("the configuration of generation {generation}: {error}");
                             }
+                            has_adopted = true;
                         } else {
                             self.proven.insert(generation, proven);
                         }
@@ -364,6 +372,9 @@ impl Runner {
                 }
             };
             self.queue.push_back(event);
+        }
+        if has_adopted {
+            self.follow_store();
         }
         self.ask_signals(asked);
     }

@@ -194,6 +194,7 @@ impl Runner {
 
     fn first_generation_serves(&mut self) {
         let generation = self.machine.generation();
+        self.activation.release();
         if !self.is_copy {
             self.holdings.write_safe_pidfiles();
         }
@@ -217,6 +218,12 @@ impl Runner {
         }
         if let Some(readiness) = self.readiness.take() {
             readiness.tell();
+        }
+        if self.holdings.config.expect_stop && self.holdings.start.var("UPSTART_JOB").is_some() {
+            info!("stopping myself, for Upstart to see that the service is up (expect-stop)");
+            if let Err(error) = process::kill(process::this(), process::Signal::SIGSTOP) {
+                error!("expect-stop: {error}");
+            }
         }
     }
 
@@ -266,6 +273,7 @@ impl Runner {
         {
             error!("the new configuration of the master is not in effect: {error}");
         }
+        self.follow_store();
         self.sign_before_exec();
         let signals = self.app_signals.save(generation);
         let channels = Channels {

@@ -13,6 +13,7 @@ use crate::channel::{WorkerChannel, ZygoteChannel};
 use crate::config::Entry;
 use crate::config::source::KEPT_TEXT;
 use crate::control::{Command, changes::Looks, fifo::FifoState, pidfile::PidfileState, touch::Baseline};
+use crate::net::ListenerState;
 use crate::signals::table::Waiting;
 use crate::sys::{fd, process};
 
@@ -150,13 +151,14 @@ fn try_reexec(
         commands: channels.commands.clone(),
         log: holdings.log.as_ref().map(|log| log.path().to_owned()),
     };
-    let listeners = holdings.listeners.iter().map(|listener| listener.state()).collect();
+    let spares = holdings.spares.iter().map(|listener| ListenerState { spare: true, ..listener.state() });
+    let listeners = holdings.listeners.iter().map(|listener| listener.state()).chain(spares).collect();
     let envelope = Envelope::write(BootRole::Master, listeners, &legacy)?;
 
     let mut keep: Vec<BorrowedFd<'_>> = vec![envelope.as_fd(), holdings.scoreboard.fd()];
     keep.extend([holdings.handover.0.as_fd(), holdings.handover.1.as_fd(), holdings.locks.fd()]);
     keep.push(holdings.answers.fd());
-    keep.extend(holdings.listeners.iter().map(|listener| listener.fd.as_fd()));
+    keep.extend(holdings.listeners.iter().chain(&holdings.spares).map(|listener| listener.fd.as_fd()));
     keep.extend(channels.zygotes.values().map(AsFd::as_fd));
     keep.extend(channels.workers.values().map(AsFd::as_fd));
     let lent = holdings.lenders.iter().flat_map(|it| it.pool.iter().flatten().chain([&it.door]));

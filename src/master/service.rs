@@ -22,6 +22,8 @@ pub(super) struct Service {
     manager: Manager,
     notices: Notices,
     watchdog: Option<Watchdog>,
+    /// How many descriptors it keeps.
+    store: usize,
 }
 
 impl Service {
@@ -35,7 +37,13 @@ impl Service {
             manager: Manager::of(start)?,
             notices: Notices::new(process::this().as_raw().cast_unsigned()),
             watchdog: period.map(Watchdog::new),
+            store: manager::store_size(start),
         })
+    }
+
+    /// The way to the descriptor store, and its size; `None` when there is none.
+    pub(super) fn store(&mut self) -> Option<(&mut Manager, usize)> {
+        (self.store > 0).then_some((&mut self.manager, self.store))
     }
 
     fn give_sign_of_life(&mut self) {

@@ -54,7 +54,9 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
         started: holdings.started_at,
         started_by: Some(holdings.started_by),
     };
-    let states = holdings.listeners.iter().map(|listener| listener.state()).collect();
+    // Its configuration may claim what that of the generation before has left.
+    let listeners = || holdings.listeners.iter().chain(&holdings.spares);
+    let states = listeners().map(|listener| listener.state()).collect();
     let envelope = Envelope::write(BootRole::Zygote, states, &boot)?;
     let binary = holdings.binary();
     let program = c_string(binary.as_os_str());
@@ -67,7 +69,7 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
             let mut keep: Vec<BorrowedFd<'_>> =
                 vec![envelope.as_fd(), theirs.as_fd(), holdings.scoreboard.fd()];
             keep.extend([holdings.handover.0.as_fd(), holdings.handover.1.as_fd(), holdings.locks.fd()]);
-            keep.extend(holdings.listeners.iter().map(|listener| listener.fd.as_fd()));
+            keep.extend(listeners().map(|listener| listener.fd.as_fd()));
             let error = match prepare_child(&keep, master, &holdings.start.cwd) {
                 Ok(()) => process::exec(&program, &argv, &env),
                 Err(error) => error,

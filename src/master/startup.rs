@@ -23,8 +23,9 @@ use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::set::ListenerSet;
 use crate::net::zerg::Lender;
-use crate::net::{Listener, VacuumOutcome};
+use crate::net::{Listener, VacuumOutcome, inherited};
 use crate::scoreboard::Scoreboard;
+use crate::service::store;
 use crate::sys::cred::Identity;
 use crate::sys::fs::Removal;
 use crate::sys::process::{self, Fork};
@@ -100,8 +101,8 @@ pub fn daemonize(config: &Config) -> Result<Verdict, StartError> {
 /// Where a master's listeners come from.
 #[derive(Debug)]
 pub enum Sockets {
-    /// From nowhere: they are bound.
-    Bind,
+    /// Bound, but for those that a service manager has passed.
+    Bind(Vec<Listener>),
     /// From another master that goes on using them, and keeps its pidfiles.
     Shared(Vec<Listener>),
     /// From the previous image of this process.
@@ -122,12 +123,14 @@ pub fn prepare(start: StartContext, config: Config, sockets: Sockets) -> Result<
             return Err(error);
         }
     };
-    let Opened { listeners, scoreboard, handover, answers, locks, log, paths, active } = opened;
+    let Opened { listeners, unstored, scoreboard, handover, answers, locks, log, paths, active } = opened;
     let touch = triggers::watch_touch_files(&config, &base, &Baseline::default());
     let changes = triggers::watch_changes(&config, &base, &Looks::default());
     Ok(Holdings {
         start,
         listeners,
+        spares: Vec::new(),
+        unstored,
         scoreboard: Arc::new(scoreboard),
         handover,
         answers,
@@ -160,6 +163,7 @@ struct Made {
 /// The rest of what a start opens.
 struct Opened {
     listeners: Vec<Listener>,
+    unstored: Vec<String>,
     scoreboard: Scoreboard,
     handover: (OwnedFd, OwnedFd),
     answers: Answers,
@@ -185,7 +189,7 @@ impl Made {
         let base = config.base_directory(&start.cwd);
         for trigger in &config.reload_on_fds {
             // A copy of a running master, or one that starts over, has none of its descriptors but listeners.
-            if !matches!(sockets, Sockets::Bind) {
+            if !matches!(sockets, Sockets::Bind(_)) {
                 warn!("reload-on-fd: descriptor {} is not listened to by this copy", trigger.fd);
                 continue;
             }
@@ -201,9 +205,17 @@ impl Made {
             StartError(format!("chdir: cannot enter {}: {error}{place}", base.display()))
         })?;
         let (fresh, is_copy) = (!matches!(sockets, Sockets::Kept(_)), matches!(sockets, Sockets::Shared(_)));
+        let mut unstored = Vec::new();
         let adopted = match sockets {
-            Sockets::Bind => {
-                self.bound = ListenerSet::bind(config, Vec::new()).map_err(StartError)?.into_listeners();
+            Sockets::Bind(given) => {
+                let mut set = ListenerSet::bind(config, given).map_err(StartError)?;
+                let left = set.take_left();
+                self.bound = set.into_listeners();
+                let unclaimed: Vec<String> = left.iter().filter_map(inherited::unclaimed).collect();
+                if !unclaimed.is_empty() {
+                    return Err(StartError(unclaimed.join("; ")));
+                }
+                unstored.extend(left.iter().filter_map(retire));
                 Vec::new()
             }
             Sockets::Shared(listeners) | Sockets::Kept(listeners) => listeners,
@@ -242,7 +254,7 @@ impl Made {
             None => None,
         };
         let listeners = std::mem::take(&mut self.bound).into_iter().chain(adopted).collect();
-        Ok(Opened { listeners, scoreboard, handover, answers, locks, log, paths, active })
+        Ok(Opened { listeners, unstored, scoreboard, handover, answers, locks, log, paths, active })
     }
 
     fn claim_pidfiles(&mut self, start: &StartContext, config: &Config) -> Result<(), StartError> {
@@ -266,12 +278,22 @@ impl Made {
             }
         }
         self.lenders.iter().for_each(lenders::remove_files);
-        for listener in &self.bound {
+        // What the service manager has kept stays for the next attempt.
+        for listener in self.bound.iter().filter(|listener| !listener.stored) {
             if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
                 warn!("unix socket {} stays behind: {reason}", listener.local);
             }
         }
     }
+}
+
+/// Gives up a stored listener that is not configured any more; its name in the store.
+fn retire(listener: &Listener) -> Option<String> {
+    warn!("no longer listening on {}", listener.local);
+    if let VacuumOutcome::Failed(reason) = listener.remove_if_ours() {
+        warn!("unix socket {}: {reason}", listener.local);
+    }
+    store::name(listener)
 }
 
 /// What `daemonize2` puts off until the first generation serves: errors until then are the shell's.

@@ -27,6 +27,8 @@ pub enum ListenAddr {
     Abstract(Vec<u8>),
     /// A listening socket that was open when the program started.
     Fd(RawFd),
+    /// The sockets that a service manager has passed under this name.
+    Named(String),
 }
 
 impl ListenAddr {
@@ -40,6 +42,7 @@ impl ListenAddr {
     /// | `/run/app.sock`, `unix:PATH` | a socket file; `unix:` allows a `:` in the path |
     /// | `@name`, `\0name` | abstract name |
     /// | `fd://3` | a descriptor that is already listening |
+    /// | `fd:NAME` | what systemd passes with `FileDescriptorName=NAME` |
     ///
     /// # Errors
     /// Says what is wrong with it, and where possible what to write instead.
@@ -50,6 +53,9 @@ impl ListenAddr {
         }
         if let Some(number) = text.strip_prefix("fd://") {
             return parse_fd(number);
+        }
+        if let Some(name) = text.strip_prefix("fd:") {
+            return parse_name(name);
         }
         if let Some(path) = text.strip_prefix("unix:") {
             return parse_path(path);
@@ -81,6 +87,20 @@ fn parse_fd(number: &str) -> Result<ListenAddr, String> {
         Ok(raw) if raw > 2 => Ok(ListenAddr::Fd(raw)),
         _ => Err(format!("\"{number}\" is not a descriptor number; write for instance fd://3")),
     }
+}
+
+/// What systemd takes for a name (sd_listen_fds(3)); a colon would separate two of them.
+fn parse_name(name: &str) -> Result<ListenAddr, String> {
+    if name.is_empty()
+        || name.len() > 255
+        || !name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b':')
+    {
+        return Err(
+            "fd: is followed by the name of a socket, as FileDescriptorName= gives it, or by //NUMBER"
+                .to_owned(),
+        );
+    }
+    Ok(ListenAddr::Named(name.to_owned()))
 }
 
 fn parse_path(path: &str) -> Result<ListenAddr, String> {
@@ -175,6 +195,7 @@ impl fmt::Display for ListenAddr {
             ListenAddr::Unix(path) => write!(f, "{}", path.display()),
             ListenAddr::Abstract(name) => write!(f, "@{}", String::from_utf8_lossy(name)),
             ListenAddr::Fd(raw) => write!(f, "fd://{raw}"),
+            ListenAddr::Named(name) => write!(f, "fd:{name}"),
         }
     }
 }
@@ -233,6 +254,8 @@ mod tests {
             ("\\0name", ListenAddr::Abstract(b"name".to_vec())),
             ("@na:me", ListenAddr::Abstract(b"na:me".to_vec())),
             ("fd://3", ListenAddr::Fd(3)),
+            ("fd:web", ListenAddr::Named("web".to_owned())),
+            ("fd:app.socket", ListenAddr::Named("app.socket".to_owned())),
         ];
         for (text, address) in cases {
             assert_eq!(ListenAddr::parse(text), Ok(address), "{text}");
@@ -269,6 +292,8 @@ mod tests {
             ("/run/", "names a directory"),
             ("@", "abstract name is empty"),
             ("fd://", "not a descriptor number"),
+            ("fd:", "FileDescriptorName="),
+            ("fd:a:b", "FileDescriptorName="),
             ("fd://x", "not a descriptor number"),
             ("fd://-1", "not a descriptor number"),
             ("fd://2", "standard stream"),
@@ -294,6 +319,7 @@ mod tests {
             "unix:@x",
             "@x",
             "fd://5",
+            "fd:web",
         ];
         for text in texts {
             let address = ListenAddr::parse(text).unwrap();

@@ -11,6 +11,7 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::addr::{ListenAddr, prefer_v4};
 use super::error::BindError;
+use super::inherited::{self, Given};
 use super::unix_path;
 use crate::sys::cred::{Gid, Uid};
 use crate::sys::fs::{FileId, Removal, remove_if_same};
@@ -53,6 +54,10 @@ pub struct Listener {
     pub local: String,
     /// The socket file, when this server made one.
     pub owned: Option<OwnedPath>,
+    /// Who else has it, when a service manager made it.
+    pub given: Option<Given>,
+    /// It is in the descriptor store of the service manager.
+    pub stored: bool,
 }
 
 /// What the next image needs to know of a listener whose descriptor it inherits.
@@ -66,6 +71,15 @@ pub struct ListenerState {
     pub local: String,
     /// [`Listener::owned`].
     pub owned: Option<OwnedPath>,
+    /// [`Listener::given`]; absent in older releases, as all below.
+    #[serde(default)]
+    pub given: Option<Given>,
+    /// [`Listener::stored`].
+    #[serde(default)]
+    pub stored: bool,
+    /// Not served on, but kept for its manager.
+    #[serde(default)]
+    pub spare: bool,
 }
 
 /// What came of removing a socket file.
@@ -105,9 +119,35 @@ impl Listener {
             ListenAddr::Host { host, port } => bind_host(address, host, *port, options)?,
             ListenAddr::Unix(path) => bind_unix(path, options)?,
             ListenAddr::Abstract(name) => listen_abstract(name, &addr, options)?,
-            ListenAddr::Fd(raw) => inherit(*raw).map_err(|error| inherited(*raw, &error))?,
+            ListenAddr::Fd(raw) => inherit(*raw).map_err(|error| unusable(&addr, &error))?,
+            ListenAddr::Named(_) => return Err(unusable(&addr, &"it is passed by a service manager only")),
         };
-        Ok(Listener { name: address.to_owned(), addr, fd, local, owned })
+        Ok(Listener { name: address.to_owned(), addr, fd, local, owned, given: None, stored: false })
+    }
+
+    /// A socket that a service manager has passed.
+    ///
+    /// # Errors
+    /// When nobody can connect to it; says what to do.
+    pub fn given(given: Given, fd: OwnedFd) -> Result<Listener, String> {
+        inherited::unfit(fd.as_fd()).map_err(|reason| given.refusal(reason))?;
+        let listener =
+            Listener::lent(given.listener_name(), fd).map_err(|error| given.refusal(&error.to_string()))?;
+        Ok(Listener { given: Some(given), ..listener })
+    }
+
+    /// One of our own that the descriptor store has kept; `address` is that of [`Listener::local`].
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn kept(address: String, fd: OwnedFd, owned: Option<OwnedPath>) -> io::Result<Listener> {
+        let listener = Listener::lent(address, fd)?;
+        let local = match &owned {
+            Some(owned) => owned.path.display().to_string(),
+            None => listener.local,
+        };
+        let addr = ListenAddr::parse(&listener.name).unwrap_or(listener.addr);
+        Ok(Listener { addr, local, owned, stored: true, ..listener })
     }
 
     /// Sets `TCP_NODELAY` for the connections to come: on Linux they inherit it from the listener,
@@ -130,6 +170,9 @@ impl Listener {
             fd: self.fd.as_raw_fd(),
             local: self.local.clone(),
             owned: self.owned.clone(),
+            given: self.given.clone(),
+            stored: self.stored,
+            spare: false,
         }
     }
 
@@ -139,9 +182,7 @@ impl Listener {
     /// When the descriptor is not open, is claimed already or is not listening.
     pub fn adopt(state: ListenerState) -> io::Result<Listener> {
         let (fd, _, _) = inherit(state.fd)?;
-        // A name this release cannot read is no reason to lose a queue of connections.
-        let addr = ListenAddr::parse(&state.name).unwrap_or(ListenAddr::Fd(state.fd));
-        Ok(Listener { name: state.name, addr, fd, local: state.local, owned: state.owned })
+        Ok(Listener::receive(state, fd))
     }
 
     /// A socket that another server lends; it stays that server's.
@@ -154,13 +195,15 @@ impl Listener {
         socket.set_nonblocking(true)?;
         let local = printable(&socket.local_addr()?);
         let addr = ListenAddr::Fd(fd.as_raw_fd());
-        Ok(Listener { name, addr, fd, local, owned: None })
+        Ok(Listener { name, addr, fd, local, owned: None, given: None, stored: false })
     }
 
     /// The same for a descriptor that came over a channel.
     pub fn receive(state: ListenerState, fd: OwnedFd) -> Listener {
+        // A name this release cannot read is no reason to lose a queue of connections.
         let addr = ListenAddr::parse(&state.name).unwrap_or(ListenAddr::Fd(state.fd));
-        Listener { name: state.name, addr, fd, local: state.local, owned: state.owned }
+        let ListenerState { name, local, owned, given, stored, .. } = state;
+        Listener { name, addr, fd, local, owned, given, stored }
     }
 
     /// Closes this copy of the socket and keeps what is known about it.
@@ -301,7 +344,7 @@ fn inherit(raw: RawFd) -> io::Result<Bound> {
 
 /// Whether `fd://raw` could be taken over; it is closed in passing.
 pub(super) fn probe_inherited(raw: RawFd) -> Result<(), BindError> {
-    claim_listening(raw).map(drop).map_err(|error| inherited(raw, &error))
+    claim_listening(raw).map(drop).map_err(|error| unusable(&ListenAddr::Fd(raw), &error))
 }
 
 fn claim_listening(raw: RawFd) -> io::Result<OwnedFd> {
@@ -310,19 +353,13 @@ fn claim_listening(raw: RawFd) -> io::Result<OwnedFd> {
 
 fn listening(fd: OwnedFd) -> io::Result<OwnedFd> {
     let raw = fd.as_raw_fd();
-    let unfit = |reason| io::Error::new(io::ErrorKind::InvalidInput, format!("descriptor {raw} {reason}"));
-    let socket = SockRef::from(&fd);
-    if socket.r#type().map_err(|_| unfit("is not a socket"))? != Type::STREAM {
-        return Err(unfit("is not a stream socket"));
-    }
-    if !socket.is_listener()? {
-        return Err(unfit("is a socket that does not listen"));
-    }
+    let told = |reason| io::Error::new(io::ErrorKind::InvalidInput, format!("descriptor {raw} {reason}"));
+    inherited::unfit(fd.as_fd()).map_err(told)?;
     Ok(fd)
 }
 
-fn inherited(raw: RawFd, error: &io::Error) -> BindError {
-    BindError::Inherited { address: ListenAddr::Fd(raw).to_string(), reason: error.to_string() }
+fn unusable(address: &ListenAddr, reason: &dyn std::fmt::Display) -> BindError {
+    BindError::Inherited { address: address.to_string(), reason: reason.to_string() }
 }
 
 fn printable(address: &SockAddr) -> String {

@@ -2,11 +2,13 @@
 //!
 //! [`addr`] reads what the operator wrote, without touching the system. [`listener`] turns it
 //! into a listening socket, hands that over to the next image and takes it back; `unix_path`
-//! owns the rules for sockets that have a name in the file system. [`zerg`] lends sockets to other
+//! owns the rules for sockets that have a name in the file system. [`inherited`] finds the socket that a
+//! configuration means among those that are open already. [`zerg`] lends sockets to other
 //! instances, and takes those that are lent.
 
 pub mod addr;
 pub mod error;
+pub mod inherited;
 pub mod listener;
 pub mod probe;
 pub mod set;
@@ -15,6 +17,7 @@ pub mod zerg;
 
 pub use addr::ListenAddr;
 pub use error::BindError;
+pub use inherited::Given;
 pub use listener::{
     BindOptions, Listener, ListenerState, OwnedPath, StdListener, VacuumOutcome, effective_backlog,
 };

@@ -32,6 +32,8 @@ pub fn probe(address: &str, reuse_port: bool) -> Result<(), BindError> {
             listener::bind_abstract(name).map(drop).map_err(|source| BindError::system(&addr, source))
         }
         ListenAddr::Fd(raw) => listener::probe_inherited(*raw),
+        // Only a service manager can say.
+        ListenAddr::Named(_) => Ok(()),
     }
 }
 

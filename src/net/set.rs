@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::sys::cred;
 
-use super::{BindOptions, Listener, ListenerState, effective_backlog, zerg};
+use super::{BindError, BindOptions, Listener, ListenerState, effective_backlog, inherited, zerg};
 
 /// One listener of a set, told to a process that has the kept ones already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,10 +27,12 @@ pub enum Announced {
 pub struct ListenerSet {
     /// In the order of the configuration, each with whether it is new.
     members: Vec<(Listener, bool)>,
+    /// At hand and not configured.
+    left: Vec<Listener>,
 }
 
 impl ListenerSet {
-    /// Matches and binds. Inherited listeners that are not configured any more are closed.
+    /// Matches and binds. Sockets of a service manager are what is served on when nothing is configured.
     ///
     /// # Errors
     /// The first address that cannot be had, with where it was configured; sockets made for the
@@ -38,13 +40,26 @@ impl ListenerSet {
     pub fn bind(config: &Config, mut inherited: Vec<Listener>) -> Result<Self, String> {
         // Made when first needed: what it has to say about the backlog is said once then.
         let mut options = None;
-        let mut set = ListenerSet { members: Vec::new() };
+        let mut set = ListenerSet { members: Vec::new(), left: Vec::new() };
         let borrowed = set.borrow(config, &mut inherited)?;
         // With zerg-fallback they are what is served on without the other server.
-        let own = if config.zerg_fallback && borrowed { &[][..] } else { &config.listeners[..] };
+        let mut own = if config.zerg_fallback && borrowed { &[][..] } else { &config.listeners[..] };
+        if config.listens_by_default() {
+            let given = inherited.extract_if(.., |it| it.given.is_some());
+            set.members.extend(given.map(|listener| (listener, false)));
+            if !set.members.is_empty() {
+                own = &[];
+            }
+        }
         for spec in own {
-            if let Some(position) = inherited.iter().position(|it| it.name == spec.address) {
-                set.members.push((inherited.swap_remove(position), false));
+            let found = inherited::take(&spec.address, &mut inherited).map_err(|reason| {
+                set.undo();
+                let address = spec.address.clone();
+                format!("{} ({})", BindError::Inherited { address, reason }, spec.origin)
+            })?;
+            let taken: Vec<&Listener> = set.members.iter().map(|(listener, _)| listener).collect();
+            if !found.is_empty() || inherited::covered(&spec.address, &taken) {
+                set.members.extend(found.into_iter().map(|listener| (listener, false)));
                 continue;
             }
             let options = match &mut options {
@@ -64,6 +79,7 @@ impl ListenerSet {
                 warn!("tcp-nodelay on {}: {error}", listener.local);
             }
         }
+        set.left = inherited;
         Ok(set)
     }
 
@@ -102,6 +118,11 @@ impl ListenerSet {
     /// The listeners, in the order of the configuration.
     pub fn into_listeners(self) -> Vec<Listener> {
         self.members.into_iter().map(|(listener, _)| listener).collect()
+    }
+
+    /// Takes out what was at hand and is not configured.
+    pub fn take_left(&mut self) -> Vec<Listener> {
+        std::mem::take(&mut self.left)
     }
 
     /// The set for a process that has the inherited ones.

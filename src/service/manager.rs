@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -11,29 +12,33 @@ use std::time::{Duration, Instant};
 use log::{debug, warn};
 
 use crate::boot::StartContext;
-use crate::sys::{self, process};
+use crate::sys::{self, process, seqpacket};
 
 use super::notice;
 
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 const WATCHDOG_PID: &str = "WATCHDOG_PID";
+const FDSTORE: &str = "FDSTORE";
 
 /// The variables of the service manager's that are for the master only: notifications of other processes
 /// fill its journal with complaints about a wrong pid.
-pub const VARIABLES: [&str; 3] = [NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID];
+pub const VARIABLES: [&str; 4] = [NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID, FDSTORE];
 
 /// Messages kept while the manager does not read. It reads again within milliseconds, or is stuck.
 const KEPT: usize = 64;
 /// When to try again then: a socket of this kind cannot be relied upon to tell.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// A datagram, and the descriptor that goes with it.
+type Message = (String, Option<OwnedFd>);
+
 /// The open way.
 #[derive(Debug)]
 pub struct Manager {
     socket: UnixDatagram,
     address: SocketAddr,
-    unsent: VecDeque<String>,
+    unsent: VecDeque<Message>,
     retry_at: Option<Instant>,
     complained: bool,
 }
@@ -67,19 +72,33 @@ impl Manager {
 
     /// Sends a datagram, as soon as the manager has room for it.
     pub fn send(&mut self, datagram: String) {
-        debug!("to the service manager: {}", datagram.replace('\n', " "));
+        self.queue((datagram, None));
+    }
+
+    /// Sends a copy of a descriptor with a datagram.
+    ///
+    /// # Errors
+    /// When no descriptor is left for the copy.
+    pub fn send_with(&mut self, datagram: String, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let copy = sys::fd::duplicate(fd)?;
+        self.queue((datagram, Some(copy)));
+        Ok(())
+    }
+
+    fn queue(&mut self, message: Message) {
+        debug!("to the service manager: {}", message.0.replace('\n', " "));
         if self.unsent.len() == KEPT {
             self.unsent.pop_front();
         }
-        self.unsent.push_back(datagram);
+        self.unsent.push_back(message);
         self.flush();
     }
 
     /// Sends what could not be sent before.
     pub fn flush(&mut self) {
         self.retry_at = None;
-        while let Some(datagram) = self.unsent.front() {
-            match self.try_send(datagram.as_bytes()) {
+        while let Some(message) = self.unsent.front() {
+            match self.try_send(message) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.retry_at = Some(Instant::now() + RETRY);
                     return;
@@ -95,17 +114,21 @@ impl Manager {
         }
     }
 
-    fn try_send(&self, bytes: &[u8]) -> io::Result<()> {
-        match self.socket.send(bytes) {
+    fn try_send(&self, (datagram, fd): &Message) -> io::Result<()> {
+        let send = || {
+            let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
+            seqpacket::send(self.socket.as_fd(), datagram.as_bytes(), &fds)
+        };
+        match send() {
             // Another instance of the manager has made another socket of the same name. The kernel reports the
             // end of the former one once, and forgets it.
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected) =>
             {
                 self.socket.connect_addr(&self.address)?;
-                self.socket.send(bytes).map(drop)
+                send()
             }
-            sent => sent.map(drop),
+            sent => sent,
         }
     }
 
@@ -123,6 +146,12 @@ pub fn watchdog_period(start: &StartContext) -> Option<Duration> {
     let ours =
         start.var(WATCHDOG_PID).is_none() || number(WATCHDOG_PID) == Some(u64::from(std::process::id()));
     ours.then_some(Duration::from_micros(period))
+}
+
+/// How many descriptors the manager keeps for this service, 0 when none. systemd tells since release 254;
+/// under an older one the unit says so itself, since what is not allowed would be logged as an error.
+pub fn store_size(start: &StartContext) -> usize {
+    start.var(FDSTORE).and_then(|size| size.to_str()?.parse().ok()).unwrap_or(0)
 }
 
 /// Takes the variables from the environment of this process, which its children inherit.

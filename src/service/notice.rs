@@ -118,6 +118,18 @@ pub fn alive() -> String {
     lines(&[NotifyState::Watchdog])
 }
 
+/// Keep the descriptor that goes with it for the next start of the service.
+pub fn store(name: &str) -> String {
+    // A socket that listens is never at its end, which is what the manager would look for. (The crate's own
+    // words for the store come with another way to send them.)
+    format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0")
+}
+
+/// Close the descriptor that was kept under this name.
+pub fn forget(name: &str) -> String {
+    format!("FDSTOREREMOVE=1\nFDNAME={name}")
+}
+
 /// Who the service is, once it has gone to the background.
 pub fn main_pid(pid: u32) -> String {
     lines(&[NotifyState::MainPid(pid)])

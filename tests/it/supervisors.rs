@@ -240,8 +240,6 @@ fn the_classic_script_keeps_what_lsb_says() {
 
 /// A super-server listens, starts the server for the first client, and again after a stop.
 fn started_by_a_client(systemd: &Systemd) {
-    let script = "/usr/local/lib/appserver/inetd";
-    install(systemd, script, &shipped("inetd/appserver"));
     eventually("somebody listens", LIMIT, || systemd.within(|| Connection::open(&target(8080), LIMIT).ok()));
     for round in 1..=2 {
         systemd.set_settings(json!({ "version": "v1" }));

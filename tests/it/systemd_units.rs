@@ -1,14 +1,18 @@
 //! Every unit in `config/systemd` under a real systemd: linted, started, reloaded with code that loads and
 //! with code that does not, restarted, crashed, stopped.
 
+use serde_json::json;
+
 use crate::shipped_config::shipped;
 use crate::support::deploy::{Code, install_shop};
 use crate::support::http::Connection;
 use crate::support::systemd::{Said, Systemd};
-use crate::support::{LIMIT, Target, eventually, get};
+use crate::support::{LIMIT, Load, LoadSpec, Target, eventually, get};
 
-/// All units, and the only one that the linter wants a program of ours for.
-const UNITS: [&str; 6] = [
+/// All of them.
+const UNITS: [&str; 8] = [
+    "activated.socket",
+    "activated.service",
     "appserver.service",
     "uwsgi-ini.service",
     "forking.service",
@@ -182,4 +186,59 @@ fn the_hardened_unit_lives_and_scores_well() {
         .filter(|line| line.contains("not permitted") || line.contains("denied"))
         .collect();
     assert_eq!(complaints, Vec::<String>::new());
+}
+
+/// Clients with a connection for each request, all of which are to be served.
+fn clients(service: &Service<'_>) -> Load {
+    let spec = LoadSpec { keep_alive: 0, fresh: 4, timeout: LIMIT, ..LoadSpec::gets() };
+    let target = &service.target;
+    service.systemd.within(|| Load::start(target, &spec))
+}
+
+#[test]
+fn the_unit_with_sockets_lives_and_refuses_nobody() {
+    let Some(systemd) = Systemd::start() else { return };
+    let service = Service::install(&systemd, "activated.service", 8080, Code::BuiltIn);
+    systemd.unit("activated.socket", &shipped("systemd/activated.socket"));
+    systemd.systemctl(["start", "activated.socket"]).succeeds();
+    assert_eq!(service.show("ActiveState"), "inactive");
+    service.deploy("v1");
+    let target = &service.target;
+    assert_eq!(systemd.within(|| get(target, "/").text()), "hello v1\n", "the first client starts it");
+    systemd.wait_show("activated.service", "ActiveState", |state| state == "active");
+    let main = service.show("MainPID");
+
+    let load = clients(&service);
+    load.wait_for(50);
+    service.deploy("v2");
+    service.systemctl("reload").succeeds();
+    service.assert_serves("v2");
+    service.code.deploy_broken(&systemd);
+    service.systemctl("reload").fails();
+    service.assert_serves("v2");
+    assert_eq!(service.show("MainPID"), main);
+    service.deploy("v3");
+    service.systemctl("restart").succeeds();
+    service.assert_serves("v3");
+    assert_ne!(service.show("MainPID"), main);
+    load.wait_for(50);
+    load.stop().assert_nothing_lost();
+
+    // Clients that come once it has crashed: what is being served at that moment is lost.
+    systemd.set_settings(json!({ "version": "v4", "load_ms": 500 }));
+    systemd.systemctl(["kill", "--kill-whom=main", "--signal=KILL", service.unit]).succeeds();
+    systemd.wait_show(service.unit, "NRestarts", |times| times == "1");
+    let load = clients(&service);
+    load.wait_for(50);
+    let report = load.stop();
+    report.assert_nothing_lost();
+    assert!(report.longest.as_millis() > 100, "they waited for the start: {report:?}");
+    service.assert_serves("v4");
+
+    let other = Target::Tcp("[::1]:8080".parse().expect("an address"));
+    assert_eq!(systemd.within(|| get(&other, "/").text()), "hello v4\n");
+    systemd.run("test", ["-S", "/run/appserver-activated.sock"]).succeeds();
+    systemd.systemctl(["stop", "activated.socket", "activated.service"]).succeeds();
+    assert_eq!(service.show("Result"), "success");
+    assert!(systemd.within(|| Connection::open(target, LIMIT)).is_err());
 }

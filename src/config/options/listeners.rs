@@ -12,7 +12,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Listeners,
         "http-socket",
         Kind::Address(|c, spec| c.listeners.push(spec)),
-        "Serve HTTP on this address: HOST:PORT, :PORT, a path for a Unix socket, @NAME for an abstract one.",
+        "Serve HTTP on this address: HOST:PORT, :PORT, a path for a Unix socket, @NAME for an abstract one, fd:NAME for a socket of systemd.",
     )
     .aliases(&["http11-socket"])
     .repeatable(),
@@ -269,12 +269,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .aliases(&["fd-safe"])
     .repeatable(),
-    accepted(
+    row(
         Listeners,
         "skip-zero",
-        Shape::Flag,
-        "Do not look for a socket on descriptor 0.",
-        "descriptor 0 is never taken for a socket",
+        Kind::Flag(|c, on| c.skip_zero = on),
+        "Do not look for a socket of inetd on descriptor 0.",
     ),
     not_yet(
         Listeners,

@@ -80,6 +80,12 @@ pub(super) const ROWS: &[OptionSpec] = &[
     ),
     row(
         ReloadAndStop,
+        "expect-stop",
+        Kind::Flag(|c, on| c.expect_stop = on),
+        "Tell Upstart that the service is up: raise SIGSTOP once (\"expect stop\" in the job).",
+    ),
+    row(
+        ReloadAndStop,
         "vacuum",
         Kind::Flag(|c, on| c.vacuum = on),
         "Remove Unix sockets, FIFOs and pidfiles at exit.",
