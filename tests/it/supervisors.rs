@@ -5,6 +5,7 @@
 //! ports are those of the files. `scripts/test-supervisors` unpacks the programs.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use crate::shipped_config::shipped;
 use crate::support::deploy::Code;
 use crate::support::http::Connection;
 use crate::support::systemd::Systemd;
-use crate::support::{LIMIT, Target, eventually, get};
+use crate::support::{LIMIT, Server, Target, eventually, get};
 
 /// The machine, with a program of another supervisor; `None` when there is none to be had.
 fn machine(program: &str) -> Option<Systemd> {
@@ -269,4 +270,45 @@ fn xinetd_starts_the_server_on_the_first_connection() {
     systemd.file("/etc/xinetd.d/appserver", shipped("xinetd/appserver"));
     daemon(&systemd, "/usr/sbin/xinetd -dontfork -filelog /run/xinetd.log -f /etc/xinetd.d/appserver");
     started_by_a_client(&systemd);
+}
+
+#[test]
+fn what_cannot_be_run_here_is_well_formed() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let python = |code: &str, file: &str| {
+        let output = Command::new("/usr/bin/python3").args(["-c", code]).arg(config.join(file)).output();
+        let output = output.expect("scripts/test installs python3");
+        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let job = python(
+        "import plistlib, sys; print(*plistlib.load(open(sys.argv[1], 'rb'))['ProgramArguments'])",
+        "launchd/org.example.appserver.plist",
+    );
+    let manifest = python(
+        "import sys, xml.etree.ElementTree as t\n\
+         for method in t.parse(sys.argv[1]).iter('exec_method'): print(method.get('exec'))",
+        "smf/appserver.xml",
+    );
+    // The options are the server's; start, stop and refresh are all there.
+    let server = Server::builtin();
+    let mut starts = 0;
+    for line in job.lines().chain(manifest.lines()) {
+        let mut words = line.split_whitespace();
+        assert_eq!(words.next(), Some("/usr/local/bin/appserver"));
+        let words: Vec<&str> = words.collect();
+        if words[0] != "--master" {
+            assert!(["--stop", "--reload"].contains(&words[0]), "{line}");
+            continue;
+        }
+        starts += 1;
+        let mut check = Command::new(server.program());
+        let output = check.args(&words).arg("--show-config").output().expect("it runs");
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && complaints.is_empty(), "{line}: {complaints}");
+    }
+    assert_eq!((starts, manifest.lines().count()), (2, 3));
+    for script in ["openrc/appserver", "init.d/appserver", "s6/appserver/run", "runit/run"] {
+        assert!(Command::new("sh").arg("-n").arg(config.join(script)).status().is_ok_and(|it| it.success()));
+    }
 }
