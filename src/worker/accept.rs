@@ -102,6 +102,8 @@ pub struct Acceptor {
     /// False when the application never occupies a slot.
     bounded: bool,
     door: Rc<Door>,
+    /// Of each listener, whether it outlives this server: who waits in its queue waits for the next one.
+    outlives: Vec<bool>,
     scoreboard: Arc<Scoreboard>,
     cell: usize,
     /// Connections taken so far.
@@ -115,10 +117,11 @@ impl Acceptor {
         slots: Rc<Slots>,
         bounded: bool,
         door: Rc<Door>,
+        outlives: Vec<bool>,
         scoreboard: Arc<Scoreboard>,
         cell: usize,
     ) -> Self {
-        Acceptor { lookout, slots, bounded, door, scoreboard, cell, taken: 0 }
+        Acceptor { lookout, slots, bounded, door, outlives, scoreboard, cell, taken: 0 }
     }
 
     /// Hands each connection to `serve`, which says whether it is done with it; returns once the door is
@@ -144,7 +147,7 @@ impl Acceptor {
                 Mode::Closed => return self.stand_aside(),
                 Mode::Emptying => {
                     self.stand_aside();
-                    return empty(self.lookout, &mut serve);
+                    return empty(self.lookout, &self.outlives, &mut serve);
                 }
             }
         }
@@ -264,12 +267,13 @@ pub async fn take_handed_over(
     }
 }
 
-/// Takes what waits in the queues: nobody else will. Each listener is closed as soon as it is empty: who
+/// Takes what waits in the queues, where nobody else will. Each listener is closed as soon as it is empty: who
 /// comes then is refused, as by a server that is gone, while one that is let in between the last look and
 /// the close is reset.
-fn empty(lookout: Rc<Lookout>, serve: &mut impl FnMut(Accepted) -> bool) {
+fn empty(lookout: Rc<Lookout>, outlives: &[bool], serve: &mut impl FnMut(Accepted) -> bool) {
     let Ok(lookout) = Rc::try_unwrap(lookout) else { return };
-    for (index, listener) in lookout.into_listeners().enumerate() {
+    let listeners = lookout.into_listeners().enumerate();
+    for (index, listener) in listeners.filter(|(index, _)| outlives.get(*index) != Some(&true)) {
         loop {
             match accept::accept(listener.as_fd()) {
                 Ok((socket, client)) => {

@@ -155,9 +155,10 @@ impl Connection {
             log::info!("{} refused with {}: {}", self.info.peer, refusal.status, refusal.reason);
             return Poll::Ready(Next::Answer(error_bytes(refusal)));
         }
-        if (order == Some(Order::CloseIdle) || self.set.stopping()) && self.state.idle() {
+        let silent = self.state.heads.get() == 0;
+        let unwanted = self.set.stopping() && !(silent && self.set.hears_out());
+        if (order == Some(Order::CloseIdle) || unwanted) && self.state.idle() {
             // Without an answer in flight there is nothing to protect.
-            let silent = self.state.heads.get() == 0;
             return Poll::Ready(if silent { Next::Drop } else { Next::Linger });
         }
         if (order == Some(Order::HandOver) || self.set.hands_over()) && self.movable() {

@@ -29,6 +29,9 @@ const LINGER_DRAINING: Duration = Duration::from_secs(1);
 /// How long a draining worker keeps idle connections open for one more request, when it cannot pass
 /// them on: their next answer says `Connection: close`, which no client can take for a failure.
 pub const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// How long a stop waits for the first word of clients that have just come: it may be on its way, and to
+/// close the connection would look like a crash.
+const FIRST_WORD: Duration = Duration::from_millis(300);
 /// How long the sweeper sleeps when no connection has a time limit and none moves.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -60,6 +63,8 @@ pub struct ConnectionSet {
     vacant: RefCell<Vec<usize>>,
     count: Cell<usize>,
     drain: Cell<Drain>,
+    /// Until then clients that have not said anything are heard out by a stop.
+    hears_out: Cell<Option<Instant>>,
     /// The sweeper sleeps for long: tell it when something moves.
     quiet: Cell<bool>,
     moved: Notify,
@@ -81,6 +86,7 @@ impl ConnectionSet {
             vacant: RefCell::default(),
             count: Cell::new(0),
             drain: Cell::new(Drain::Serving),
+            hears_out: Cell::new(None),
             quiet: Cell::new(false),
             moved: Notify::new(),
             emptied: Notify::new(),
@@ -207,8 +213,22 @@ impl ConnectionSet {
         }
     }
 
-    /// Stops for good: idle connections are closed now, the others after their response.
-    pub fn stop(&self) {
+    /// Stops for good: idle connections are closed now, the others after their response; those of clients
+    /// that have said nothing yet in a moment.
+    pub fn stop(self: &Rc<Self>) {
+        if self.hears_out.get().is_none() {
+            let until = Instant::now() + FIRST_WORD;
+            self.hears_out.set(Some(until));
+            let set = Rc::clone(self);
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep_until(until.into()).await;
+                set.wake_all();
+            });
+        }
+        self.close_all();
+    }
+
+    fn close_all(&self) {
         self.front.close_after_response();
         self.drain.set(Drain::Stopping);
         // Nobody may be there any more to take them.
@@ -222,7 +242,7 @@ impl ConnectionSet {
 
     /// Ends all connections, whatever they are doing.
     pub fn abort(&self) {
-        self.stop();
+        self.close_all();
         for entry in self.entries.borrow().iter().flatten() {
             entry.state.command(Order::Abort);
         }
@@ -231,6 +251,11 @@ impl ConnectionSet {
     /// Idle connections are not wanted any more.
     pub(super) fn stopping(&self) -> bool {
         self.drain.get() == Drain::Stopping
+    }
+
+    /// A client that has not said anything yet still may.
+    pub(super) fn hears_out(&self) -> bool {
+        self.hears_out.get().is_some_and(|until| Instant::now() < until)
     }
 
     /// Enters a connection accepted at `now`.

@@ -288,6 +288,7 @@ async fn serve(
     }
     let names: Vec<Arc<str>> =
         birth.listeners.iter().map(|listener| Arc::from(listener.local.as_str())).collect();
+    let outlives = birth.listeners.iter().map(|it| it.given.is_some() || it.stored).collect();
     let fds: Vec<OwnedFd> = birth.listeners.into_iter().map(|listener| listener.fd).collect();
     let (take_from, give_to) = birth.handover;
     let lookout = Rc::new(Lookout::new(fds, (take_from.as_fd(), give_to.as_fd()), engine.parking)?);
@@ -310,6 +311,7 @@ async fn serve(
         Rc::clone(&slots),
         bounded,
         Rc::clone(&door),
+        outlives,
         Arc::clone(&birth.scoreboard),
         birth.cell,
     );

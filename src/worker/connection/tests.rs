@@ -636,3 +636,22 @@ fn the_sweeper_enforces_the_limits_by_itself() {
         assert_status(&client.rest().await, 408);
     });
 }
+
+#[test]
+fn a_stop_hears_out_a_client_that_has_just_come() {
+    with_server(LIMITS, async |server| {
+        let mut early = server.client().await;
+        let mut silent = server.client().await;
+        server.eventually(|set| set.len() == 2).await;
+        server.set.stop();
+        tokio::task::yield_now().await;
+        assert_eq!(server.set.len(), 2);
+        early.send(GET).await;
+        let response = early.rest().await;
+        assert!(response.contains("connection: close\r\n") && response.ends_with("hello"), "{response:?}");
+        drop(early);
+        // Not for long.
+        server.set.emptied().await;
+        assert_eq!(silent.rest().await, "");
+    });
+}
