@@ -61,6 +61,7 @@ mod supervision;
 mod supervisors;
 mod systemd_bed;
 mod systemd_fdstore;
+mod systemd_guide;
 mod systemd_notify;
 mod systemd_sockets;
 mod systemd_units;

@@ -7,15 +7,18 @@ use super::Server;
 use super::systemd::Systemd;
 use crate::shipped_config::shipped;
 
-/// What the files in `config/` for Python projects expect on the machine: `/srv/shop`, `/etc/default/shop`.
-pub fn install_shop(systemd: &Systemd) {
-    let server = systemd.install_server();
+/// Installs the server with its Python plugin, and takes an empty `/srv` for this machine.
+pub fn install_server_and_plugin(systemd: &Systemd) {
     let plugin = "libappserver_python.so";
-    let built = Server::builtin().program().with_file_name(plugin);
-    systemd.install(&built, plugin);
-    assert_eq!(server, "/usr/local/bin/appserver");
+    systemd.install_server();
+    systemd.install(&Server::builtin().program().with_file_name(plugin), plugin);
     // /srv is the machine's own; from here on it is not.
     systemd.run("mount", ["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/srv"]).succeeds();
+}
+
+/// What the files in `config/` for Python projects expect on the machine: `/srv/shop`, `/etc/default/shop`.
+pub fn install_shop(systemd: &Systemd) {
+    install_server_and_plugin(systemd);
     systemd.run("/usr/bin/python3", ["-m", "venv", "--without-pip", "/srv/shop/venv"]).succeeds();
     systemd.file("/srv/shop/run", shipped("systemd/shop-port80.run"));
     systemd.run("chmod", ["755", "/srv/shop/run"]).succeeds();
