@@ -103,6 +103,14 @@ impl<'a> Service<'a> {
 fn the_units_are_without_fault_to_the_linter() {
     let Some(systemd) = Systemd::start_newer().or_else(Systemd::start) else { return };
     install_shop(&systemd);
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/config/systemd");
+    let files = std::fs::read_dir(directory).expect("a directory of ours").flatten();
+    let names = files.filter_map(|file| file.file_name().into_string().ok());
+    let mut shipped_units: Vec<_> = names.filter(|name| !name.ends_with(".run")).collect();
+    let mut known = UNITS.map(str::to_owned);
+    shipped_units.sort();
+    known.sort();
+    assert_eq!(shipped_units, known, "a unit is not in the tests");
     let units = UNITS.map(|unit| (unit, shipped(&format!("systemd/{unit}"))));
     systemd.units(&units.each_ref().map(|(name, text)| (*name, text.as_str())));
     let paths = UNITS.map(|unit| format!("/etc/systemd/system/{unit}"));

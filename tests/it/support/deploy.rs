@@ -22,7 +22,7 @@ pub fn install_shop(systemd: &Systemd) {
     systemd.run("/usr/bin/python3", ["-m", "venv", "--without-pip", "/srv/shop/venv"]).succeeds();
     systemd.file("/srv/shop/run", shipped("systemd/shop-port80.run"));
     systemd.run("chmod", ["755", "/srv/shop/run"]).succeeds();
-    systemd.file("/etc/default/shop", "WEB_CONCURRENCY=2\nGREETING=hello\n");
+    systemd.file("/etc/default/shop", "WEB_CONCURRENCY=2\n");
 }
 
 /// What a service runs, in the hands of the test.
