@@ -157,14 +157,18 @@ impl Holdings {
     /// # Errors
     /// When a listener is missing; then everything stays as it was.
     pub fn adopt(&mut self, proven: Proven) -> Result<(), String> {
-        let served = self.listeners.len();
+        let spare: Vec<String> = self.spares.iter().map(|it| it.name.clone()).collect();
+        let is_spare = |listener: &Listener| spare.contains(&listener.name);
         self.listeners.append(&mut self.spares);
         let listeners =
             set::assemble(proven.listeners, proven.fds, &mut self.listeners).inspect_err(|_| {
-                // Each is where it was.
-                self.spares = self.listeners.split_off(served);
+                self.spares = self.listeners.extract_if(.., |it| is_spare(it)).collect();
             })?;
         for listener in std::mem::replace(&mut self.listeners, listeners) {
+            if is_spare(&listener) {
+                self.spares.push(listener);
+                continue;
+            }
             info!("no longer listening on {}", listener.local);
             if listener.given.is_some() {
                 self.spares.push(listener);

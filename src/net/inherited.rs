@@ -78,7 +78,7 @@ enum Place {
 /// Takes from `held` what `address` means: one listener, none, or all of a name that several have.
 ///
 /// # Errors
-/// Never for an address of its own kind; when `fd:NAME` names nothing, says what there is.
+/// When `fd:NAME` names nothing; says what there is.
 pub(super) fn take(address: &str, held: &mut Vec<Listener>) -> Result<Vec<Listener>, String> {
     if let Some(position) = held.iter().position(|it| it.name == address) {
         return Ok(vec![held.remove(position)]);

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::support::daemon::Daemon;
 use crate::support::http::Connection;
+use crate::support::notify::NotifySocket;
 use crate::support::server::{Builder, mode};
 use crate::support::{LIMIT, Server, Target, get};
 
@@ -228,6 +229,7 @@ fn a_reload_may_give_a_socket_up_and_take_it_again() {
     // It listens still, as the manager's copy does: who comes waits.
     let mut patient = Connection::open(&second, LIMIT).expect("nobody is refused");
     server.reload();
+    assert_eq!(server.log().lines().iter().filter(|line| line.contains("no longer listening")).count(), 1);
 
     server.file("app.ini", both);
     server.reload();
@@ -248,6 +250,28 @@ fn a_reload_that_is_refused_keeps_the_sockets() {
     server.set_settings(json!({ "version": "v2" }));
     server.reload();
     assert_eq!(get(&target, "/").text(), "hello v2\n");
+}
+
+#[test]
+fn listeners_of_our_own_are_stored_once_under_their_address() {
+    let builder =
+        Server::app().without_listener().with_fifo().args(["--http=127.0.0.1:0", "--http=app.sock"]);
+    let notify = NotifySocket::at(&builder.path("notify"));
+    let (name, path) = (notify.name.clone(), builder.path("app.sock"));
+    let server = builder.env("NOTIFY_SOCKET", name).env("FDSTORE", "4").start();
+    let inode = std::fs::metadata(&path).unwrap();
+    let port = server.addresses()[0].rsplit_once(':').unwrap().1.to_owned();
+    let names = [
+        format!("FDNAME=appserver/127.0.0.1%3A{port}"),
+        format!("FDNAME=appserver/{};{}.{}", path.display(), inode.dev(), inode.ino()),
+    ];
+    for name in names {
+        assert_eq!(notify.next(), ["FDSTORE=1".to_owned(), name, "FDPOLL=0".to_owned()]);
+    }
+    server.reload();
+    let mut told = notify.until("READY=1");
+    told.extend(notify.until("READY=1"));
+    assert!(!told.iter().flatten().any(|line| line.starts_with("FDSTORE")), "{told:#?}");
 }
 
 /// Passes this socket as inetd does, but for the log.

@@ -191,7 +191,9 @@ fn a_half_sent_head_is_answered_by_a_server_that_stops() {
     later.send(GET).unwrap();
     later.receive(false).unwrap();
     server.signal(Signal::SIGINT);
-    server.wait_for_log("graceful shutdown triggered");
+    let Target::Tcp(address) = *server.target() else { unreachable!("it listens on a port") };
+    // By then both workers know.
+    eventually("the listener is gone", LIMIT, || TcpStream::connect(address).is_err().then_some(()));
     half.send(&GET[GET.len() / 2..]).unwrap();
     let answer = half.receive(false).unwrap();
     assert_eq!((answer.status, answer.closes()), (200, true));
