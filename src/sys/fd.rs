@@ -359,7 +359,7 @@ pub fn claim(raw: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// [`claim`], for a descriptor that the server was started with and may not have been.
+/// [`claim`], for a number that the operator says was open when the server was started.
 ///
 /// # Errors
 /// Those of [`claim`]; when it is one of our own that happens to have the number.
