@@ -15,7 +15,7 @@
 //! - [`channel`] and [`scoreboard`]: what travels between the processes.
 //! - [`signals`], [`locks`] and [`cache`]: what the workers of an application share.
 //! - [`logging`]: one log, one owner, uWSGI's request line.
-//! - [`service`]: what a service manager such as systemd is told.
+//! - [`service`]: what a service manager such as systemd passes and is told: sockets, readiness, watchdog.
 //! - [`torture`]: `appserver torture`, a load that counts what is lost while a server is hit.
 //! - [`sys`]: the only place that talks to libc.
 //!

@@ -106,6 +106,7 @@ pub(super) fn covered(address: &str, taken: &[&Listener]) -> bool {
 
 fn nothing_named(name: &str, held: &[Listener]) -> String {
     let mut names: Vec<&str> = held.iter().filter_map(|it| Some(&*it.given.as_ref()?.name)).collect();
+    names.sort_unstable();
     names.dedup();
     match names[..] {
         [] => "no service manager has passed a socket; start the .socket unit, which needs Service= or the \
