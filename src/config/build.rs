@@ -97,6 +97,7 @@ impl Config {
             touches: Vec::new(),
             fs_reloads: Vec::new(),
             reload_on_fds: Vec::new(),
+            notify_fd: None,
             hooks: Vec::new(),
             env: Vec::new(),
             unenv: Vec::new(),

@@ -295,6 +295,8 @@ pub struct Config {
     pub fs_reloads: Vec<(PathBuf, crate::control::Command)>,
     /// `reload-on-fd`, `brutal-reload-on-fd`
     pub reload_on_fds: Vec<crate::control::fd_trigger::FdTrigger>,
+    /// `notify-fd`
+    pub notify_fd: Option<std::os::fd::RawFd>,
     /// `hook-…` and `exec-…`, in order.
     pub hooks: Vec<crate::hooks::Hook>,
     /// `env`: `NAME=VALUE`, in order; no name twice, none that is in `unenv`.

@@ -71,12 +71,7 @@ impl ArmedFd {
     /// # Errors
     /// When it is not open, or one of the server's own that happens to have the number.
     pub fn claim(trigger: FdTrigger) -> io::Result<Self> {
-        // Whatever came across an exec does not have the flag, whatever is ours has it.
-        if fd::is_open(trigger.fd) && fd::is_cloexec(trigger.fd)? {
-            let text = format!("descriptor {} was not open when the server was started", trigger.fd);
-            return Err(io::Error::new(io::ErrorKind::NotFound, text));
-        }
-        let fd = fd::claim(trigger.fd)?;
+        let fd = fd::claim_given(trigger.fd)?;
         fd::set_nonblocking(fd.as_fd(), true)?;
         Ok(ArmedFd { trigger, fd })
     }

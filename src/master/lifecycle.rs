@@ -24,6 +24,7 @@ use crate::privileges;
 use crate::scoreboard::Scoreboard;
 use crate::service::activation::Activation;
 use crate::service::manager;
+use crate::service::readiness::Readiness;
 use crate::sys::signal::SignalSource;
 use crate::sys::title::Title;
 use crate::sys::{fd, process, seqpacket};
@@ -72,6 +73,7 @@ fn try_start(
     privileges::drop_at_once(&config).map_err(|it| it.told(&config))?;
     hooks::run_all(&config.hooks, Point::Asap)?;
     let copy = matches!(origin, SocketOrigin::Master(_));
+    let readiness = if copy { None } else { claim_readiness(&config)? };
     let mut verdict = None;
     let mut log = None;
     if !copy && (config.daemonize.is_some() || config.daemonize2.is_some()) {
@@ -111,6 +113,7 @@ fn try_start(
     }
     let mut runner = Runner::new(machine, holdings, signals, verdict)?;
     runner.is_copy = copy;
+    runner.readiness = readiness;
     runner.activation = activation;
     runner.run_hooks(Point::MasterStart);
     Ok(runner.run())
@@ -287,6 +290,10 @@ fn keep_armed_fds(config: &Config, held: &[i32]) -> std::io::Result<Vec<ArmedFd>
         drop(claim(*raw)?);
     }
     held.iter().filter_map(wanted).map(|trigger| ArmedFd::claim(trigger.clone())).collect()
+}
+
+fn claim_readiness(config: &Config) -> Result<Option<Readiness>, String> {
+    Readiness::claim(config).map_err(|error| format!("notify-fd: {error}{}", config.place("notify-fd")))
 }
 
 /// A descriptor that the previous image left open on purpose; close-on-exec again from here on.

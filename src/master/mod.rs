@@ -19,6 +19,7 @@ use crate::control::{self, Command};
 use crate::error::EXIT_ERROR;
 use crate::hooks::shell::Commands;
 use crate::service::activation::Activation;
+use crate::service::readiness::Readiness;
 use crate::signals::table::Origin;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::SignalSource;
@@ -119,6 +120,8 @@ pub(crate) struct Runner {
     told: Option<Answer>,
     /// The service manager, if there is one that listens.
     service: Option<Service>,
+    /// What a supervisor of another kind is told once.
+    readiness: Option<Readiness>,
     /// Descriptors that a previous image of another release has left: its children's channels among
     /// them, which end those children when they close.
     strangers: Vec<OwnedFd>,
@@ -156,6 +159,7 @@ impl Runner {
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
             told: None,
+            readiness: None,
             strangers: Vec::new(),
             reexec_due: false,
             exit: None,

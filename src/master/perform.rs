@@ -216,6 +216,9 @@ impl Runner {
             }
             verdict.success();
         }
+        if let Some(readiness) = self.readiness.take() {
+            readiness.tell();
+        }
         if self.holdings.config.expect_stop && self.holdings.start.var("UPSTART_JOB").is_some() {
             info!("stopping myself, for Upstart to see that the service is up (expect-stop)");
             if let Err(error) = process::kill(process::this(), process::Signal::SIGSTOP) {

@@ -371,6 +371,19 @@ pub fn claim(raw: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
+/// [`claim`], for a number that the operator says was open when the server was started.
+///
+/// # Errors
+/// Those of [`claim`]; when it is one of our own that happens to have the number.
+pub fn claim_given(raw: RawFd) -> io::Result<OwnedFd> {
+    // Whatever came across an exec does not have the flag, whatever is ours has it.
+    if is_open(raw) && is_cloexec(raw)? {
+        let text = format!("descriptor {raw} was not open when the server was started");
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
+    claim(raw)
+}
+
 /// Device and inode number of the open file: the same for two descriptors of one file.
 ///
 /// # Errors

@@ -6,10 +6,9 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::shipped_config::shipped;
 use crate::support::gate::Gate;
 use crate::support::systemd::{Said, Systemd};
-use crate::support::{LIMIT, Target, eventually, get};
+use crate::support::{LIMIT, eventually, get};
 
 /// The test application as a service with these lines; it listens on `sock` in the shared directory.
 fn service(systemd: &Systemd, options: &str, lines: &str) {
@@ -295,23 +294,4 @@ fn a_daemon_works_as_a_notify_service_that_lets_all_its_processes_speak() {
     assert_eq!(systemd.show("app", "StatusText"), "generation 1 serves with 2 workers");
     systemd.systemctl(["reload", "app"]).succeeds();
     systemd.systemctl(["stop", "app"]).succeeds();
-}
-
-#[test]
-fn the_shipped_unit_starts_reloads_and_stops() {
-    let Some(systemd) = Systemd::start() else { return };
-    systemd.install_server();
-    systemd.unit("appserver.service", &shipped("systemd/appserver.service"));
-    let verified =
-        systemd.run("systemd-analyze", ["verify", "--man=no", "/etc/systemd/system/appserver.service"]);
-    assert_eq!((verified.code, verified.output.as_str(), verified.errors.as_str()), (Some(0), "", ""));
-    systemd.systemctl(["start", "appserver"]).succeeds();
-    let target = Target::Tcp("127.0.0.1:8080".parse().expect("an address"));
-    assert_eq!(systemd.within(|| get(&target, "/").status), 200);
-    systemd.systemctl(["reload", "appserver"]).succeeds();
-    assert!(systemd.show("appserver", "StatusText").starts_with("generation 2 serves "));
-    systemd.systemctl(["restart", "appserver"]).succeeds();
-    assert_eq!(systemd.within(|| get(&target, "/").status), 200);
-    systemd.systemctl(["stop", "appserver"]).succeeds();
-    assert_eq!(systemd.show("appserver", "Result"), "success");
 }

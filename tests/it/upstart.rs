@@ -6,6 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::shipped_config::shipped;
 use crate::support::server::Builder;
 use crate::support::{LIMIT, Server, Target, eventually, get};
 
@@ -66,4 +67,37 @@ fn without_upstart_nobody_is_there_to_wake_it_and_it_does_not_stop() {
     let server = Server::builtin().with_fifo().arg("--expect-stop").start();
     server.reload();
     assert_eq!(server.get("/").status, 200);
+}
+
+/// What Upstart runs: the `exec` of a job in `config/`, here on the address of the test bed.
+fn shipped_job(file: &str) -> String {
+    let text = shipped(file);
+    assert!(text.contains("\nexpect stop\n"), "{file}");
+    let line = text.lines().find_map(|line| line.strip_prefix("exec /usr/local/bin/appserver "));
+    let line = line.expect("a job runs the server").replace(" --uid=www-data --gid=www-data", "");
+    format!("#!/bin/sh -e\nexec \"$PROGRAM\" {}\n", line.replace("--http=127.0.0.1:8080", "\"$@\""))
+}
+
+/// Start, reload, stop, as Upstart goes about them.
+fn supervise(mut server: Server, target: &Target) {
+    wait_stopped(&server);
+    server.wait_ready();
+    assert_eq!(get(target, "/").text(), "hello v1\n");
+    server.set_settings(serde_json::json!({ "version": "v2" }));
+    server.signal(Signal::SIGHUP);
+    server.wait_reloaded(2);
+    assert_eq!(get(target, "/").text(), "hello v2\n");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
+}
+
+#[test]
+fn the_shipped_jobs_start_reload_and_stop() {
+    let script = shipped_job("upstart/appserver.conf");
+    let server = Server::app().env("UPSTART_JOB", "appserver").wrapped_by(&script).spawn();
+    let target = server.target().clone();
+    supervise(server, &target);
+
+    let (builder, target) = job(Server::app());
+    supervise(builder.wrapped_by(&shipped_job("upstart/appserver-socket.conf")).spawn(), &target);
 }

@@ -1,11 +1,18 @@
-//! Statistics and metrics.
+//! Statistics and metrics; readiness for supervisors.
 
 use crate::config::schema::Group::Monitoring;
-use crate::config::schema::{OptionSpec, Shape, not_yet};
+use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
 
 const METRICS: &str = "there are no metrics; use --status, or s through master-fifo";
 
 pub(super) const ROWS: &[OptionSpec] = &[
+    row(
+        Monitoring,
+        "notify-fd",
+        Kind::Int { min: 3, max: i32::MAX as u64, set: |c, n| c.notify_fd = i32::try_from(n).ok() },
+        "Write a newline to this descriptor, which the server was started with, when the first generation \
+         serves, and close it (s6, dinit).",
+    ),
     not_yet(
         Monitoring,
         "stats",

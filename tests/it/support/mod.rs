@@ -15,6 +15,7 @@
 //! - [`python_app`]: Python applications, and the interpreter to run them with.
 //! - [`notify`]: a service manager that only listens.
 //! - [`systemd`]: a real systemd of the test's own.
+//! - [`deploy`]: releases for a service in there.
 //! - [`processes`]: what `/proc` says about the server's processes.
 //!
 //! The test application is an example, which `cargo test` builds along. After a change to the
@@ -28,6 +29,7 @@ pub mod browser;
 pub mod checksum;
 pub mod container;
 pub mod daemon;
+pub mod deploy;
 pub mod exchange;
 pub mod gate;
 pub mod http;
