@@ -2,7 +2,7 @@
 //!
 //! All workers share the listeners, so a connection goes to whoever takes it first. A worker takes
 //! one only while it has a free slot: a slow request never sits in front of others. Where requests of the
-//! connections it has leave none free, new clients queue up with them ([`Acceptor::wait_in_line`]). One connection
+//! connections it has leave none free, new clients queue up with them (`Acceptor::wait_in_line`). One connection
 //! is taken per wake-up (a few for applications that never wait), and never until the queue is empty:
 //! that would pile up a burst in one worker. Who hears of a connection is up to [`super::lookout`].
 //! A worker that holds far more connections than the others leaves a new one to them for a moment;
