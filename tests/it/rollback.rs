@@ -122,6 +122,10 @@ fn a_rollback_under_load_loses_nothing_and_closes_no_idle_connection() {
         server.reload();
         server.wait_workers("the others are gone", |workers| workers.len() == 2);
         wait_zygotes(&server, 2);
+        // A master that answers has all that it is going to have.
+        let mark = server.log().mark();
+        server.signal(Signal::SIGUSR2);
+        server.wait_for_log_after(mark, &format!("master {} generation ", server.pid()));
         let now = server.descriptor_kinds();
         assert_eq!(*held.get_or_insert_with(|| now.clone()), now, "the master keeps more each time");
     }
