@@ -162,7 +162,8 @@ fn the_images_start_the_server_itself_with_the_ini_as_a_user_without_rights() {
     let words: Vec<String> = serde_json::from_str(&options).expect("the exec form");
     let ini = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(INI);
     let mut check = Command::new(env!("CARGO_BIN_EXE_appserver"));
-    let output = check.arg("--show-config").arg(ini).args(words).output().expect("it runs");
+    // Variables of the tests are not options of the server.
+    let output = check.env_clear().arg("--show-config").arg(ini).args(words).output().expect("it runs");
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && shown.contains("module = shop.wsgi:application"), "{output:?}");
 }

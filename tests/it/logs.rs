@@ -208,10 +208,16 @@ fn start(builder: Builder) -> Server {
 
 /// Kept connections to `count` different workers.
 fn one_client_each(server: &Server, count: usize) -> Vec<crate::support::Client> {
-    let mut clients = std::collections::BTreeMap::new();
+    let mut clients = std::collections::BTreeMap::<String, crate::support::Client>::new();
     eventually("each worker has a connection", LIMIT, || {
         let mut client = server.client();
-        let pid = client.get("/pid").unwrap().text();
+        // Who is busy leaves new clients to the others; who is not may take all of them.
+        let pid = std::thread::scope(|scope| {
+            for busy in clients.values_mut() {
+                scope.spawn(|| busy.get("/sleep?ms=100").unwrap());
+            }
+            client.get("/pid").unwrap().text()
+        });
         clients.entry(pid).or_insert(client);
         (clients.len() == count).then_some(())
     });
