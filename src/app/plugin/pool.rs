@@ -134,7 +134,7 @@ impl Pool {
     fn add(&self, task: Task) {
         match self.queue.add(task) {
             Added::Attended => {}
-            Added::Waiting => self.attend().watch(),
+            Added::Waiting | Added::Called => self.attend().watch(),
             Added::Unheard => self.attend().unheard.notify_one(),
         }
     }

@@ -45,8 +45,11 @@ struct State<T> {
 /// What became of a task that was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Added {
-    /// A thread was called for it, or all are at work.
+    /// All threads are at work.
     Attended,
+    /// A thread was called for it. One that is at work may take it first, and leave the response to what it
+    /// did before: look after that in a while.
+    Called,
     /// It waits for a thread at work although others are idle: look after it in a while.
     Waiting,
     /// All threads are idle, and none was called: ring when there is nothing more to add for now.
@@ -76,7 +79,7 @@ impl<T> Queue<T> {
             return if state.idle < state.threads { Added::Waiting } else { Added::Unheard };
         }
         self.call(state);
-        Added::Attended
+        Added::Called
     }
 
     /// Calls a thread for tasks that none has heard of; one for all of them.
@@ -186,7 +189,8 @@ mod tests {
         let queue = idle(2);
         (0..3).for_each(|_| queue.took(Duration::from_millis(20)));
         for task in 1..=3 {
-            assert_eq!(queue.add(task), Added::Attended);
+            let all_called = if task <= 2 { Added::Called } else { Added::Attended };
+            assert_eq!(queue.add(task), all_called);
         }
         assert_eq!(called(&queue), 2);
     }
@@ -224,7 +228,7 @@ mod tests {
         assert_eq!(called(&queue), 1, "it has only just come");
         assert_eq!(queue.look_after(first), first);
         assert_eq!(called(&queue), 2);
-        assert_eq!(queue.add(3), Added::Attended);
+        assert_eq!(queue.add(3), Added::Called);
         assert_eq!(called(&queue), 3);
     }
 
