@@ -24,6 +24,9 @@ use super::accepting_hooks::AcceptingHooks;
 use super::connections::ConnectionSet;
 use super::signals::Signals;
 
+/// Turns of the event loop that a worker without anything to do waits for a client in the hand-over queue.
+const FINAL_LOOKS: u32 = 3;
+
 /// The parts of a worker that orders are about.
 pub(super) struct Control {
     pub(super) channel: Arc<MasterChannel>,
@@ -36,7 +39,7 @@ pub(super) struct Control {
     pub(super) signals: Signals,
     pub(super) birth_mercy: Duration,
     pub(super) hooks: AcceptingHooks,
-    /// Takes connections from the other end until this worker leaves itself.
+    /// Takes connections from the other end until this worker leaves to others what it has.
     pub(super) taking: AbortHandle,
 }
 
@@ -162,8 +165,8 @@ impl Control {
             self.door.set(Mode::Emptying);
         } else {
             self.door.set(Mode::Closed);
+            self.taking.abort();
         }
-        self.taking.abort();
         self.accounting.set_resting_state(WorkerState::Draining);
         Leave { mode, deadline: Instant::now() + patience }
     }
@@ -174,8 +177,7 @@ impl Control {
         let mut deadline = leave.deadline;
         let mut master_gone = false;
         let mut quiet = false;
-        // An application may be at work on a request whose client is gone, or has all of its answer.
-        while !(self.connections.is_empty() && self.slots.all_free()) {
+        while !self.is_done().await {
             tokio::select! {
                 biased;
                 () = self.finished() => {}
@@ -227,6 +229,21 @@ impl Control {
         }
     }
 
+    /// True when nothing is left to do. A stop goes on taking what workers that are stuck have passed on
+    /// before they knew of it, for nobody comes after the last one who looks.
+    async fn is_done(&self) -> bool {
+        // An application may be at work on a request whose client is gone, or has all of its answer.
+        let idle = || self.connections.is_empty() && self.slots.all_free();
+        // The reactor is asked, then who takes gets his turn.
+        for _ in 0..FINAL_LOOKS {
+            if !idle() {
+                return false;
+            }
+            tokio::task::yield_now().await;
+        }
+        idle()
+    }
+
     async fn finished(&self) {
         self.connections.emptied().await;
         self.slots.wait_all_free().await;
@@ -243,7 +260,10 @@ impl Control {
         match leave.mode {
             DrainMode::Handover => self.connections.hand_over(),
             DrainMode::Stop => self.connections.stop(),
-            DrainMode::Now => self.connections.abort(),
+            DrainMode::Now => {
+                self.taking.abort();
+                self.connections.abort();
+            }
         }
         // Should the runtime itself be blocked by the application, the timer still ends it.
         let left = leave.deadline.saturating_duration_since(Instant::now());
