@@ -1,8 +1,10 @@
 //! Connections of a worker that is stuck in a request go to workers that are free.
 
+use nix::sys::signal::Signal;
+
 use crate::support::http::request;
 use crate::support::wsgi::app;
-use crate::support::{Connection, Server};
+use crate::support::{Connection, LIMIT, Server, eventually};
 
 const GATED: &str = r#"
 import time
@@ -86,6 +88,30 @@ fn requests_that_nobody_is_free_for_are_answered_by_the_first_who_is() {
     }
     drop(second);
     others[1].receive(false).expect("an answer");
+}
+
+#[test]
+fn requests_that_were_passed_on_are_answered_when_the_server_stops() {
+    let mut server = start(true);
+    let (mut connections, _) = neighbours(&server);
+    let gate = server.gate();
+    let mut others: Vec<Connection> = (0..2).map(|_| server.connect()).collect();
+    let stuck: Vec<_> = others
+        .iter_mut()
+        .map(|other| {
+            send(other, "/gate");
+            gate.wait()
+        })
+        .collect();
+    connections.iter_mut().for_each(|connection| send(connection, "/"));
+    server.signal(Signal::SIGINT);
+    // Then the workers are told, who cannot hear it yet.
+    eventually("the zygote is gone", LIMIT, || (server.children().len() == 2).then_some(()));
+    drop(stuck);
+    for connection in others.iter_mut().chain(&mut connections) {
+        assert_eq!(connection.receive(false).expect("an answer").status, 200);
+    }
+    assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
 }
 
 #[test]
