@@ -16,7 +16,7 @@ use super::arrival::Arrival;
 use super::event::Action;
 use super::rollback::GAVE_WAY_TO_ROLLBACK;
 use super::state::{Master, Phase, Policy};
-use super::workers::{Generation, Worker, WorkerId};
+use super::workers::Generation;
 
 /// How far a reload has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,15 +153,7 @@ impl Master {
     pub(super) fn commit_reload(&mut self, now: Instant, reload: Reload) {
         let kind = if reload.brutal { "brutally" } else { "gracefully" };
         self.log(Level::Info, format!("...{kind} killing workers..."));
-        let old: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, it)| it.generation != reload.generation)
-            .map(|(id, _)| *id)
-            .collect();
-        for worker in old {
-            self.drain(now, worker, reload.drain_mode());
-        }
+        self.drain_those(now, reload.drain_mode(), |_, it| it.generation != reload.generation);
         self.retire_zygotes(&reload);
         if let Some(before) = self.arrival.take() {
             match reload.kind {
@@ -200,12 +192,7 @@ impl Master {
             (Kind::Rollback, Some(policy)) => self.put_to_sleep(generation, policy.clone()),
             _ => self.dismiss_zygote(generation),
         }
-        let is_starting = |it: &Worker| it.generation == generation && it.is_starting();
-        let starting: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, it)| is_starting(it)).map(|(id, _)| *id).collect();
-        for worker in starting {
-            self.drain(now, worker, DrainMode::Handover);
-        }
+        self.drain_those(now, DrainMode::Handover, |_, it| it.generation == generation && it.is_starting());
     }
 
     /// `execve` came back: the new workers serve all the same, under the old image of the master.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::channel::DrainMode;
 
 use super::state::{Master, Phase};
-use super::workers::{SlotId, Worker, WorkerId, ZygoteStage};
+use super::workers::{SlotId, ZygoteStage};
 
 impl Master {
     /// Compares what is wanted with what is there, and asks for the difference; after every event.
@@ -92,13 +92,8 @@ impl Master {
     }
 
     fn drain_surplus(&mut self, now: Instant) {
-        let surplus = |worker: &Worker| {
-            worker.slot > self.desired && worker.generation == self.generation && !worker.is_leaving()
-        };
-        let workers: Vec<WorkerId> =
-            self.workers.iter().filter(|(_, worker)| surplus(worker)).map(|(id, _)| *id).collect();
-        for worker in workers {
-            self.drain(now, worker, DrainMode::Handover);
-        }
+        self.drain_those(now, DrainMode::Handover, |master, it| {
+            it.slot > master.desired && it.generation == master.generation && !it.is_leaving()
+        });
     }
 }

@@ -381,9 +381,7 @@ impl Master {
         self.log(Level::Info, "going cheap: workers leave until the next connection".to_owned());
         self.desired = 0;
         // Not a hand-over: nobody would be there to take the connections.
-        for worker in self.workers.keys().copied().collect::<Vec<_>>() {
-            self.drain(now, worker, DrainMode::Stop);
-        }
+        self.drain_those(now, DrainMode::Stop, |_, _| true);
         self.watch_listeners(true);
     }
 

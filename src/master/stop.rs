@@ -68,9 +68,7 @@ impl Master {
             self.push(Action::ReleaseListeners);
         }
         if force {
-            for worker in self.workers.keys().copied().collect::<Vec<_>>() {
-                self.drain(now, worker, DrainMode::Now);
-            }
+            self.drain_those(now, DrainMode::Now, |_, _| true);
         }
     }
 

@@ -116,6 +116,20 @@ impl Master {
         (1..=self.desired).all(|slot| self.candidate(slot).is_some_and(|id| self.workers[&id].is_ready()))
     }
 
+    /// Tells all workers to leave of which that is true.
+    pub(super) fn drain_those(
+        &mut self,
+        now: Instant,
+        mode: DrainMode,
+        leaves: impl Fn(&Master, &Worker) -> bool,
+    ) {
+        let leaving: Vec<WorkerId> =
+            self.workers.iter().filter(|(_, it)| leaves(self, it)).map(|(id, _)| *id).collect();
+        for worker in leaving {
+            self.drain(now, worker, mode);
+        }
+    }
+
     /// Tells a worker to leave; one that is already leaving only gets less time.
     pub(super) fn drain(&mut self, now: Instant, worker: WorkerId, mode: DrainMode) {
         let patience = if mode == DrainMode::Now { BRUTAL_PATIENCE } else { self.policy.mercy };

@@ -110,19 +110,12 @@ impl Master {
 
     /// Workers of a generation that was refused stay until their slots have workers again.
     pub(super) fn send_strangers_home(&mut self, now: Instant) {
-        let replaced = |it: &Worker| {
-            let old = self.candidate(it.slot).map(|id| &self.workers[&id]);
-            it.slot > self.desired || old.into_iter().chain(self.successor(it.slot)).any(Worker::is_ready)
-        };
-        let home: Vec<WorkerId> = self
-            .workers
-            .iter()
-            .filter(|(_, it)| self.is_stranger(it) && replaced(it))
-            .map(|(id, _)| *id)
-            .collect();
-        for worker in home {
-            self.drain(now, worker, DrainMode::Handover);
-        }
+        self.drain_those(now, DrainMode::Handover, |master, it| {
+            let old = master.candidate(it.slot).map(|id| &master.workers[&id]);
+            let replaced = it.slot > master.desired
+                || old.into_iter().chain(master.successor(it.slot)).any(Worker::is_ready);
+            master.is_stranger(it) && replaced
+        });
     }
 
     /// Why a reload is being taken back, while workers of it still serve.

@@ -11,15 +11,6 @@ fn builder() -> Builder {
     Server::app().args(["--master", "--processes=2", "--threads=4", "--pidfile=pid"])
 }
 
-/// Sends a request that takes a while, and returns once a worker runs it.
-fn in_flight(server: &Server, ms: u32) -> crate::support::Connection {
-    let mut connection = server.connect();
-    let request = format!("GET /stream?chunks=2&ms={ms}&size=10 HTTP/1.1\r\nHost: test\r\n\r\n");
-    connection.send(request.as_bytes()).unwrap();
-    connection.receive_status().unwrap();
-    connection
-}
-
 #[test]
 fn each_of_the_stop_signals_stops_it_and_requests_are_finished() {
     if !possible() {
@@ -29,7 +20,7 @@ fn each_of_the_stop_signals_stops_it_and_requests_are_finished() {
         let mut container = Container::start(builder());
         container.server.wait_for_log("process 1 of a container: SIGTERM and SIGQUIT stop it");
         container.server.wait_for_log("stop: kill -INT 1 or kill -TERM");
-        let mut slow = in_flight(&container.server, 300);
+        let mut slow = container.server.in_flight(300);
         container.signal(signal);
         let body = slow.receive_chunks().unwrap();
         assert!(body.ends_with(b"end\n"), "{signal}: cut: {}", body.escape_ascii());
@@ -50,7 +41,7 @@ fn die_on_term_has_the_last_word() {
     for (option, words, brutal) in cases {
         let container = Container::start(builder().arg(option));
         container.server.wait_for_log(&format!("process 1 of a container: {words}"));
-        let mut slow = in_flight(&container.server, 60_000);
+        let mut slow = container.server.in_flight(60_000);
         container.signal(brutal);
         container.server.wait_reloaded(2);
         let cut = slow.receive_chunks().unwrap_err();

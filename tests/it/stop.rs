@@ -9,16 +9,6 @@ fn start() -> Server {
     Server::app().args(["--master", "--processes=2", "--threads=4"]).with_fifo().start()
 }
 
-/// Sends a request that takes `ms`, and returns once a worker runs it.
-fn in_flight(server: &Server, ms: u32) -> crate::support::Connection {
-    let mut connection = server.connect();
-    // The first piece of the body proves that the request is being worked on.
-    let request = format!("GET /stream?chunks=2&ms={ms}&size=10 HTTP/1.1\r\nHost: test\r\n\r\n");
-    connection.send(request.as_bytes()).unwrap();
-    connection.receive_status().unwrap();
-    connection
-}
-
 #[test]
 fn signals_stop_the_server_and_it_says_goodbye() {
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
@@ -40,7 +30,7 @@ fn term_stops_when_asked_to() {
 #[test]
 fn a_graceful_stop_finishes_what_is_in_flight() {
     let mut server = start();
-    let mut slow = in_flight(&server, 300);
+    let mut slow = server.in_flight(300);
     server.fifo("q");
     let body = slow.receive_chunks().unwrap();
     assert!(body.ends_with(b"end\n"), "cut: {}", body.escape_ascii());
@@ -50,7 +40,7 @@ fn a_graceful_stop_finishes_what_is_in_flight() {
 #[test]
 fn a_brutal_stop_waits_for_nobody() {
     let mut server = start();
-    let mut slow = in_flight(&server, 60_000);
+    let mut slow = server.in_flight(60_000);
     server.fifo("Q");
     assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
     let cut = slow.receive_chunks().unwrap_err();
@@ -97,7 +87,7 @@ fn a_stop_during_a_reload_stops_both_generations() {
 #[test]
 fn control_c_at_a_terminal_finishes_what_is_in_flight() {
     let mut server = start();
-    let mut slow = in_flight(&server, 300);
+    let mut slow = server.in_flight(300);
     // The terminal signals the whole foreground group: master, zygote and workers.
     killpg(Pid::from_raw(server.pid().cast_signed()), Signal::SIGINT).unwrap();
     let body = slow.receive_chunks().unwrap();
@@ -109,7 +99,7 @@ fn control_c_at_a_terminal_finishes_what_is_in_flight() {
 fn a_second_stop_cuts_the_patience_short() {
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
         let mut server = start();
-        let mut slow = in_flight(&server, 60_000);
+        let mut slow = server.in_flight(60_000);
         server.signal(signal);
         server.wait_for_log("graceful shutdown triggered");
         server.signal(signal);
@@ -121,7 +111,7 @@ fn a_second_stop_cuts_the_patience_short() {
 #[test]
 fn no_orphans_lets_no_worker_outlive_its_master() {
     let mut server = Server::app().args(["--master", "--processes=2", "--no-orphans"]).start();
-    let mut slow = in_flight(&server, 60_000);
+    let mut slow = server.in_flight(60_000);
     server.signal(Signal::SIGKILL);
     // At once, although a request is in flight: that is what was asked for.
     server.wait_exit(LIMIT);
@@ -131,7 +121,7 @@ fn no_orphans_lets_no_worker_outlive_its_master() {
 #[test]
 fn without_no_orphans_workers_finish_their_requests_first() {
     let mut server = start();
-    let mut slow = in_flight(&server, 400);
+    let mut slow = server.in_flight(400);
     server.signal(Signal::SIGKILL);
     let body = slow.receive_chunks().unwrap();
     assert!(body.ends_with(b"end\n"), "cut: {}", body.escape_ascii());
@@ -155,7 +145,7 @@ fn a_worker_stuck_in_its_application_goes_with_its_master() {
 #[test]
 fn the_mercy_is_what_was_asked_for() {
     let mut server = Server::app().args(["--master", "--worker-reload-mercy=200ms"]).start();
-    let mut slow = in_flight(&server, 60_000);
+    let mut slow = server.in_flight(60_000);
     server.signal(Signal::SIGINT);
     assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
     assert!(slow.receive_chunks().is_err());

@@ -45,7 +45,7 @@ struct State<T> {
 /// What became of a task that was added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Added {
-    /// All threads are at work.
+    /// Nobody has to look after it: all threads are at work, or it is all there is for the one that was called.
     Attended,
     /// A thread was called for it. One that is at work may take it first, and leave the response to what it
     /// did before: look after that in a while.

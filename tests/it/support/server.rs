@@ -393,6 +393,16 @@ impl Server {
         workers
     }
 
+    /// Sends a request that takes `ms`, and returns once a worker runs it.
+    pub fn in_flight(&self, ms: u32) -> http::Connection {
+        let mut connection = self.connect();
+        // The first piece of the body proves that the request is being worked on.
+        let request = format!("GET /stream?chunks=2&ms={ms}&size=10 HTTP/1.1\r\nHost: test\r\n\r\n");
+        connection.send(request.as_bytes()).unwrap();
+        connection.receive_status().unwrap();
+        connection
+    }
+
     /// Waits until a worker has begun a GET of this path, as the master knows it.
     pub fn wait_begun(&self, path: &str) {
         let text = format!(" with GET {path}");
