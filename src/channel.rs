@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::cause::Cause;
 use crate::config::Entry;
 use crate::net::set::Announced;
 use crate::signals;
@@ -133,7 +134,10 @@ pub enum FromWorker {
     },
     /// It wants to be replaced.
     Leave {
-        /// Why.
+        /// Why, in a word; older releases do not say.
+        #[serde(default)]
+        cause: Cause,
+        /// Why, for the log.
         reason: String,
     },
     /// It was told to leave and runs the application no more; it only waits until it can pass connections

@@ -13,7 +13,7 @@
 //! - [`hooks`]: what the configuration asks to be done at points of a process's life.
 //! - [`privileges`]: who the processes are, and whether that user can do what is asked of it.
 //! - [`net`]: listen addresses and the sockets behind them.
-//! - [`channel`] and [`scoreboard`]: what travels between the processes.
+//! - [`channel`] and [`scoreboard`]: what travels between the processes; [`cause`]: why workers end.
 //! - [`signals`], [`locks`] and [`cache`]: what the workers of an application share.
 //! - [`logging`]: one log, one owner, uWSGI's request line.
 //! - [`service`]: what a service manager such as systemd passes and is told: sockets, readiness, watchdog.
@@ -33,6 +33,7 @@
 pub mod app;
 pub mod boot;
 pub mod cache;
+pub mod cause;
 pub mod channel;
 pub mod cli;
 pub mod config;

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::cause::Causes;
 use crate::error::{EXIT_ERROR, EXIT_OK, EXIT_STATUS_RUNNING, EXIT_STATUS_STOPPED, EXIT_STATUS_UNKNOWN};
 use crate::master::report;
 use crate::scoreboard::{Scoreboard, WorkerState};
@@ -72,6 +73,9 @@ fn describe(pid: Pid) -> String {
         for standing in &answer.generations {
             text.push('\n');
             text.push_str(&report::generation_line(standing, now));
+        }
+        if answer.causes != Causes::default() {
+            text.push_str(&format!("\nworkers ended: {}", answer.causes));
         }
     }
     for cell in board.used_cells().filter(|cell| board.cell(*cell).state() != WorkerState::Free) {

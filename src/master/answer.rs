@@ -10,6 +10,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cause::Causes;
+
 use super::standing::Standing;
 use super::state::{Master, Phase};
 use super::workers::Generation;
@@ -187,6 +189,8 @@ pub struct Answer {
     pub generations: Vec<Standing>,
     /// The reloads of late, oldest first.
     pub reloads: Vec<Record>,
+    /// Why workers have ended, and how many.
+    pub causes: Causes,
 }
 
 impl Master {
@@ -226,6 +230,7 @@ impl Master {
             progress,
             generations: self.standings(),
             reloads: self.journal.0.iter().cloned().collect(),
+            causes: self.causes.clone(),
         }
     }
 }

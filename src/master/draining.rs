@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use crate::cause::Cause;
 use crate::channel::DrainMode;
 
 use super::event::Action;
@@ -28,7 +29,7 @@ impl Master {
                     let (slot, cell) = (entry.slot, entry.cell);
                     self.push(Action::ReportEviction { slot, cell, pid, generation, most });
                 }
-                self.drain(now, worker, DrainMode::Now);
+                self.drain(now, worker, DrainMode::Now, Cause::Reload);
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
+use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::control::Command;
 use crate::sys::process::{Exit, Pid, Signal};
@@ -79,7 +80,9 @@ pub enum Event {
     WorkerLeaves {
         /// Which.
         worker: WorkerId,
-        /// Why.
+        /// Why, in a word.
+        cause: Cause,
+        /// Why, for the log.
         reason: String,
     },
     /// A worker that was told to leave runs the application no more: it only waits to pass connections on.

@@ -395,7 +395,7 @@ impl Runner {
                         Event::WorkerReady { worker }
                     }
                     FromWorker::LoadFailed { reason } => Event::WorkerLoadFailed { worker, reason },
-                    FromWorker::Leave { reason } => Event::WorkerLeaves { worker, reason },
+                    FromWorker::Leave { cause, reason } => Event::WorkerLeaves { worker, cause, reason },
                     FromWorker::Quiet => Event::WorkerQuiet { worker },
                     FromWorker::Reload => Event::Command(Command::Reload),
                     FromWorker::Stop => Event::Command(Command::Stop),

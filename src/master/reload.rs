@@ -7,6 +7,7 @@ use std::time::Instant;
 use log::Level;
 use serde::{Deserialize, Serialize};
 
+use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::config::reload::ReloadMode;
 use crate::control::Command;
@@ -153,7 +154,7 @@ impl Master {
     pub(super) fn commit_reload(&mut self, now: Instant, reload: Reload) {
         let kind = if reload.brutal { "brutally" } else { "gracefully" };
         self.log(Level::Info, format!("...{kind} killing workers..."));
-        self.drain_those(now, reload.drain_mode(), |_, it| it.generation != reload.generation);
+        self.drain_those(now, reload.drain_mode(), Cause::Reload, |_, it| it.generation != reload.generation);
         self.retire_zygotes(&reload);
         if let Some(before) = self.arrival.take() {
             match reload.kind {
@@ -192,7 +193,9 @@ impl Master {
             (Kind::Rollback, Some(policy)) => self.put_to_sleep(generation, policy.clone()),
             _ => self.dismiss_zygote(generation),
         }
-        self.drain_those(now, DrainMode::Handover, |_, it| it.generation == generation && it.is_starting());
+        self.drain_those(now, DrainMode::Handover, Cause::Reload, |_, it| {
+            it.generation == generation && it.is_starting()
+        });
     }
 
     /// `execve` came back: the new workers serve all the same, under the old image of the master.

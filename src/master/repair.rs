@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::cause::Cause;
 use crate::channel::DrainMode;
 
 use super::state::{Master, Phase};
@@ -92,7 +93,7 @@ impl Master {
     }
 
     fn drain_surplus(&mut self, now: Instant) {
-        self.drain_those(now, DrainMode::Handover, |master, it| {
+        self.drain_those(now, DrainMode::Handover, Cause::Surplus, |master, it| {
             it.slot > master.desired && it.generation == master.generation && !it.is_leaving()
         });
     }

@@ -79,6 +79,7 @@ pub fn statistics(holdings: &Holdings, machine: &Master) {
     }
     info!(";end of configuration");
     info!("workers total requests: {}", holdings.scoreboard.total_requests());
+    info!("workers ended: {}", machine.causes());
     for (_, worker) in machine.workers() {
         let cell = holdings.scoreboard.cell(worker.cell);
         info!(

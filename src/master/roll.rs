@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use log::Level;
 
+use crate::cause::Cause;
 use crate::channel::{DrainMode, headline};
 use crate::control::Command;
 
@@ -47,7 +48,7 @@ impl Master {
     }
 
     /// A worker asked to be replaced (`SIGHUP` to it, or a limit it has reached).
-    pub(super) fn replace_on_request(&mut self, id: WorkerId, reason: String) {
+    pub(super) fn replace_on_request(&mut self, id: WorkerId, cause: Cause, reason: String) {
         let Some(worker) = self.workers.get(&id).filter(|it| it.is_ready()) else { return };
         let busy = self.phase != Phase::Running || self.reload.is_some();
         let known = self.wishes.contains(&id) || self.workers.values().any(|it| it.replaces == Some(id));
@@ -55,7 +56,14 @@ impl Master {
             return;
         }
         self.log(Level::Info, format!("worker {} asks to be replaced: {reason}", worker.slot));
+        self.wish_for_successor(id, cause);
         self.wishes.push_back(id);
+    }
+
+    fn wish_for_successor(&mut self, id: WorkerId, cause: Cause) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.wish = Some(cause);
+        }
     }
 
     /// Starts successors for those who have asked, as long as there is room.
@@ -103,6 +111,7 @@ impl Master {
             if chain {
                 self.log(Level::Info, format!("chain next victim is worker {slot}"));
             }
+            self.wish_for_successor(victim, Cause::WorkersReload);
             self.spawn_worker(now, slot, generation, Some(victim));
         }
     }
@@ -110,7 +119,8 @@ impl Master {
     /// The successor accepts: its predecessor may go.
     pub(super) fn replacement_ready(&mut self, now: Instant, old: WorkerId) {
         let mode = self.roll.as_ref().map_or(DrainMode::Handover, |roll| roll.mode);
-        self.drain(now, old, mode);
+        let cause = self.workers.get(&old).and_then(|it| it.wish).unwrap_or(Cause::Asked);
+        self.drain(now, old, mode, cause);
     }
 
     /// A successor died young: what has not been replaced stays.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::cause::{Cause, Causes};
 use crate::channel::DrainMode;
 use crate::control::Command;
 use crate::sys::process::Pid;
@@ -31,6 +32,10 @@ pub struct SavedWorker {
     stage: SavedStage,
     #[serde(default)]
     replaces: Option<WorkerId>,
+    #[serde(default)]
+    cause: Option<Cause>,
+    #[serde(default)]
+    wish: Option<Cause>,
     #[serde(default)]
     quiet: bool,
 }
@@ -80,6 +85,8 @@ pub struct SavedMaster {
     arrival: Option<u64>,
     #[serde(default)]
     journal: Journal,
+    #[serde(default)]
+    causes: Causes,
 }
 
 fn left(now: Instant, instant: Instant) -> u64 {
@@ -107,6 +114,8 @@ impl Master {
                 }
             },
             replaces: worker.replaces,
+            cause: worker.cause,
+            wish: worker.wish,
             quiet: worker.quiet,
         });
         let zygotes = self.zygotes.iter().filter_map(|(generation, zygote)| {
@@ -127,6 +136,7 @@ impl Master {
             paused: self.paused,
             deferred: self.deferred.iter().copied().chain(pending.iter().copied()).collect(),
             journal: self.journal.clone(),
+            causes: self.causes.clone(),
             arrival: self.arrival.as_ref().map(|it| it.id),
             completed: completed.map(|it| Completed { id: it.id, generation: it.generation }),
         }
@@ -153,6 +163,7 @@ impl Master {
         master.paused = saved.paused;
         master.arrival = saved.arrival.map(|id| Arrival { kind: Kind::Reload, id, remark: None });
         master.journal = saved.journal;
+        master.causes = saved.causes;
         // This is the image that the last of them has been waiting for.
         master.journal.complete();
         master.deferred = saved.deferred.into();
@@ -192,6 +203,8 @@ impl SavedWorker {
             },
             replaces: self.replaces,
             doomed: None,
+            cause: self.cause,
+            wish: self.wish,
             quiet: self.quiet,
         }
     }

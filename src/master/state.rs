@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use crate::cause::{Cause, Causes};
 use crate::channel::DrainMode;
 use crate::config::Config;
 use crate::config::reload::{MaxSurge, ReloadMode};
@@ -127,6 +128,8 @@ pub struct Master {
     /// The highest ticket that somebody who asked for a reload holds.
     pub(super) ticket: u64,
     pub(super) journal: Journal,
+    /// Why workers have ended.
+    pub(super) causes: Causes,
     /// Why the first start is given up.
     pub(super) failure: Option<String>,
     pub(super) roll: Option<Roll>,
@@ -162,6 +165,7 @@ impl Master {
             next_reload: 1,
             ticket: 0,
             journal: Journal::default(),
+            causes: Causes::default(),
             failure: None,
             roll: None,
             wishes: VecDeque::new(),
@@ -201,6 +205,11 @@ impl Master {
         self.failure.as_deref()
     }
 
+    /// Why workers have ended since the instance started, and how many.
+    pub fn causes(&self) -> &Causes {
+        &self.causes
+    }
+
     /// All workers, told to leave or not.
     pub fn workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
         self.workers.iter().map(|(id, worker)| (*id, worker))
@@ -231,9 +240,10 @@ impl Master {
             Event::WorkerLoadFailed { worker, reason } => {
                 if let Some(worker) = self.workers.get_mut(&worker) {
                     worker.doomed = Some(reason);
+                    worker.cause.get_or_insert(Cause::LoadFailed);
                 }
             }
-            Event::WorkerLeaves { worker, reason } => self.replace_on_request(worker, reason),
+            Event::WorkerLeaves { worker, cause, reason } => self.replace_on_request(worker, cause, reason),
             Event::WorkerQuiet { worker } => {
                 if let Some(worker) = self.workers.get_mut(&worker).filter(|it| it.is_leaving()) {
                     worker.quiet = true;
@@ -381,7 +391,7 @@ impl Master {
         self.log(Level::Info, "going cheap: workers leave until the next connection".to_owned());
         self.desired = 0;
         // Not a hand-over: nobody would be there to take the connections.
-        self.drain_those(now, DrainMode::Stop, |_, _| true);
+        self.drain_those(now, DrainMode::Stop, Cause::Surplus, |_, _| true);
         self.watch_listeners(true);
     }
 

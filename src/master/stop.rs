@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use crate::cause::Cause;
 use crate::channel::{DrainMode, headline};
 use crate::sys::process::{Pid, Signal};
 
@@ -68,7 +69,7 @@ impl Master {
             self.push(Action::ReleaseListeners);
         }
         if force {
-            self.drain_those(now, DrainMode::Now, |_, _| true);
+            self.drain_those(now, DrainMode::Now, Cause::Stop, |_, _| true);
         }
     }
 
@@ -99,7 +100,7 @@ impl Master {
                     Stage::Leaving { since: now, kill_at: now + delay + patience, mode: DrainMode::Stop };
                 self.push(Action::Farewell { worker, delay, patience });
             }
-            _ => self.drain(now, worker, DrainMode::Stop),
+            _ => self.drain(now, worker, DrainMode::Stop, Cause::Stop),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::sys::process::{Exit, Pid, Signal};
 
@@ -47,7 +48,18 @@ impl Master {
         let stage = Stage::Starting { deadline: now + self.policy.boot_timeout };
         self.workers.insert(
             worker,
-            Worker { slot, cell, generation, pid: None, stage, replaces, doomed: None, quiet: false },
+            Worker {
+                slot,
+                cell,
+                generation,
+                pid: None,
+                stage,
+                replaces,
+                doomed: None,
+                cause: None,
+                wish: None,
+                quiet: false,
+            },
         );
         self.push(Action::SpawnWorker { worker, slot, cell, generation, paused: self.paused });
     }
@@ -85,6 +97,7 @@ impl Master {
         let Some(entry) = self.workers.get(&worker) else { return };
         let slot = entry.slot;
         self.log(Level::Error, format!("worker {slot} could not be forked: {reason}; trying again"));
+        self.expect_end(worker, Cause::ForkFailed);
         self.lose_worker(now, worker, None, Some(format!("it could not be forked: {reason}")));
     }
 
@@ -121,18 +134,27 @@ impl Master {
         &mut self,
         now: Instant,
         mode: DrainMode,
+        cause: Cause,
         leaves: impl Fn(&Master, &Worker) -> bool,
     ) {
         let leaving: Vec<WorkerId> =
             self.workers.iter().filter(|(_, it)| leaves(self, it)).map(|(id, _)| *id).collect();
         for worker in leaving {
-            self.drain(now, worker, mode);
+            self.drain(now, worker, mode, cause);
+        }
+    }
+
+    /// Notes why a worker leaves or is about to die; what was known before counts.
+    pub(super) fn expect_end(&mut self, worker: WorkerId, cause: Cause) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.cause.get_or_insert(cause);
         }
     }
 
     /// Tells a worker to leave; one that is already leaving only gets less time.
-    pub(super) fn drain(&mut self, now: Instant, worker: WorkerId, mode: DrainMode) {
+    pub(super) fn drain(&mut self, now: Instant, worker: WorkerId, mode: DrainMode, cause: Cause) {
         let patience = if mode == DrainMode::Now { BRUTAL_PATIENCE } else { self.policy.mercy };
+        self.expect_end(worker, cause);
         let Some(entry) = self.workers.get_mut(&worker) else { return };
         let stage = Stage::Leaving { since: now, kill_at: now + patience, mode };
         match (entry.stage, entry.pid) {
@@ -187,13 +209,20 @@ impl Master {
     ) {
         let Some(worker) = self.workers.remove(&id) else { return };
         let reason = worker.doomed.clone().or(reason);
+        let cause = worker.cause.unwrap_or_else(|| match death {
+            Some((_, Exit::Signal { .. })) => Cause::Signal,
+            Some((_, Exit::Code(0))) if worker.is_ready() => Cause::Asked,
+            Some((_, Exit::Code(_))) => Cause::Exit,
+            None => Cause::ForkFailed,
+        });
+        self.causes.count(cause);
         match (worker.stage, death) {
             (Stage::Leaving { since, .. }, Some((pid, exit))) => {
                 let seconds = now.saturating_duration_since(since).as_secs();
                 let (slot, generation) = (worker.slot, worker.generation);
                 self.log(
                     Level::Info,
-                    format!("worker {slot} (pid: {pid}, generation {generation}) buried after {seconds} seconds, {exit}"),
+                    format!("worker {slot} (pid: {pid}, generation {generation}) buried after {seconds} seconds, {exit} ({cause})"),
                 );
             }
             (Stage::Ready { .. }, Some((pid, Exit::Code(0)))) => {
@@ -271,6 +300,7 @@ impl Master {
                     let seconds = self.policy.boot_timeout.as_secs_f32();
                     worker.doomed =
                         Some(format!("worker {slot} was not ready within {seconds} s (boot-timeout)"));
+                    worker.cause = Some(Cause::BootTimeout);
                     self.push(Action::Kill { pid, signal: Signal::SIGKILL });
                 }
                 (Stage::Starting { deadline }, None) if now >= *deadline => {
@@ -283,6 +313,7 @@ impl Master {
                     *kill_at = now + BRUTAL_PATIENCE;
                     // Whatever keeps it from dying, it is not the application's code.
                     worker.quiet = true;
+                    worker.cause = Some(Cause::Mercy);
                     let cell = worker.cell;
                     self.push(Action::ReportImpatience { slot, cell, pid });
                     self.push(Action::Kill { pid, signal: Signal::SIGKILL });

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use log::Level;
 
+use crate::cause::Cause;
 use crate::channel::{DrainMode, headline};
 
 use super::reload::{Reload, ReloadStage};
@@ -83,7 +84,7 @@ impl Master {
         if self.in_steps(&reload) {
             let replaced: Vec<WorkerId> = ready.iter().filter_map(|slot| self.candidate(*slot)).collect();
             for worker in replaced {
-                self.drain(now, worker, reload.drain_mode());
+                self.drain(now, worker, reload.drain_mode(), Cause::Reload);
             }
         }
     }
@@ -110,7 +111,7 @@ impl Master {
 
     /// Workers of a generation that was refused stay until their slots have workers again.
     pub(super) fn send_strangers_home(&mut self, now: Instant) {
-        self.drain_those(now, DrainMode::Handover, |master, it| {
+        self.drain_those(now, DrainMode::Handover, Cause::Reload, |master, it| {
             let old = master.candidate(it.slot).map(|id| &master.workers[&id]);
             let replaced = it.slot > master.desired
                 || old.into_iter().chain(master.successor(it.slot)).any(Worker::is_ready);

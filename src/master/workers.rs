@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::sys::process::Pid;
 
@@ -60,6 +61,10 @@ pub struct Worker {
     pub replaces: Option<WorkerId>,
     /// Why it is expected to die without having been told to leave.
     pub doomed: Option<String>,
+    /// Why it leaves or dies, once that is known.
+    pub cause: Option<Cause>,
+    /// Why its successor was last asked for.
+    pub wish: Option<Cause>,
     /// Told to leave, and runs no code of the application any more: it only waits to pass connections
     /// on, or has been killed.
     pub quiet: bool,

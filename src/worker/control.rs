@@ -11,6 +11,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::task::AbortHandle;
 
 use crate::app::slots::Slots;
+use crate::cause::Cause;
 use crate::channel::{DrainMode, FromWorker, Incoming, ToWorker};
 use crate::logging::logfile;
 use crate::protocol::accounting::Accounting;
@@ -87,8 +88,8 @@ impl Control {
                 }
                 ready = hup.readable() => {
                     ready?.try_io(|fd| drain_pipe(fd.get_ref())).ok();
-                    let reason = "SIGHUP".to_owned();
-                    if let Err(error) = self.channel.send(&FromWorker::Leave { reason }, &[]) {
+                    let (cause, reason) = (Cause::Asked, "SIGHUP".to_owned());
+                    if let Err(error) = self.channel.send(&FromWorker::Leave { cause, reason }, &[]) {
                         warn!("the master cannot be asked for a replacement: {error}");
                     }
                 }

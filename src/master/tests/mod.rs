@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::config::reload::ReloadMode;
 use crate::control::Command;

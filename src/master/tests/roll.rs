@@ -28,7 +28,7 @@ fn a_workers_reload_starts_all_successors_before_anybody_leaves() {
 #[test]
 fn a_worker_that_asks_to_go_gets_its_successor_first() {
     let mut bench = Bench::running(2);
-    let actions = bench.step(Event::WorkerLeaves { worker: 2, reason: "SIGHUP".into() });
+    let actions = bench.step(Event::WorkerLeaves { worker: 2, cause: Cause::Asked, reason: "SIGHUP".into() });
     assert_eq!((spawned(&actions), drained(&actions)), (vec![3], vec![]));
     assert_eq!(drained(&bench.worker_serves(3)), [(2, DrainMode::Handover)]);
 }

@@ -127,7 +127,11 @@ impl Storm {
             3 => self.wait(),
             4 => {
                 if let Some((worker, ..)) = self.pick(&workers) {
-                    self.step(Event::WorkerLeaves { worker, reason: "it is tired".into() });
+                    self.step(Event::WorkerLeaves {
+                        worker,
+                        cause: Cause::Asked,
+                        reason: "it is tired".into(),
+                    });
                 }
             }
             5 if self.chance(3) == 0 => {

@@ -213,7 +213,11 @@ fn a_workers_reload_keeps_to_the_bound_too() {
 fn workers_that_ask_to_go_take_turns() {
     let mut bench = Bench::running_with(3, at_most(1));
     let ask = |bench: &mut Bench, worker| {
-        spawned(&bench.step(Event::WorkerLeaves { worker, reason: "max-requests".into() }))
+        spawned(&bench.step(Event::WorkerLeaves {
+            worker,
+            cause: Cause::Asked,
+            reason: "max-requests".into(),
+        }))
     };
     assert_eq!(ask(&mut bench, 1), [4]);
     assert_eq!(ask(&mut bench, 2), NOBODY);
