@@ -28,6 +28,7 @@ pub mod lock;
 pub mod mapped;
 pub mod process;
 pub mod robust;
+pub mod sched;
 pub mod sendfile;
 pub mod seqpacket;
 pub mod shm;
