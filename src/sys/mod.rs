@@ -26,6 +26,7 @@ pub mod kill_timer;
 pub mod limits;
 pub mod lock;
 pub mod mapped;
+pub mod output;
 pub mod process;
 pub mod robust;
 pub mod sched;
