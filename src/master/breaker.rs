@@ -91,7 +91,8 @@ impl Master {
 
     fn check_common_reason(&mut self, now: Instant, pauses: Pauses) {
         let dying = (1..=self.desired).filter(|slot| self.keeps_dying(*slot)).count();
-        if self.breaker.is_some() || dying < COMMON {
+        // A first start ends anyway when it is hopeless.
+        if self.breaker.is_some() || dying < COMMON || self.phase == Phase::Starting {
             return;
         }
         let mut breaker = Breaker::default();

@@ -97,7 +97,7 @@ impl Master {
     pub(super) fn worker_fork_failed(&mut self, now: Instant, worker: WorkerId, reason: String) {
         let Some(entry) = self.workers.get(&worker) else { return };
         let slot = entry.slot;
-        self.log(Level::Error, format!("worker {slot} could not be forked: {reason}"));
+        self.log(Level::Error, format!("worker {slot} could not be forked: {reason}; trying again"));
         self.expect_end(worker, Cause::ForkFailed);
         self.lose_worker(now, worker, None, Some(format!("it could not be forked: {reason}")));
     }
