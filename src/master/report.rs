@@ -6,7 +6,7 @@ use log::{error, info, warn};
 
 use crate::cause::Cause;
 use crate::channel::headline;
-use crate::scoreboard::{Cell, Scoreboard};
+use crate::scoreboard::{Cell, Scoreboard, WorkerState};
 use crate::sys::process::{self, Exit, Pid};
 
 use super::answer::Answer;
@@ -144,7 +144,9 @@ pub fn worker_line(scoreboard: &Scoreboard, cell: usize, now_micros: u64, slots:
         cell.connections(),
         cell.in_flight(),
     );
-    let slot = slots.iter().find(|slot| u64::from(slot.slot) == cell.slot());
+    // One that leaves may have outlived its successor.
+    let leaves = cell.state() == WorkerState::Draining;
+    let slot = slots.iter().find(|slot| u64::from(slot.slot) == cell.slot() && !leaves);
     if let Some(before) = slot.and_then(|slot| slot.before(now_micros / 1000)) {
         line.push_str(&format!(", {before}"));
     }
