@@ -29,6 +29,7 @@ pub mod mapped;
 pub mod output;
 pub mod process;
 pub mod robust;
+pub mod sched;
 pub mod sendfile;
 pub mod seqpacket;
 pub mod shm;
