@@ -1,7 +1,7 @@
 //! Processes that die are replaced, and what did not depend on them goes on.
 
 use std::os::unix::process::ExitStatusExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -47,11 +47,10 @@ fn a_worker_killed_while_it_serves_is_replaced_at_once() {
     let server = single_slots(2).start();
     let before = server.workers();
     let mark = server.log().mark();
-    let begin = Instant::now();
     kill(before[0].pid, Signal::SIGKILL);
     server.wait_for_log_after(mark, "Respawned appserver worker 1 ");
-    // The first throttled respawn would come later; the bench measures the median.
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // A pause would have been told; the bench measures the time.
+    assert!(!server.log().lines().iter().any(|line| line.contains("next try in")));
     server.wait_workers("the other is untouched", |all| all.len() == 2 && all[1] == before[1]);
 }
 
