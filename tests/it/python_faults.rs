@@ -33,10 +33,10 @@ def abort(): os.abort()
     for threads in ["1", "3"] {
         let server = python_app::server(code).arg(format!("--threads={threads}")).start();
         for (path, how) in [
-            ("/segfault", "died killed by signal 11 (SIGSEGV)"),
-            ("/leave", "died with exit code 7"),
-            ("/kill", "died killed by signal 9 (SIGKILL)"),
-            ("/abort", "died killed by signal 6 (SIGABRT)"),
+            ("/segfault", "died, killed by signal 11 :( trying respawn ... (crash (SIGSEGV"),
+            ("/leave", "died :( trying respawn ... (exit (code 7)"),
+            ("/kill", "died, killed by signal 9 :( trying respawn ... (signal (SIGKILL)"),
+            ("/abort", "died, killed by signal 6 :( trying respawn ... (crash (SIGABRT"),
         ] {
             let mark = server.log().mark();
             assert_eq!(provoke(&server, path), None, "{path}");
