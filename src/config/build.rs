@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, ConfigErrors};
 use super::options::{self, MAX_FIFOS};
+use super::recycling::Recycling;
 use super::reload::ReloadMode;
 use super::schema::OptionSpec;
 use super::{
@@ -52,6 +53,7 @@ impl Config {
             release: None,
             snapshots: 0,
             snapshot_memory: None,
+            recycling: Recycling::default(),
             titles: ProcessTitles::default(),
             listeners: vec![ListenSpec {
                 address: "127.0.0.1:8080".to_owned(),
@@ -157,6 +159,7 @@ impl Config {
         unserved::judge(self, uses, errors);
         let entries: Vec<&Entry> = uses.iter().map(|(_, entry)| entry).collect();
         self.warnings.extend(self.python.settle(&entries));
+        self.recycling.settle(&entries, errors);
         if self.lazy_apps
             && self.snapshots > 0
             && let Some(entry) = entries.iter().rfind(|entry| entry.name == "snapshots")

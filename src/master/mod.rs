@@ -26,6 +26,7 @@ mod accepting;
 pub mod answer;
 mod app_signals;
 mod arrival;
+mod budget;
 mod draining;
 pub mod event;
 mod generations;
@@ -33,7 +34,9 @@ pub mod holdings;
 mod lenders;
 mod letters;
 mod lifecycle;
+mod memory;
 mod perform;
+mod recycling;
 mod reexec;
 mod reload;
 mod repair;
@@ -54,6 +57,7 @@ mod surge;
 #[cfg(test)]
 mod tests;
 mod triggers;
+mod wishes;
 pub mod workers;
 mod zygotes;
 
@@ -110,6 +114,8 @@ pub(crate) struct Runner {
     activation: Activation,
     /// When files are looked at that nothing tells of.
     next_look: Option<Instant>,
+    /// When the master looks at memory next, if it has to.
+    memory_look: Instant,
     /// Commands of the shell that run.
     commands: Commands,
     app_signals: AppSignals,
@@ -154,6 +160,7 @@ impl Runner {
             is_copy: false,
             activation: Activation::default(),
             next_look: None,
+            memory_look: Instant::now(),
             commands: Commands::default(),
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
@@ -253,6 +260,7 @@ impl Runner {
             .chain(self.look_deadline())
             .chain(self.signal_deadline())
             .chain(self.service_deadline())
+            .chain(self.memory_deadline())
             .min()
     }
 
@@ -281,6 +289,7 @@ impl Runner {
         self.look(now);
         self.tick_signals(now);
         self.tick_service(now);
+        self.look_at_memory(now);
         if self.machine.deadline().is_some_and(|at| now >= at) {
             self.queue.push_back(Event::Tick);
         }

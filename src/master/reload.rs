@@ -14,10 +14,11 @@ use crate::control::Command;
 
 use super::answer::{Kind, Outcome};
 use super::arrival::Arrival;
+use super::budget::BudgetWatch;
 use super::event::Action;
 use super::rollback::GAVE_WAY_TO_ROLLBACK;
 use super::state::{Master, Phase, Policy};
-use super::workers::Generation;
+use super::workers::{Generation, Throttle};
 
 /// How far a reload has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,7 +174,9 @@ impl Master {
         }
         self.throttles.clear();
         self.roll = None;
-        self.wishes.clear();
+        // Wishes of those that leave now are void; the rest is about the new code.
+        self.recycling_throttle = Throttle::default();
+        self.budget = BudgetWatch::default();
         self.evict_oldest_generations(now);
         if self.restored {
             return self.complete_rollback(now);

@@ -17,6 +17,7 @@ use super::answer::{Journal, Kind};
 use super::arrival::Arrival;
 use super::reload::Completed;
 use super::state::{Master, Phase, Policy};
+use super::wishes::Wish;
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
 
 /// A worker as it travels.
@@ -87,6 +88,8 @@ pub struct SavedMaster {
     journal: Journal,
     #[serde(default)]
     causes: Causes,
+    #[serde(default)]
+    wishes: Vec<Wish>,
 }
 
 fn left(now: Instant, instant: Instant) -> u64 {
@@ -137,6 +140,7 @@ impl Master {
             deferred: self.deferred.iter().copied().chain(pending.iter().copied()).collect(),
             journal: self.journal.clone(),
             causes: self.causes.clone(),
+            wishes: self.wishes.iter().copied().collect(),
             arrival: self.arrival.as_ref().map(|it| it.id),
             completed: completed.map(|it| Completed { id: it.id, generation: it.generation }),
         }
@@ -164,6 +168,7 @@ impl Master {
         master.arrival = saved.arrival.map(|id| Arrival { kind: Kind::Reload, id, remark: None });
         master.journal = saved.journal;
         master.causes = saved.causes;
+        master.wishes = saved.wishes.into();
         // This is the image that the last of them has been waiting for.
         master.journal.complete();
         master.deferred = saved.deferred.into();

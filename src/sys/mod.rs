@@ -26,6 +26,7 @@ pub mod kill_timer;
 pub mod limits;
 pub mod lock;
 pub mod mapped;
+pub mod memory;
 pub mod process;
 pub mod robust;
 pub mod sendfile;

@@ -7,6 +7,7 @@ use log::Level;
 
 use crate::cause::Cause;
 use crate::channel::DrainMode;
+use crate::config::recycling::Recycling;
 use crate::config::reload::ReloadMode;
 use crate::control::Command;
 use crate::sys::process::{Exit, Pid, Signal};
@@ -19,6 +20,7 @@ use super::workers::{Generation, Stage, WorkerId, ZygoteStage};
 mod answers;
 mod arrival;
 mod draining;
+mod recycling;
 mod reload;
 mod roll;
 mod rollback;
@@ -61,6 +63,7 @@ impl Bench {
             snapshots: 0,
             snapshot_memory: None,
             preloaded: true,
+            recycling: Recycling::default(),
         };
         change(&mut policy);
         Bench {
