@@ -13,10 +13,10 @@ use crate::support::server::{Builder, set_mode};
 use crate::support::{LIMIT, Server};
 
 /// A control group of version 1; dropped, it is gone. `None`, with a line that says so, where none can be made.
-struct Group(PathBuf);
+pub struct Group(PathBuf);
 
 impl Group {
-    fn new(controller: &str, name: &str) -> Option<Self> {
+    pub fn new(controller: &str, name: &str) -> Option<Self> {
         let root = Path::new("/sys/fs/cgroup").join(controller);
         let path = root.join(format!("it-{}-{name}", std::process::id()));
         // Elsewhere than in such a hierarchy this would make an ordinary directory.
@@ -27,12 +27,12 @@ impl Group {
         None
     }
 
-    fn set(&self, file: &str, value: &str) {
+    pub fn set(&self, file: &str, value: &str) {
         fs::write(self.0.join(file), value).expect("a group of ours");
     }
 
     /// Executes what follows in this group.
-    fn launcher(&self) -> [String; 4] {
+    pub fn launcher(&self) -> [String; 4] {
         let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
         ["sh".to_owned(), "-c".to_owned(), enter, "sh".to_owned()]
     }

@@ -148,7 +148,6 @@ fn a_limit_reached_during_a_reload_counts_only_if_that_is_refused() {
     assert_eq!(spawned(&refused(&mut bench)), [3]);
 
     let mut bench = Bench::surging();
-    bench.later(MINUTE);
     assert_eq!(asks(&mut bench, 2, Cause::Memory), NOBODY);
     bench.worker_serves(3);
     bench.worker_serves(4);
