@@ -6,6 +6,7 @@
 //! supervision of workers, reload, roll (replacement within a generation), stop.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -56,7 +57,7 @@ pub struct Policy {
     /// The zygote has the application in its memory, so that there is something to keep (no `lazy-apps`).
     pub preloaded: bool,
     /// When workers are replaced by fresh ones.
-    pub recycling: Recycling,
+    pub recycling: Arc<Recycling>,
 }
 
 impl Policy {
@@ -75,7 +76,7 @@ impl Policy {
             snapshots: config.snapshots as usize,
             snapshot_memory: config.snapshot_memory,
             preloaded: !config.lazy_apps,
-            recycling: config.recycling.clone(),
+            recycling: Arc::new(config.recycling.clone()),
         }
     }
 

@@ -1,13 +1,13 @@
 //! The policy, read like a log: events on the left, what the master asks for on the right.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
 
 use crate::cause::Cause;
 use crate::channel::DrainMode;
-use crate::config::recycling::Recycling;
 use crate::config::reload::ReloadMode;
 use crate::control::Command;
 use crate::sys::process::{Exit, Pid, Signal};
@@ -63,7 +63,7 @@ impl Bench {
             snapshots: 0,
             snapshot_memory: None,
             preloaded: true,
-            recycling: Recycling::default(),
+            recycling: Arc::default(),
         };
         change(&mut policy);
         Bench {

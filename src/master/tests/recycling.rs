@@ -13,9 +13,14 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// So many workers that have just begun to serve.
+fn fresh(processes: u32, change: impl Fn(&mut Recycling)) -> Bench {
+    Bench::running_with(processes, |policy| change(Arc::make_mut(&mut policy.recycling)))
+}
+
 /// So many workers that have served for a minute.
 fn running(processes: u32, change: impl Fn(&mut Recycling)) -> Bench {
-    let mut bench = Bench::running_with(processes, |policy| change(&mut policy.recycling));
+    let mut bench = fresh(processes, change);
     bench.later(MINUTE);
     bench
 }
@@ -93,14 +98,14 @@ fn limits_wait_for_a_roll_that_may_make_them_void() {
 
 #[test]
 fn no_worker_is_replaced_before_its_time() {
-    let mut bench = Bench::running_with(2, |policy| policy.recycling.min_lifetime = seconds(10));
+    let mut bench = fresh(2, |it| it.min_lifetime = seconds(10));
     bench.later(seconds(4));
     assert_eq!(asks(&mut bench, 1, Cause::Exception), NOBODY);
     assert_eq!(due_in(&bench), Some(seconds(6)));
     assert_eq!(spawned(&bench.later(seconds(5))), NOBODY);
     assert_eq!(spawned(&bench.later(seconds(1))), [3]);
     // An operator who asks does not have to wait.
-    let mut bench = Bench::running_with(2, |policy| policy.recycling.min_lifetime = seconds(10));
+    let mut bench = fresh(2, |it| it.min_lifetime = seconds(10));
     assert_eq!(asks(&mut bench, 1, Cause::Asked), [3]);
 }
 
@@ -182,9 +187,9 @@ fn a_stop_makes_all_wishes_void() {
 
 #[test]
 fn a_worker_that_has_served_long_enough_is_replaced_without_asking() {
-    let mut bench = Bench::running_with(2, |policy| {
-        policy.recycling.max_lifetime = Some(seconds(100));
-        policy.recycling.max_lifetime_delta = Some(seconds(20));
+    let mut bench = fresh(2, |it| {
+        it.max_lifetime = Some(seconds(100));
+        it.max_lifetime_delta = Some(seconds(20));
     });
     assert_eq!(due_in(&bench), Some(seconds(100)));
     assert_eq!(spawned(&bench.later(seconds(99))), NOBODY);
@@ -201,9 +206,9 @@ fn a_worker_that_has_served_long_enough_is_replaced_without_asking() {
 
 #[test]
 fn a_lifetime_that_ends_during_a_reload_waits_for_its_end() {
-    let mut bench = Bench::running_with(2, |policy| {
-        policy.recycling.max_lifetime = Some(seconds(100));
-        policy.recycling.max_lifetime_delta = Some(Duration::ZERO);
+    let mut bench = fresh(2, |it| {
+        it.max_lifetime = Some(seconds(100));
+        it.max_lifetime_delta = Some(Duration::ZERO);
     });
     bench.later(seconds(95));
     bench.command(Command::Reload);
@@ -214,9 +219,9 @@ fn a_lifetime_that_ends_during_a_reload_waits_for_its_end() {
 
 #[test]
 fn a_lifetime_goes_on_over_a_re_exec() {
-    let mut bench = Bench::running_with(1, |policy| {
-        policy.recycling.max_lifetime = Some(seconds(100));
-        policy.recycling.max_lifetime_delta = Some(Duration::ZERO);
+    let mut bench = fresh(1, |it| {
+        it.max_lifetime = Some(seconds(100));
+        it.max_lifetime_delta = Some(Duration::ZERO);
     });
     bench.later(seconds(70));
     bench.re_executes();
