@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::container_bounds::Group;
 use crate::recycling::{self, wait_replaced};
+use crate::support::faults::Group;
 use crate::support::http::request;
 use crate::support::server::{Builder, Worker};
 use crate::support::{Exchange, Failure, LIMIT, Load, LoadSpec, Server, eventually, python_app};
