@@ -27,8 +27,7 @@ pub struct Measured {
     pub used: u64,
     /// Bytes that it may have.
     pub limit: u64,
-    /// Bytes that each worker has of its own. Those that could not be measured are missing; all are while there
-    /// is no excess.
+    /// Bytes that each worker has of its own.
     pub workers: BTreeMap<WorkerId, u64>,
 }
 

@@ -1,26 +1,45 @@
 //! Looks at the memory of the processes, for limits that a worker cannot be trusted with or does not know of.
 //!
-//! Only where one is configured: otherwise the master does not wake for it.
+//! Only where one is configured: otherwise the master does not wake for it. It reads nothing that could keep it
+//! waiting: the kernel tells of each page of a process (`smaps_rollup`) only when that is not about to change
+//! its address space, and a worker may be stuck there. So the workers tell that of themselves.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::config::recycling::Budget;
 use crate::sys::cgroup;
-use crate::sys::memory::{self, Memory, Shares};
+use crate::sys::memory::{self, Memory};
 use crate::sys::process::{self, Pid};
 
 use super::Runner;
 use super::budget::Measured;
 use super::event::Event;
+use super::workers::{Worker, WorkerId};
 
-/// A look that took a while is followed by a rest of so many times that.
-const REST: u32 = 50;
+/// What is known of memory, and when to look again.
+#[derive(Debug)]
+pub(super) struct MemoryWatch {
+    next_look: Instant,
+    /// Bytes that no other process has, as the workers have told.
+    told: BTreeMap<WorkerId, u64>,
+}
+
+impl MemoryWatch {
+    pub(super) fn new(now: Instant) -> Self {
+        MemoryWatch { next_look: now, told: BTreeMap::new() }
+    }
+
+    /// A worker tells what it has of its own.
+    pub(super) fn hear(&mut self, worker: WorkerId, unique: u64) {
+        self.told.insert(worker, unique);
+    }
+}
 
 impl Runner {
     /// When memory is looked at next.
     pub(super) fn memory_deadline(&self) -> Option<Instant> {
-        self.machine.policy().recycling.needs_master().then_some(self.memory_look)
+        self.machine.policy().recycling.needs_master().then_some(self.memory.next_look)
     }
 
     /// Looks at memory, if it is time to.
@@ -29,7 +48,8 @@ impl Runner {
             return;
         }
         let limits = &self.machine.policy().recycling;
-        let (every, budget) = (limits.look_every, limits.budget);
+        let budget = limits.budget;
+        self.memory.next_look = now + limits.look_every;
         if limits.evil_address_space.or(limits.evil_resident).is_some() {
             let figures = self.machine.workers().filter_map(|(id, it)| Some((id, Memory::of(it.pid?)?)));
             let event = Event::WorkersMeasured { memory: figures.collect() };
@@ -38,43 +58,42 @@ impl Runner {
         if let Some(measured) = budget.and_then(|budget| self.measure(budget)) {
             self.queue.push_back(Event::InstanceMeasured(measured));
         }
-        self.memory_look = now + every.max(now.elapsed() * REST);
     }
 
     /// What the instance has; `None` where that cannot be known.
-    fn measure(&self, budget: Budget) -> Option<Measured> {
-        let workers: BTreeMap<_, Pid> =
-            self.machine.workers().filter_map(|(id, it)| Some((id, it.pid?))).collect();
-        let (used, limit) = match (budget, cgroup::memory()) {
-            // What counts in the end is what the kernel counts.
-            (Budget::Percent(percent), Some(group)) => (Some(group.used), part(percent, group.limit)),
-            (Budget::Percent(percent), None) => (None, part(percent, memory::of_machine()?)),
-            (Budget::Bytes(bytes), _) => (None, bytes),
+    fn measure(&mut self, budget: Budget) -> Option<Measured> {
+        let workers: BTreeMap<WorkerId, u64> =
+            self.machine.workers().map(|(id, it)| (id, self.unique_of(id, it))).collect();
+        self.memory.told.retain(|id, _| workers.contains_key(id));
+        let group = match budget {
+            Budget::Percent(_) => cgroup::memory(),
+            Budget::Bytes(_) => None,
         };
-        let used = used.unwrap_or_else(|| {
+        // What counts in the end is what the kernel counts. Otherwise each page counts once: what workers share
+        // is their zygote's.
+        let used = group.map(|group| group.used).unwrap_or_else(|| {
             let zygotes = self.machine.zygotes().filter_map(|(_, it)| it.pid);
-            let all: Vec<Pid> = zygotes.chain(workers.values().copied()).chain([process::this()]).collect();
-            // Shared pages count many times here: if that fits, all fits, and nobody has to look at each page.
-            let most = all.iter().filter_map(|pid| Memory::of(*pid)).map(|it| it.resident).sum();
-            if most <= limit { most } else { all.iter().map(|pid| shares(*pid).proportional).sum() }
+            let own: u64 = zygotes.chain([process::this()]).filter_map(process::own_memory).sum();
+            own + workers.values().sum::<u64>()
         });
-        let workers = if used <= limit {
-            BTreeMap::new()
-        } else {
-            workers.into_iter().map(|(id, pid)| (id, shares(pid).unique)).collect()
+        let limit = match (budget, group) {
+            (Budget::Bytes(bytes), _) => bytes,
+            (Budget::Percent(percent), Some(group)) => part(percent, group.limit),
+            (Budget::Percent(percent), None) => part(percent, memory::of_machine()?),
         };
         Some(Measured { used, limit, workers })
+    }
+
+    /// What a worker has of its own. Until it tells, what it has beyond its zygote stands for that.
+    fn unique_of(&self, id: WorkerId, worker: &Worker) -> u64 {
+        let own = |pid: Option<Pid>| pid.and_then(process::own_memory).unwrap_or(0);
+        self.memory.told.get(&id).copied().unwrap_or_else(|| {
+            let zygote = self.machine.zygotes().find(|(generation, _)| *generation == worker.generation);
+            own(worker.pid).saturating_sub(own(zygote.and_then(|(_, zygote)| zygote.pid)))
+        })
     }
 }
 
 fn part(percent: u64, whole: u64) -> u64 {
     (u128::from(whole) * u128::from(percent) / 100) as u64
-}
-
-/// What a process has. Where it may not be asked, what it has without files stands for it.
-fn shares(pid: Pid) -> Shares {
-    Shares::of(pid).unwrap_or_else(|_| {
-        let own = process::own_memory(pid).unwrap_or(0);
-        Shares { unique: own, proportional: own }
-    })
 }

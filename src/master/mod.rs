@@ -69,6 +69,7 @@ use app_signals::AppSignals;
 use event::Event;
 use generations::Known;
 use holdings::{Holdings, Proven};
+use memory::MemoryWatch;
 use service::Service;
 use startup::Verdict;
 use state::{Master, Phase};
@@ -114,8 +115,7 @@ pub(crate) struct Runner {
     activation: Activation,
     /// When files are looked at that nothing tells of.
     next_look: Option<Instant>,
-    /// When the master looks at memory next, if it has to.
-    memory_look: Instant,
+    memory: MemoryWatch,
     /// Commands of the shell that run.
     commands: Commands,
     app_signals: AppSignals,
@@ -160,7 +160,7 @@ impl Runner {
             is_copy: false,
             activation: Activation::default(),
             next_look: None,
-            memory_look: Instant::now(),
+            memory: MemoryWatch::new(Instant::now()),
             commands: Commands::default(),
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
@@ -395,6 +395,7 @@ impl Runner {
         let mut ready = self.machine.workers().any(|(id, it)| id == worker && !it.is_starting());
         let generation = self.machine.workers().find(|(id, _)| *id == worker).map(|(_, it)| it.generation);
         let mut alive = false;
+        let mut unique = None;
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, _)) => match message {
@@ -410,6 +411,10 @@ impl Runner {
                     FromWorker::Stop => Event::Command(Command::Stop),
                     FromWorker::Pong => {
                         alive = true;
+                        continue;
+                    }
+                    FromWorker::Memory { unique: bytes } => {
+                        unique = Some(bytes);
                         continue;
                     }
                     FromWorker::Signals(request) => {
@@ -432,6 +437,9 @@ impl Runner {
         self.ask_signals(asked);
         if alive {
             self.hear_sign_of_life(worker);
+        }
+        if let Some(bytes) = unique {
+            self.memory.hear(worker, bytes);
         }
     }
 

@@ -15,11 +15,6 @@ use super::wishes::Wish;
 use super::workers::{Stage, WorkerId};
 
 impl Master {
-    /// The policy in force.
-    pub(super) fn policy(&self) -> &super::state::Policy {
-        &self.policy
-    }
-
     /// When the next worker has served long enough.
     pub(super) fn lifetime_due(&self) -> Option<Instant> {
         self.lifetimes().map(|(_, _, due)| due).min()

@@ -192,6 +192,11 @@ impl Master {
         self.phase
     }
 
+    /// The numbers that are in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// The generation that serves.
     pub fn generation(&self) -> Generation {
         self.generation

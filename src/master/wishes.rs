@@ -27,11 +27,17 @@ impl Master {
     /// A worker is to be replaced: by `SIGHUP` to it, or for a limit it has reached.
     pub(super) fn replace_on_request(&mut self, id: WorkerId, cause: Cause, reason: &str) {
         let Some(worker) = self.workers.get(&id).filter(|it| it.is_ready()) else { return };
-        if self.stopping() || self.is_wished(id) {
-            return;
+        let slot = worker.slot;
+        let known = self.wishes.iter_mut().find(|wish| wish.worker == id);
+        if let Some(wish) = known {
+            // Who asks for it does not have to wait until it is its turn.
+            if !cause.is_recycling() {
+                wish.cause = cause;
+            }
+        } else if !self.stopping() {
+            self.log(Level::Info, format!("worker {slot} asks to be replaced: {reason}"));
+            self.wishes.push_back(Wish { worker: id, cause });
         }
-        self.log(Level::Info, format!("worker {} asks to be replaced: {reason}", worker.slot));
-        self.wishes.push_back(Wish { worker: id, cause });
     }
 
     /// Whether the worker is to be replaced already.

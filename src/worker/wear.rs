@@ -39,6 +39,8 @@ struct Watch {
     every: Duration,
     read: fn() -> io::Result<[u64; 2]>,
     gauges: [Gauge; 2],
+    /// The master wants to know the first figure.
+    is_told: bool,
     /// No request has ended since the last look, and that has found nothing.
     rests: Cell<bool>,
     stirred: Notify,
@@ -71,10 +73,8 @@ enum Finding {
 pub(super) fn watch(birth: &Birth, channel: &Arc<MasterChannel>, accounting: &Accounting) {
     let limits = &birth.config.recycling;
     let requests = limits.requests_of(birth.slot, birth.worker).zip(limits.max_requests);
-    let watches: Vec<Watch> = watches(limits)
-        .into_iter()
-        .filter(|it| it.gauges.iter().any(|gauge| gauge.limit.is_some()))
-        .collect();
+    let is_of_use = |it: &Watch| it.is_told || it.gauges.iter().any(|gauge| gauge.limit.is_some());
+    let watches: Vec<Watch> = watches(limits).into_iter().filter(is_of_use).collect();
     if requests.is_none() && watches.is_empty() {
         return;
     }
@@ -94,8 +94,15 @@ fn watches(limits: &Recycling) -> [Watch; 2] {
         patience: limits.memory_samples,
         exceeded: Cell::new(0),
     };
-    let watch =
-        |every, read, gauges| Watch { every, read, gauges, rests: Cell::new(true), stirred: Notify::new() };
+    let watch = |every, read, gauges, is_told| Watch {
+        every,
+        read,
+        gauges,
+        is_told,
+        // The first look shows the master what a fresh worker has.
+        rests: Cell::new(!is_told),
+        stirred: Notify::new(),
+    };
     let memory = &limits.memory;
     [
         watch(
@@ -105,6 +112,7 @@ fn watches(limits: &Recycling) -> [Watch; 2] {
                 gauge("resident memory", "reload-on-rss", memory.resident),
                 gauge("address space", "reload-on-as", memory.address_space),
             ],
+            false,
         ),
         watch(
             limits.look_every,
@@ -113,6 +121,7 @@ fn watches(limits: &Recycling) -> [Watch; 2] {
                 gauge("memory of its own", "reload-on-uss", memory.unique),
                 gauge("proportional memory", "reload-on-pss", memory.proportional),
             ],
+            limits.budget.is_some(),
         ),
     ]
 }
@@ -154,11 +163,15 @@ impl Wear {
             let figures = match (watch.read)() {
                 Ok(figures) => figures,
                 Err(error) => {
-                    let options = watch.gauges.iter().filter(|it| it.limit.is_some()).map(|it| it.option);
-                    let options: Vec<_> = options.collect();
+                    let gauges = watch.gauges.iter().filter(|it| it.limit.is_some());
+                    let budget = watch.is_told.then_some("memory-budget");
+                    let options: Vec<_> = gauges.map(|it| it.option).chain(budget).collect();
                     return warn!("{}: memory cannot be measured: {error}", options.join(", "));
                 }
             };
+            if watch.is_told {
+                self.tell(figures[0]);
+            }
             for (gauge, bytes) in watch.gauges.iter().zip(figures) {
                 match gauge.judge(bytes) {
                     Finding::Fine => {}
@@ -170,6 +183,13 @@ impl Wear {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells the master what this worker has of its own.
+    fn tell(&self, unique: u64) {
+        if let Err(error) = self.channel.send(&FromWorker::Memory { unique }, &[]) {
+            debug!("the master does not hear of memory: {error}");
         }
     }
 

@@ -175,7 +175,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "mem-collector-freq",
         Kind::Seconds { min: A_MOMENT, set: |c, time| c.recycling.look_every = time },
         "How often the master looks at memory for evil-reload-on-rss, evil-reload-on-as and memory-budget, and \
-         a worker for reload-on-uss and reload-on-pss.",
+         a worker for reload-on-uss, reload-on-pss and memory-budget.",
     )
     .default("3"),
     not_yet(

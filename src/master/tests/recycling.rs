@@ -79,6 +79,8 @@ fn an_operator_does_not_wait_for_turns() {
     let mut bench = running(3, |_| {});
     assert_eq!(asks(&mut bench, 1, Cause::MaxRequests), [4]);
     assert_eq!(asks(&mut bench, 2, Cause::Asked), [5]);
+    assert_eq!(asks(&mut bench, 3, Cause::MaxRequests), NOBODY);
+    assert_eq!(asks(&mut bench, 3, Cause::Asked), [6], "and not for the turn it had to wait for");
     let mut bench = running(3, |_| {});
     assert_eq!(asks(&mut bench, 1, Cause::MaxRequests), [4]);
     assert_eq!(spawned(&bench.command(Command::ReloadWorkers)), [5, 6], "the first is on its way");
