@@ -142,8 +142,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Recycling,
         "memory-samples",
         Kind::Int { min: 1, max: MANY_SAMPLES, set: |c, n| c.recycling.memory_samples = to_u32(n) },
-        "How many looks in a row, at least a second apart, must find too much memory before a worker is \
-         replaced for it.",
+        "How many looks in a row must find too much memory before a worker is replaced for it.",
     )
     .default("3"),
     row(
