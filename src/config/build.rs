@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::error::{ConfigError, ConfigErrors};
+use super::limits::Limits;
 use super::options::{self, MAX_FIFOS};
 use super::recycling::Recycling;
 use super::reload::ReloadMode;
@@ -48,6 +49,9 @@ impl Config {
             max_surge: None,
             max_draining_generations: 0,
             boot_timeout: Duration::from_secs(60),
+            respawn_pause: Duration::from_secs(30),
+            die_on_no_workers: false,
+            limits: Limits::default(),
             binary_path: None,
             fallback_config: None,
             release: None,
@@ -160,6 +164,7 @@ impl Config {
         let entries: Vec<&Entry> = uses.iter().map(|(_, entry)| entry).collect();
         self.warnings.extend(self.python.settle(&entries));
         self.recycling.settle(&entries, errors);
+        self.warnings.extend(Limits::judge(self, &entries));
         if self.lazy_apps
             && self.snapshots > 0
             && let Some(entry) = entries.iter().rfind(|entry| entry.name == "snapshots")

@@ -10,8 +10,6 @@ use super::value::{self, ValueError};
 
 /// Where no delta is given, limits differ by up to this part of themselves.
 const SPREAD: u64 = 10;
-/// Bytes of a megabyte, as uWSGI counts them.
-const MEGABYTE: u64 = 1 << 20;
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,28 +202,9 @@ impl Exceptions {
     }
 }
 
-/// Reads megabytes, which may have a fraction; 0 is none.
-///
-/// # Errors
-/// When it is no such number.
-pub fn megabytes(text: &str) -> Result<Option<u64>, ValueError> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let whole = value::int(whole, 0, u64::MAX / MEGABYTE)?.saturating_mul(MEGABYTE);
-    value::int(fraction, 0, u64::MAX)?;
-    // What follows is less than a byte.
-    let digits = &fraction[..fraction.len().min(9)];
-    let part = value::int(digits, 0, u64::MAX)? * MEGABYTE / 10_u64.pow(digits.len() as u32);
-    Ok(Some(whole.saturating_add(part)).filter(|bytes| *bytes > 0))
-}
-
 /// What a count or a time of 0 means.
 pub(super) fn unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
     Some(value).filter(|value| *value != T::default())
-}
-
-/// For the rows of the option table.
-pub(super) fn set_megabytes(place: &mut Option<u64>, text: &str) -> Result<(), ValueError> {
-    megabytes(text).map(|bytes| *place = bytes)
 }
 
 #[cfg(test)]
@@ -271,26 +250,6 @@ mod tests {
         let aged = with(|it| it.max_lifetime = Some(Duration::from_secs(60)));
         let lives = (1..9).filter_map(|worker| aged.lifetime_of(1, worker));
         assert!(lives.into_iter().all(|it| (60..=66).contains(&it.as_secs())));
-    }
-
-    #[test]
-    fn megabytes_may_have_a_fraction() {
-        let cases = [
-            ("1", Some(1 << 20)),
-            ("0", None),
-            ("0.0", None),
-            ("1.5", Some(3 << 19)),
-            ("0.50000000000000", Some(1 << 19)),
-            ("256.25", Some((256 << 20) + (1 << 18))),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(megabytes(text), Ok(expected), "{text}");
-        }
-        for wrong in
-            ["", "-1", "1.", ".5", "1,5", "12m", "1.5x", "1.0000000000x", "99999999999999999999", "1.é"]
-        {
-            assert!(megabytes(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

@@ -18,7 +18,8 @@ use super::budget::BudgetWatch;
 use super::event::Action;
 use super::rollback::GAVE_WAY_TO_ROLLBACK;
 use super::state::{Master, Phase, Policy};
-use super::workers::{Generation, Throttle};
+use super::throttle::Throttle;
+use super::workers::Generation;
 
 /// How far a reload has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +173,7 @@ impl Master {
         if let Some(policy) = reload.policy {
             self.policy = policy;
         }
-        self.throttles.clear();
+        self.forget_deaths();
         self.roll = None;
         // Wishes of those that leave now are void; the rest is about the new code.
         self.recycling_throttle = Throttle::default();
@@ -196,7 +197,7 @@ impl Master {
             (Kind::Rollback, Some(policy)) => self.put_to_sleep(generation, policy.clone()),
             _ => self.dismiss_zygote(generation),
         }
-        self.drain_those(now, DrainMode::Handover, Cause::Reload, |_, it| {
+        self.drain_those(now, DrainMode::Handover, Cause::Refused, |_, it| {
             it.generation == generation && it.is_starting()
         });
     }

@@ -10,7 +10,8 @@ use crate::channel::{DrainMode, headline};
 use crate::control::Command;
 
 use super::state::Master;
-use super::workers::{Throttle, Worker, WorkerId};
+use super::throttle::Throttle;
+use super::workers::{Worker, WorkerId};
 
 /// What the log calls the replacement of one worker after the other.
 const CHAIN: &str = "chain reload";
@@ -97,6 +98,7 @@ impl Master {
     /// A successor died young: what has not been replaced stays.
     pub(super) fn abort_roll(&mut self, reason: &str) {
         let reason = headline(reason);
+        self.setbacks.unreplaced += 1;
         let line = match self.roll.take() {
             Some(roll) => format!("{} aborted: {reason}; the workers not yet replaced serve on", roll.name),
             None => format!("replacement failed: {reason}; the old worker serves on"),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cause::{Cause, Causes};
+use crate::cause::{Cause, Causes, Setbacks};
 use crate::channel::DrainMode;
 use crate::control::Command;
 use crate::sys::process::Pid;
@@ -16,6 +16,7 @@ use crate::sys::process::Pid;
 use super::answer::{Journal, Kind};
 use super::arrival::Arrival;
 use super::reload::Completed;
+use super::slots::SavedEnd;
 use super::state::{Master, Phase, Policy};
 use super::wishes::Wish;
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
@@ -90,6 +91,10 @@ pub struct SavedMaster {
     causes: Causes,
     #[serde(default)]
     wishes: Vec<Wish>,
+    #[serde(default)]
+    setbacks: Setbacks,
+    #[serde(default)]
+    ends: Vec<SavedEnd>,
 }
 
 fn left(now: Instant, instant: Instant) -> u64 {
@@ -141,6 +146,8 @@ impl Master {
             journal: self.journal.clone(),
             causes: self.causes.clone(),
             wishes: self.wishes.iter().copied().collect(),
+            setbacks: self.setbacks,
+            ends: self.save_ends(now),
             arrival: self.arrival.as_ref().map(|it| it.id),
             completed: completed.map(|it| Completed { id: it.id, generation: it.generation }),
         }
@@ -169,6 +176,8 @@ impl Master {
         master.journal = saved.journal;
         master.causes = saved.causes;
         master.wishes = saved.wishes.into();
+        master.setbacks = saved.setbacks;
+        master.restore_ends(now, saved.ends);
         // This is the image that the last of them has been waiting for.
         master.journal.complete();
         master.deferred = saved.deferred.into();

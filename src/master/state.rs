@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::cause::{Cause, Causes};
+use crate::cause::{Cause, Causes, Setbacks};
 use crate::channel::DrainMode;
 use crate::config::Config;
 use crate::config::recycling::Recycling;
@@ -22,12 +22,15 @@ use crate::sys::process::{Exit, Pid};
 
 use super::answer::Journal;
 use super::arrival::Arrival;
+use super::breaker::Breaker;
 use super::budget::BudgetWatch;
 use super::event::{Action, Event};
 use super::reload::Reload;
 use super::roll::Roll;
+use super::slots::End;
+use super::throttle::Throttle;
 use super::wishes::Wish;
-use super::workers::{Generation, SlotId, Stage, Throttle, Worker, WorkerId, Zygote, ZygoteStage};
+use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
 
 /// The numbers the policy works with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,10 @@ pub struct Policy {
     pub drain_delay: Duration,
     /// How long a zygote or worker may take to become ready.
     pub boot_timeout: Duration,
+    /// Longest pause before a worker is replaced that keeps dying; zero for none.
+    pub respawn_pause: Duration,
+    /// Without a worker, and without hope for one, the server is of no use (`die-on-no-workers`).
+    pub die_on_no_workers: bool,
     /// Whether a reload starts the new workers before the old ones leave.
     pub reload_mode: ReloadMode,
     /// Workers that may live beyond those wanted while some are replaced; `None` is as many as it takes.
@@ -69,6 +76,8 @@ impl Policy {
             mercy: config.worker_reload_mercy,
             drain_delay: config.drain_delay,
             boot_timeout: config.boot_timeout,
+            respawn_pause: config.respawn_pause,
+            die_on_no_workers: config.die_on_no_workers,
             reload_mode: config.reload_mode,
             max_surge: config.max_surge,
             max_draining_generations: config.max_draining_generations,
@@ -120,6 +129,8 @@ pub struct Master {
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     pub(super) next_worker: WorkerId,
     pub(super) throttles: BTreeMap<SlotId, Throttle>,
+    /// Open while several slots keep dying.
+    pub(super) breaker: Option<Breaker>,
     /// Workers forked per generation and slot; tells a first spawn from a respawn.
     pub(super) forks: BTreeMap<(Generation, SlotId), u64>,
     /// Workers wanted: `processes`, less after `-`, none when cheap.
@@ -137,6 +148,9 @@ pub struct Master {
     pub(super) journal: Journal,
     /// Why workers have ended.
     pub(super) causes: Causes,
+    pub(super) setbacks: Setbacks,
+    /// How the last worker of each slot ended.
+    pub(super) ends: BTreeMap<SlotId, End>,
     /// Why the first start is given up.
     pub(super) failure: Option<String>,
     pub(super) roll: Option<Roll>,
@@ -166,6 +180,7 @@ impl Master {
             workers: BTreeMap::new(),
             next_worker: 1,
             throttles: BTreeMap::new(),
+            breaker: None,
             forks: BTreeMap::new(),
             paused: false,
             watching: false,
@@ -176,6 +191,8 @@ impl Master {
             ticket: 0,
             journal: Journal::default(),
             causes: Causes::default(),
+            setbacks: Setbacks::default(),
+            ends: BTreeMap::new(),
             failure: None,
             roll: None,
             wishes: VecDeque::new(),
@@ -227,6 +244,11 @@ impl Master {
         &self.causes
     }
 
+    /// What was tried with workers and did not come about.
+    pub fn setbacks(&self) -> Setbacks {
+        self.setbacks
+    }
+
     /// All workers, told to leave or not.
     pub fn workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
         self.workers.iter().map(|(id, worker)| (*id, worker))
@@ -268,6 +290,7 @@ impl Master {
                     worker.quiet = true;
                 }
             }
+            Event::OutOfMemory { pid, evidence } => self.explain_end(pid, evidence),
             Event::ChildExited { pid, exit } => self.child_exited(now, pid, exit),
             Event::ConnectionWaiting => self.wake_from_cheap(),
             Event::SnapshotUnfit { generation, reason } => self.drop_snapshot(generation, &reason),
@@ -294,16 +317,13 @@ impl Master {
             ZygoteStage::Loading { deadline } => Some(deadline),
             ZygoteStage::Ready | ZygoteStage::Asleep { .. } | ZygoteStage::Failed { .. } => None,
         });
-        // Nobody can be respawned before there is a zygote, whose own word or deadline comes first.
-        let respawns = self.vacancies().filter(|_| self.can_fork());
-        let throttles = respawns.filter_map(|slot| self.throttles.get(&slot).and_then(|it| it.not_before));
         let zygote_retry = if self.zygotes.contains_key(&self.generation) || self.outlives_zygote() {
             None
         } else {
             self.zygote_throttle.not_before
         };
         let recycling = self.wishes_due().into_iter().chain(self.lifetime_due());
-        workers.chain(zygotes).chain(throttles).chain(zygote_retry).chain(recycling).min()
+        workers.chain(zygotes).chain(self.respawn_deadline()).chain(zygote_retry).chain(recycling).min()
     }
 
     fn start(&mut self, now: Instant) {
@@ -339,10 +359,13 @@ impl Master {
             Command::TogglePause => self.set_paused(!self.paused),
             Command::Pause => self.set_paused(true),
             Command::Resume => self.set_paused(false),
-            Command::Reload => self.request_reload(now, command),
-            Command::BrutalReload => self.request_reload(now, command),
+            Command::Reload | Command::BrutalReload => {
+                self.try_again();
+                self.request_reload(now, command);
+            }
             Command::Rollback => self.request_rollback(now),
             Command::ReloadWorkers | Command::BrutalReloadWorkers | Command::ChainReload => {
+                self.try_again();
                 if self.phase == Phase::Running && self.reload.is_none() {
                     self.start_roll(command);
                 } else {

@@ -3,7 +3,7 @@
 //! Who asks serves on until its successor accepts. A wish is kept until its worker leaves, for whatever reason:
 //! during a reload, which makes it void unless it is refused, and while successors cannot be started.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::Level;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,10 @@ use crate::channel::headline;
 
 use super::state::{Master, Phase};
 use super::workers::{Stage, Worker, WorkerId};
+
+/// Pauses between attempts grow at least to this, also where a crash loop may go on without any: nobody waits
+/// for these replacements.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A worker that is to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,8 +119,10 @@ impl Master {
             self.wishes.retain(|it| it.worker != old || it.cause.is_recycling());
             return self.abort_roll(reason);
         }
-        self.recycling_throttle.record_death(now, None);
-        let pause = self.recycling_throttle.delay().as_millis();
+        self.setbacks.unreplaced += 1;
+        let mut pauses = self.pauses(self.next_worker);
+        pauses.longest = pauses.longest.max(LEAST_PAUSE);
+        let pause = self.recycling_throttle.record_death(now, None, pauses).as_millis();
         let line = format!(
             "replacement failed: {}; the old worker serves on, next try in {pause} ms",
             headline(reason)

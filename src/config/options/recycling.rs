@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{A_MOMENT, to_u32};
-use crate::config::recycling::{Budget, set_megabytes, unless_zero};
+use crate::config::limits::{self, megabytes};
+use crate::config::recycling::{Budget, unless_zero};
 use crate::config::reload::MaxSurge;
 use crate::config::schema::Group::Recycling;
 use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
@@ -109,7 +110,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Recycling,
         "reload-on-rss",
-        Kind::Parsed(|c, text| set_megabytes(&mut c.recycling.memory.resident, text)),
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.memory.resident = bytes)),
         "Replace a worker with this much resident memory.",
     )
     .metavar(MEGABYTES)
@@ -117,7 +118,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Recycling,
         "reload-on-as",
-        Kind::Parsed(|c, text| set_megabytes(&mut c.recycling.memory.address_space, text)),
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.memory.address_space = bytes)),
         "Replace a worker with this much address space.",
     )
     .metavar(MEGABYTES)
@@ -125,7 +126,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Recycling,
         "reload-on-uss",
-        Kind::Parsed(|c, text| set_megabytes(&mut c.recycling.memory.unique, text)),
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.memory.unique = bytes)),
         "Replace a worker with this much memory that it shares with no other process.",
     )
     .metavar(MEGABYTES)
@@ -133,7 +134,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Recycling,
         "reload-on-pss",
-        Kind::Parsed(|c, text| set_megabytes(&mut c.recycling.memory.proportional, text)),
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.memory.proportional = bytes)),
         "Replace a worker with this much memory, of which what is shared counts in parts.",
     )
     .metavar(MEGABYTES)
@@ -148,7 +149,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Recycling,
         "evil-reload-on-rss",
-        Kind::Parsed(|c, text| set_megabytes(&mut c.recycling.evil_resident, text)),
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.evil_resident = bytes)),
         "Kill a worker with this much resident memory, in the middle of a request.",
     )
     .metavar(MEGABYTES)
@@ -156,7 +157,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Recycling,
         "evil-reload-on-as",
-        Kind::Parsed(|c, text| set_megabytes(&mut c.recycling.evil_address_space, text)),
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.evil_address_space = bytes)),
         "Kill a worker with this much address space, in the middle of a request.",
     )
     .metavar(MEGABYTES)
@@ -177,27 +178,34 @@ pub(super) const ROWS: &[OptionSpec] = &[
          a worker for reload-on-uss, reload-on-pss and memory-budget.",
     )
     .default("3"),
-    not_yet(
+    row(
         Recycling,
         "limit-as",
-        Shape::Megabytes,
-        "Address space of a process.",
-        "use LimitAS of systemd, or ulimit -v",
-    ),
-    not_yet(
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.limits.address_space = bytes)),
+        "Most address space of a zygote or worker; more memory is refused to it. 0 sets no limit.",
+    )
+    .metavar(MEGABYTES)
+    .default("0"),
+    row(
         Recycling,
         "limit-nproc",
-        Shape::Int,
-        "Processes of the user.",
-        "use LimitNPROC of systemd, or ulimit -u",
-    ),
-    not_yet(
+        Kind::Int {
+            min: 0,
+            max: u64::MAX,
+            set: |c, n| c.limits.processes = Some(n).filter(|most| *most > 0),
+        },
+        "Most processes and threads that the user may have for a zygote or worker to start another; root is \
+         exempt. 0 sets no limit.",
+    )
+    .default("0"),
+    row(
         Recycling,
         "max-fd",
-        Shape::Int,
-        "Open files of a process.",
-        "use LimitNOFILE of systemd, or ulimit -n",
-    ),
+        Kind::Parsed(|c, text| limits::descriptors(text).map(|most| c.limits.descriptors = most)),
+        "Most open descriptors of each process, the master included. 0 sets no limit.",
+    )
+    .metavar("N")
+    .default("0"),
     row(
         Recycling,
         "reload-on-exception",
@@ -366,11 +374,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .default("0"),
     not_yet(Recycling, "die-on-idle", Shape::Flag, "Stop after that time.", "all processes run all the time"),
-    not_yet(
+    row(
         Recycling,
         "die-on-no-workers",
-        Shape::Flag,
-        "Stop when the last worker died.",
-        "dead workers are replaced",
+        Kind::Flag(|c, on| c.die_on_no_workers = on),
+        "Stop with status 1 when no worker is left and those that are started keep dying, for a supervisor to \
+         start the server anew.",
     ),
 ];
