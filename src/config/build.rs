@@ -8,7 +8,8 @@ use super::options::{self, MAX_FIFOS};
 use super::reload::ReloadMode;
 use super::schema::OptionSpec;
 use super::{
-    Config, Credentials, Entry, ListenSpec, ProcessTitles, PythonOptions, RequestLog, suggest, unserved,
+    Config, Credentials, Entry, ListenSpec, ProcessTitles, PythonOptions, RequestLog, scaling, suggest,
+    unserved,
 };
 
 /// The origin of what nobody configured.
@@ -46,6 +47,7 @@ impl Config {
             reload_mode: ReloadMode::Surge,
             max_surge: None,
             max_draining_generations: 0,
+            scaling: scaling::Scaling::default(),
             boot_timeout: Duration::from_secs(60),
             binary_path: None,
             fallback_config: None,
@@ -172,6 +174,7 @@ impl Config {
                 self.processes = 0;
             }
         }
+        scaling::settle(self, &entries, errors);
         if self.static_index.is_empty() {
             self.static_index = defaults.static_index;
         }

@@ -34,6 +34,7 @@ pub mod markdown;
 pub mod options;
 pub mod python;
 pub mod reload;
+pub mod scaling;
 pub mod schema;
 mod shape;
 pub mod source;
@@ -190,6 +191,8 @@ pub struct Config {
     pub max_surge: Option<reload::MaxSurge>,
     /// `max-draining-generations`: older generations that may drain at a time; 0 is any number.
     pub max_draining_generations: u32,
+    /// `cheaper`, `cheap`, `idle`: how many workers run, and when.
+    pub scaling: scaling::Scaling,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
     /// `binary-path`: what a reload executes; default is the path of the running binary's `argv[0]`.

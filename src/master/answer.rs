@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::cause::Causes;
+use crate::net::backlog::Socket;
 
 use super::standing::Standing;
 use super::state::{Master, Phase};
@@ -191,6 +192,8 @@ pub struct Answer {
     pub reloads: Vec<Record>,
     /// Why workers have ended, and how many.
     pub causes: Causes,
+    /// Where it listens.
+    pub listeners: Vec<Socket>,
 }
 
 impl Master {
@@ -231,6 +234,8 @@ impl Master {
             generations: self.standings(),
             reloads: self.journal.0.iter().cloned().collect(),
             causes: self.causes.clone(),
+            // For those to say who have them.
+            listeners: Vec::new(),
         }
     }
 }

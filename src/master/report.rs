@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::{error, info, warn};
 
 use crate::channel::headline;
+use crate::net::backlog;
 use crate::scoreboard::{Cell, Scoreboard};
 use crate::sys::process::{self, Exit, Pid};
 
@@ -80,6 +81,9 @@ pub fn statistics(holdings: &Holdings, machine: &Master) {
     info!(";end of configuration");
     info!("workers total requests: {}", holdings.scoreboard.total_requests());
     info!("workers ended: {}", machine.causes());
+    for listener in &holdings.listeners {
+        info!("{}", backlog::line(&listener.local, listener.queue().ok()));
+    }
     for (_, worker) in machine.workers() {
         let cell = holdings.scoreboard.cell(worker.cell);
         info!(

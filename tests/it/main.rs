@@ -4,6 +4,7 @@ mod support;
 
 mod accept_balance;
 mod activation;
+mod backlog;
 mod bed;
 mod broken_reload;
 mod check_config;

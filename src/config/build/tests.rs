@@ -61,6 +61,7 @@ fn sample(row: &OptionSpec) -> &'static str {
         Kind::Parsed(_) if row.name == "timer" || row.name == "rbtimer" => "1 7",
         Kind::Parsed(_) if row.name == "reload-mode" => "drain",
         Kind::Parsed(_) if row.name == "max-surge" => "2",
+        Kind::Parsed(_) if row.name == "cheaper-algo" => "backlog",
         Kind::Parsed(_) if row.name.ends_with("-signal") => "/a 7",
         Kind::Parsed(_) if row.name.ends_with("reload-on-fd") => "7",
         Kind::Parsed(_) if row.name == "zerg-pool" => "/a:/b",
@@ -81,6 +82,11 @@ fn sample(row: &OptionSpec) -> &'static str {
     }
 }
 
+/// What stands before a use of the row: there are fewer workers with cheaper than without.
+fn context(row: &OptionSpec) -> &'static str {
+    if row.name == "cheaper" { "processes=9" } else { "processes=1" }
+}
+
 /// Rows whose use can be seen in the configuration.
 fn working() -> impl Iterator<Item = &'static OptionSpec> {
     OPTIONS.iter().filter(|row| !matches!(row.kind, Kind::Command(_) | Kind::Directive(_) | Kind::Unused(_)))
@@ -96,7 +102,7 @@ fn no_entries_give_the_defaults() {
 fn every_row_changes_the_configuration() {
     for row in working().filter(|row| row.status == Status::Works) {
         let entry = format!("{}={}", row.name, sample(row));
-        assert_ne!(build(&[&entry]), Config::defaults(), "{entry} changes nothing");
+        assert_ne!(build(&[context(row), &entry]), build(&[context(row)]), "{entry} changes nothing");
     }
 }
 
@@ -128,7 +134,7 @@ fn each_use_of_a_repeatable_option_adds_and_of_another_replaces() {
             "cache2" => one.replace("name=a", "name=b"),
             _ => one.clone(),
         };
-        let adds = build(&[&other, &one]) != build(&[&one]);
+        let adds = build(&[context(row), &other, &one]) != build(&[context(row), &one]);
         assert_eq!(adds, row.repeatable, "{one}");
     }
 }

@@ -244,13 +244,6 @@ pub(super) const ROWS: &[OptionSpec] = &[
     ),
     accepted(
         ReloadAndStop,
-        "check-interval",
-        Shape::Seconds,
-        "How often the master looks around.",
-        "the master is woken by what happens",
-    ),
-    accepted(
-        ReloadAndStop,
         "forkbomb-delay",
         Shape::Seconds,
         "Delay before replacing workers that die at once.",
