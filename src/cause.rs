@@ -16,8 +16,12 @@ pub enum Cause {
     /// It was asked for by `SIGHUP` to the worker, or left by itself in good order.
     #[default]
     Asked,
-    /// Fewer workers are wanted: FIFO `-`, cheaper, cheap, idle.
+    /// Fewer workers are wanted: FIFO `-` and `C`, a lower `processes`.
     Surplus,
+    /// There was too little to do (`cheaper`).
+    Cheaper,
+    /// There was no request for long (`idle`).
+    Idle,
     /// The server stops.
     Stop,
     /// It has not left in time, and was killed (`worker-reload-mercy`).
@@ -44,6 +48,8 @@ impl fmt::Display for Cause {
             Cause::WorkersReload => "workers-reload",
             Cause::Asked => "asked",
             Cause::Surplus => "surplus",
+            Cause::Cheaper => "cheaper",
+            Cause::Idle => "idle",
             Cause::Stop => "stop",
             Cause::Mercy => "mercy",
             Cause::BootTimeout => "boot-timeout",

@@ -10,6 +10,7 @@ use crate::channel::DrainMode;
 use crate::control::Command;
 use crate::sys::process::{Exit, Pid, Signal};
 
+use super::sample::Sample;
 use super::state::Policy;
 use super::workers::{Generation, SlotId, WorkerId};
 
@@ -116,6 +117,10 @@ pub enum Event {
         /// The system's word.
         reason: String,
     },
+    /// A worker has begun a request, as the master wanted to be told ([`Action::AwaitRequest`]).
+    RequestBegun,
+    /// What was seen of workers and listeners.
+    Sampled(Sample),
     /// Time has passed.
     Tick,
 }
@@ -242,6 +247,8 @@ pub enum Action {
     },
     /// Watch the listeners for clients, or leave them to the workers.
     WatchListeners(bool),
+    /// Let the workers tell when the next request begins: until then nobody looks.
+    AwaitRequest,
     /// All workers of the first generation serve.
     FirstGenerationServes,
     /// Write a line to the log.

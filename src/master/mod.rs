@@ -26,20 +26,26 @@ mod accepting;
 pub mod answer;
 mod app_signals;
 mod arrival;
+mod attention;
+mod cheaper;
 mod draining;
 pub mod event;
 mod generations;
 pub mod holdings;
+mod idle;
 mod lenders;
 mod letters;
 mod lifecycle;
 mod perform;
+mod queue_watch;
 mod reexec;
 mod reload;
 mod repair;
 pub mod report;
 mod roll;
 mod rollback;
+mod sample;
+mod sampling;
 mod saved;
 mod service;
 mod snapshots;
@@ -250,6 +256,7 @@ impl Runner {
         self.machine
             .deadline()
             .into_iter()
+            .chain(self.machine.look_deadline())
             .chain(self.look_deadline())
             .chain(self.signal_deadline())
             .chain(self.service_deadline())
@@ -283,6 +290,9 @@ impl Runner {
         self.tick_service(now);
         if self.machine.deadline().is_some_and(|at| now >= at) {
             self.queue.push_back(Event::Tick);
+        }
+        if self.machine.look_deadline().is_some_and(|at| now >= at) {
+            self.sample();
         }
     }
 
@@ -397,6 +407,7 @@ impl Runner {
                     FromWorker::LoadFailed { reason } => Event::WorkerLoadFailed { worker, reason },
                     FromWorker::Leave { cause, reason } => Event::WorkerLeaves { worker, cause, reason },
                     FromWorker::Quiet => Event::WorkerQuiet { worker },
+                    FromWorker::Busy => Event::RequestBegun,
                     FromWorker::Reload => Event::Command(Command::Reload),
                     FromWorker::Stop => Event::Command(Command::Stop),
                     FromWorker::Pong => {

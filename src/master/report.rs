@@ -67,7 +67,7 @@ fn busy(cell: &Cell<'_>, now_micros: u64) -> Option<String> {
 }
 
 /// Microseconds since the epoch.
-fn now_micros() -> u64 {
+pub fn now_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 

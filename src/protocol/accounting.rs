@@ -1,6 +1,6 @@
 //! Counts what a worker does: the figures of its scoreboard cell, and one record per logged request.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -76,6 +76,8 @@ pub struct Accounting {
     anchor: Cell<Anchor>,
     /// How long the last request took.
     last: Cell<Duration>,
+    /// Tells the master that a request has begun.
+    herald: OnceCell<Box<dyn Fn()>>,
 }
 
 /// Start times of the requests in flight, the oldest first; [`Starts::DONE`] for finished ones
@@ -154,6 +156,7 @@ impl Accounting {
             starts: RefCell::default(),
             anchor: Cell::new(Anchor::now()),
             last: Cell::default(),
+            herald: OnceCell::new(),
         })
     }
 
@@ -166,6 +169,11 @@ impl Accounting {
     pub fn set_resting_state(&self, state: WorkerState) {
         self.resting.set(state);
         self.show_state();
+    }
+
+    /// What tells the master that a request has begun, when it wants to know.
+    pub fn set_herald(&self, herald: impl Fn() + 'static) {
+        self.herald.get_or_init(|| Box::new(herald));
     }
 
     fn show_state(&self) {
@@ -231,6 +239,11 @@ impl Accounting {
         if self.in_flight.get() == 1 {
             board.set_request_start(micros);
             self.show_state();
+            if self.scoreboard.take_awaited()
+                && let Some(herald) = self.herald.get()
+            {
+                herald();
+            }
         }
         let record = self.log.as_ref().map(|_| record(request, anchor.time_of(started), permit.as_ref()));
         state.claim.begin(permit);

@@ -7,6 +7,7 @@ mod activation;
 mod backlog;
 mod bed;
 mod broken_reload;
+mod cheaper;
 mod check_config;
 mod command_line;
 mod config_files;

@@ -17,7 +17,7 @@ const CALM_SPANS: u32 = 3;
 
 /// What was measured so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Busyness {
+pub(in crate::master) struct Busyness {
     /// When the span began, and each worker's time in requests then.
     span: Option<(Instant, BTreeMap<WorkerId, u64>)>,
     /// Spans with too little to do.
@@ -83,9 +83,9 @@ impl Busyness {
             return Advice::stay();
         };
         self.emergency += count;
-        let remark = limits
-            .verbose
-            .then(|| format!("[busyness] {reason}, spawning {count} emergency worker(s) ({})", self.emergency));
+        let remark = limits.verbose.then(|| {
+            format!("[busyness] {reason}, spawning {count} emergency worker(s) ({})", self.emergency)
+        });
         Advice { change: Change::More(count), reason, remark }
     }
 

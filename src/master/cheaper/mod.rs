@@ -199,6 +199,12 @@ impl Master {
         }
     }
 
+    /// True when it matters how much memory the workers take.
+    pub(super) fn bounds_memory(&self) -> bool {
+        let Scaling { rss_soft, rss_hard, .. } = self.policy.scaling;
+        self.policy.scaling.follows_load() && (rss_soft > 0 || rss_hard > 0)
+    }
+
     /// Fewest workers that `-` leaves.
     pub(super) fn fewest(&self) -> u32 {
         self.policy.scaling.fewest.max(1).min(self.policy.processes)
@@ -302,8 +308,10 @@ impl Master {
 
     fn tell_wanted(&mut self, reason: &str, and: &str) {
         let (algorithm, wanted) = (self.policy.scaling.algorithm, self.desired);
-        let line =
-            format!("cheaper ({algorithm}): {reason}: {wanted} of {} workers wanted{and}", self.policy.processes);
+        let line = format!(
+            "cheaper ({algorithm}): {reason}: {wanted} of {} workers wanted{and}",
+            self.policy.processes
+        );
         self.log(Level::Info, line);
     }
 }

@@ -6,7 +6,7 @@ use super::{Advice, Change, Turn};
 
 /// Turns of a kind so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Spare {
+pub(in crate::master) struct Spare {
     /// Turns with all workers busy, less those without.
     overloaded: u32,
     /// Turns with more idle workers than it needs.

@@ -6,7 +6,7 @@ use super::{Advice, Change, Turn};
 
 /// Turns with more in reserve than wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Spare2 {
+pub(in crate::master) struct Spare2 {
     idle: u32,
 }
 
