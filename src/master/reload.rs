@@ -200,6 +200,7 @@ impl Master {
     /// `execve` came back: the new workers serve all the same, under the old image of the master.
     pub(super) fn reexec_failed(&mut self, reason: String) {
         self.phase = Phase::Running;
+        self.watch_listeners_anew();
         if let Some(reload) = self.reload.take() {
             let remark = format!(
                 "the master could not be replaced: {reason}; the old master supervises generation {}",

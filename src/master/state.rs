@@ -354,6 +354,8 @@ impl Master {
             Command::MoreWorkers | Command::FewerWorkers | Command::GoCheap if self.replacing() => {
                 self.defer(command);
             }
+            // Without workers the start would not end.
+            Command::GoCheap if self.phase == Phase::Starting => self.defer(command),
             Command::MoreWorkers => self.change_desired(1),
             Command::FewerWorkers => self.change_desired(-1),
             Command::GoCheap => self.go_cheap(now, Cause::Surplus),
@@ -393,11 +395,7 @@ impl Master {
             self.push(if self.paused { Action::Pause { worker } } else { Action::Resume { worker } });
         }
         self.attend(now);
-        if self.watching && !paused {
-            // Who came during the pause was told of then.
-            self.watch_listeners(false);
-            self.watch_listeners(true);
-        }
+        self.watch_listeners_anew();
     }
 
     fn change_desired(&mut self, change: i64) {
@@ -437,6 +435,14 @@ impl Master {
         if self.watching != watch {
             self.watching = watch;
             self.push(Action::WatchListeners(watch));
+        }
+    }
+
+    /// Asks again for clients that wait: they are told of once, and may have come when that was of no use.
+    pub(super) fn watch_listeners_anew(&mut self) {
+        if self.watching {
+            self.watch_listeners(false);
+            self.watch_listeners(true);
         }
     }
 

@@ -253,6 +253,8 @@ impl Master {
         if worker.is_leaving() || self.stopping() {
             return;
         }
+        // It may have been the one to tell of a request.
+        self.attend(now);
         let never_ready = !worker.is_ready();
         let reason = reason.unwrap_or_else(|| match death {
             Some((_, exit)) => format!("worker {} ended with {exit} before it was ready", worker.slot),

@@ -83,8 +83,7 @@ fn who_works_on_a_long_request_is_not_the_one_to_leave() {
 
 #[test]
 fn spare2_keeps_its_reserve() {
-    let server =
-        cheaper().args(["--cheaper=2", "--cheaper-algo=spare2", "--cheaper-idle=3"]).start();
+    let server = cheaper().args(["--cheaper=2", "--cheaper-algo=spare2", "--cheaper-idle=3"]).start();
     wait_count(&server, 2);
     let busy = keep_busy(&server, 1);
     wait_count(&server, 3);
@@ -207,7 +206,8 @@ fn at_the_minimum_the_master_sleeps() {
 #[test]
 fn cheap_begins_without_workers_and_the_first_client_is_served() {
     for (args, count) in [(&["--cheap"][..], 3), (&["--cheap", "--cheaper=2"], 2)] {
-        let server = Server::app().args(["--processes=3", "--pidfile=pid"]).args(args.iter().copied()).start();
+        let server =
+            Server::app().args(["--processes=3", "--pidfile=pid"]).args(args.iter().copied()).start();
         server.wait_for_log("cheap mode enabled: waiting for socket connection...");
         assert_eq!(server.workers(), []);
         // A reload of nobody is over as soon as the application is loaded.

@@ -72,19 +72,14 @@ impl Advice {
 }
 
 /// What an algorithm remembers from turn to turn.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Memory {
     Spare(spare::Spare),
     Spare2(spare2::Spare2),
     Busyness(busyness::Busyness),
     /// Backlog and manual remember nothing.
+    #[default]
     Nothing,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Memory::Nothing
-    }
 }
 
 impl Memory {

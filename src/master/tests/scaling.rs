@@ -212,13 +212,23 @@ fn cheap_begins_without_workers_and_the_first_client_brings_them() {
     assert_eq!(bench.zygote_loads(1), [Action::FirstGenerationServes, Action::WatchListeners(true)]);
     assert_eq!(bench.master.phase(), Phase::Running);
     // In a pause it waits, as clients of a paused worker do.
-    bench.command(Command::Pause);
-    assert_eq!(bench.step(Event::ConnectionWaiting), []);
     let again = [Action::WatchListeners(false), Action::WatchListeners(true)];
+    assert_eq!(bench.command(Command::Pause), again);
+    assert_eq!(bench.step(Event::ConnectionWaiting), []);
     assert_eq!(bench.command(Command::Resume), again);
     let asked = bench.step(Event::ConnectionWaiting);
     assert_eq!(asked[0], Action::WatchListeners(false));
     assert_eq!(spawned(&asked), [1, 2, 3, 4]);
+}
+
+#[test]
+fn to_go_cheap_waits_for_the_end_of_the_start() {
+    let mut bench = Bench::with(1, |_| {});
+    bench.step(Event::Start);
+    bench.zygote_loads(1);
+    assert_eq!(bench.command(Command::GoCheap), []);
+    assert_eq!(going(&bench.worker_serves(1)), [1]);
+    assert!(bench.master.is_watching());
 }
 
 #[test]
