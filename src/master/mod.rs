@@ -123,6 +123,8 @@ pub(crate) struct Runner {
     accepting: Accepting,
     /// What those who asked were told last.
     told: Option<Answer>,
+    /// The log knows that the kernel does not tell how many clients wait.
+    told_unmeasured: bool,
     /// The service manager, if there is one that listens.
     service: Option<Service>,
     /// What a supervisor of another kind is told once.
@@ -164,6 +166,7 @@ impl Runner {
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
             told: None,
+            told_unmeasured: false,
             readiness: None,
             strangers: Vec::new(),
             reexec_due: false,

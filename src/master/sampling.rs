@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd;
 
-use log::debug;
+use log::info;
 
 use crate::scoreboard::CELLS;
 use crate::sys::process;
@@ -16,6 +16,7 @@ use super::workers::Worker;
 impl Runner {
     /// Reads scoreboard and kernel; never waits.
     pub(super) fn sample(&mut self) {
+        let queues = self.queues();
         let board = &self.holdings.scoreboard;
         let now = now_micros();
         let alive = || self.machine.workers().filter(|(_, it)| it.cell < CELLS);
@@ -28,7 +29,7 @@ impl Runner {
         });
         let sample = Sample {
             workers: workers.collect(),
-            queues: self.queues(),
+            queues,
             requests: board.total_requests(),
             in_flight: alive().map(|(_, it)| board.cell(it.cell).in_flight()).sum(),
             rss: if self.machine.bounds_memory() { self.resident_memory() } else { 0 },
@@ -36,20 +37,27 @@ impl Runner {
         self.queue.push_back(Event::Sampled(sample));
     }
 
-    fn queues(&self) -> Vec<QueueSample> {
-        let queues = self.holdings.listeners.iter().filter_map(|listener| match listener.queue() {
-            Ok(queue) => Some(QueueSample {
-                address: listener.local.clone(),
-                fd: listener.fd.as_raw_fd(),
-                waiting: queue.waiting,
-                limit: queue.limit,
-            }),
-            Err(error) => {
-                debug!("listen queue of socket \"{}\": {error}", listener.local);
-                None
+    fn queues(&mut self) -> Vec<QueueSample> {
+        let mut queues = Vec::with_capacity(self.holdings.listeners.len());
+        for listener in &self.holdings.listeners {
+            match listener.queue() {
+                Ok(queue) => queues.push(QueueSample {
+                    address: listener.local.clone(),
+                    fd: listener.fd.as_raw_fd(),
+                    waiting: queue.waiting,
+                    limit: queue.limit,
+                }),
+                Err(_) if self.told_unmeasured => {}
+                Err(error) => {
+                    let address = &listener.local;
+                    info!(
+                        "listen queue of socket \"{address}\": the kernel does not tell its depth: {error}"
+                    );
+                    self.told_unmeasured = true;
+                }
             }
-        });
-        queues.collect()
+        }
+        queues
     }
 
     fn resident_memory(&self) -> u64 {

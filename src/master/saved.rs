@@ -3,7 +3,7 @@
 //! Both may be of different releases, so every field that came later has a default, and instants
 //! travel as milliseconds from now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use crate::sys::process::Pid;
 
 use super::answer::{Journal, Kind};
 use super::arrival::Arrival;
+use super::cheaper::carried_over;
 use super::reload::Completed;
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
@@ -72,8 +73,6 @@ pub struct SavedMaster {
     next_worker: WorkerId,
     next_reload: u64,
     desired: u32,
-    #[serde(default)]
-    cheaped: BTreeSet<SlotId>,
     processes: u32,
     #[serde(default)]
     paused: bool,
@@ -134,7 +133,6 @@ impl Master {
             next_worker: self.next_worker,
             next_reload: self.next_reload,
             desired: self.desired,
-            cheaped: self.cheaped.clone(),
             processes: self.policy.processes,
             paused: self.paused,
             deferred: self.deferred.iter().copied().chain(pending.iter().copied()).collect(),
@@ -159,16 +157,9 @@ impl Master {
         master.newest = saved.newest;
         master.next_worker = saved.next_worker;
         master.next_reload = saved.next_reload;
-        // A changed `processes` takes effect; a count lowered by hand, by cheap mode or by the load stays.
-        master.desired = match saved.desired {
-            0 => 0,
-            desired if master.policy.scaling.follows_load() => {
-                desired.clamp(master.policy.scaling.fewest, master.policy.processes)
-            }
-            desired if desired == saved.processes => master.policy.processes,
-            desired => desired.min(master.policy.processes),
-        };
-        master.cheaped = saved.cheaped;
+        // They fill the lowest slots: a re-exec comes after a reload has started them anew.
+        let all = saved.desired == saved.processes;
+        master.desired = carried_over(saved.desired, all, &master.policy);
         master.paused = saved.paused;
         master.arrival = saved.arrival.map(|id| Arrival { kind: Kind::Reload, id, remark: None });
         master.journal = saved.journal;

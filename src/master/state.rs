@@ -128,6 +128,8 @@ pub struct Master {
     pub(super) cheaped: BTreeSet<SlotId>,
     /// What the algorithm of `cheaper` remembers.
     pub(super) memory: Memory,
+    /// The log knows that no worker is added for want of memory.
+    pub(super) told_scarce: bool,
     /// When to look at the workers.
     pub(super) attention: Attention,
     pub(super) queue_watch: QueueWatch,
@@ -163,6 +165,7 @@ impl Master {
             desired: policy.scaling.at_start(policy.processes),
             cheaped: BTreeSet::new(),
             memory: Memory::default(),
+            told_scarce: false,
             attention: Attention::default(),
             queue_watch: QueueWatch::default(),
             policy,

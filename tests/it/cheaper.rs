@@ -55,12 +55,10 @@ fn workers_come_while_all_are_busy_and_leave_when_idle_and_nobody_notices() {
     let server = cheaper().start();
     wait_count(&server, 1);
     let kept = keep(&server, 3);
-    let load = Load::start(server.target(), &LoadSpec::all_kinds());
-    // Each takes a worker; the next one waits until there is another.
-    let busy = keep_busy(&server, 3);
+    // More streams than workers: each takes one for a while.
+    let load = Load::start(server.target(), &LoadSpec { stream: 6, ..LoadSpec::all_kinds() });
     wait_count(&server, 4);
     server.wait_for_log("cheaper (spare): all 3 workers are busy: 4 of 4 workers wanted");
-    finish(busy);
     load.wait_for(50);
     load.stop().assert_nothing_lost();
     wait_count(&server, 1);
@@ -240,15 +238,14 @@ fn without_requests_all_go_home_and_the_next_client_brings_them_back() {
         .args(["--processes=2", "--idle=300ms", "--check-interval=50ms", "--pidfile=pid"])
         .start();
     for _ in 0..2 {
-        wait_count(&server, 2);
         // A request that takes longer than that is no idleness.
         let long = keep_busy(&server, 1);
+        wait_count(&server, 2);
         assert!(!server.sleeps_for(Duration::from_millis(600)));
         assert_eq!(server.workers().len(), 2);
         finish(long);
         wait_count(&server, 0);
         eventually("it sleeps", LIMIT, || server.sleeps_for(Duration::from_millis(500)).then_some(()));
-        assert_eq!(server.get("/").text(), "hello v1\n");
     }
     server.wait_for_log("workers have been inactive for more than 0 seconds");
     server.wait_for_log("exit code 0 (idle)");
@@ -256,16 +253,12 @@ fn without_requests_all_go_home_and_the_next_client_brings_them_back() {
 
 #[test]
 fn a_server_may_die_when_idle() {
-    let mut server = Server::app()
-        .args(["--processes=2", "--idle=300ms", "--die-on-idle", "--check-interval=50ms"])
-        .start();
-    assert_eq!(server.get("/").status, 200);
-    assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
-    let mut server = Server::app()
-        .args(["--processes=2", "--cheap", "--idle=300ms", "--die-on-idle", "--check-interval=50ms"])
-        .start();
-    assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
-    assert!(server.log().lines().iter().any(|line| line.ends_with(": stopping (die-on-idle)")));
+    for cheap in ["--cheap=false", "--cheap"] {
+        let args = ["--processes=2", "--idle=300ms", "--die-on-idle", "--check-interval=50ms", cheap];
+        let mut server = Server::app().args(args).start();
+        assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
+        assert!(server.log().lines().iter().any(|line| line.ends_with(": stopping (die-on-idle)")));
+    }
 }
 
 #[test]

@@ -109,6 +109,17 @@ impl Memory {
     }
 }
 
+/// Workers wanted under the next configuration, of so many: a number that was lowered, by hand or by the load,
+/// stays within the new limits; `all` stay all, and none stay none.
+pub(super) fn carried_over(desired: u32, all: bool, next: &Policy) -> u32 {
+    match desired {
+        0 => 0,
+        _ if next.scaling.follows_load() => desired.max(next.scaling.fewest).min(next.processes),
+        _ if all => next.processes,
+        _ => desired.min(next.processes),
+    }
+}
+
 /// More than `cheaper-overload` clients wait: more workers. Fewer wait: one less, each turn.
 fn backlog(scaling: &Scaling, turn: &Turn<'_>) -> Advice {
     let waiting = turn.waiting;
@@ -121,22 +132,24 @@ fn backlog(scaling: &Scaling, turn: &Turn<'_>) -> Advice {
     }
 }
 
-/// What the memory in use makes of an advice.
-fn within_memory(scaling: &Scaling, rss: u64, advice: Advice) -> Advice {
+/// What the memory in use makes of an advice. The log is told once that a worker is not added; `told` says
+/// whether it was.
+fn within_memory(scaling: &Scaling, rss: u64, advice: Advice, told: &mut bool) -> Advice {
+    let is_scarce = scaling.rss_soft > 0 && rss >= scaling.rss_soft;
+    *told &= is_scarce;
     if scaling.rss_hard > 0 && rss >= scaling.rss_hard {
         let reason = format!("the workers take {rss} bytes (cheaper-rss-limit-hard)");
         return Advice { change: Change::Fewer, reason, ..advice };
     }
-    match advice.change {
-        Change::More(_) if scaling.rss_soft > 0 && rss >= scaling.rss_soft => {
-            let remark = format!(
-                "cheaper: no worker is added although {}: the workers take {rss} bytes (cheaper-rss-limit-soft)",
-                advice.reason
-            );
-            Advice { change: Change::Stay, remark: Some(remark), ..advice }
-        }
-        _ => advice,
+    if !is_scarce || !matches!(advice.change, Change::More(_)) {
+        return advice;
     }
+    let remark = format!(
+        "cheaper: no worker is added although {}: the workers take {rss} bytes (cheaper-rss-limit-soft)",
+        advice.reason
+    );
+    let is_news = !std::mem::replace(told, true);
+    Advice { change: Change::Stay, remark: if is_news { Some(remark) } else { advice.remark }, ..advice }
 }
 
 impl Master {
@@ -181,17 +194,10 @@ impl Master {
         }
     }
 
-    /// How many workers there should be under another configuration: a number that was lowered, by hand or
-    /// by the load, stays; all stay all.
+    /// How many workers there should be under another configuration.
     pub(super) fn wanted_under(&self, next: &Policy) -> u32 {
-        let follows = next.scaling.follows_load();
         let all = self.desired == self.policy.processes || self.policy.scaling.follows_load();
-        match self.desired {
-            0 => 0,
-            desired if follows => desired.clamp(next.scaling.fewest, next.processes),
-            _ if all => next.processes,
-            desired => desired.min(next.processes),
-        }
+        carried_over(self.desired, all, next)
     }
 
     /// True when it matters how much memory the workers take.
@@ -245,7 +251,7 @@ impl Master {
             Some(missing @ 1..) => Advice::new(Change::More(missing), "they are fewer than cheaper".into()),
             _ => self.memory.advise(&scaling, &turn),
         };
-        let advice = within_memory(&scaling, sample.rss, advice);
+        let advice = within_memory(&scaling, sample.rss, advice, &mut self.told_scarce);
         if let Some(remark) = advice.remark {
             self.log(Level::Info, remark);
         }

@@ -181,12 +181,25 @@ fn the_log_is_told_what_is_measured_if_asked() {
 #[test]
 fn memory_has_the_last_word() {
     let scaling = Scaling { fewest: 1, rss_soft: 100, rss_hard: 200, ..Scaling::default() };
-    let under = |rss, change| within_memory(&scaling, rss, Advice::new(change, "because".into()));
-    assert_eq!([99, 100, 199, 200].map(|rss| under(rss, More(2)).change), [More(2), Stay, Stay, Fewer]);
-    assert_eq!([99, 100, 199, 200].map(|rss| under(rss, Stay).change), [Stay, Stay, Stay, Fewer]);
-    assert!(under(100, More(1)).remark.expect("it is told").contains("cheaper-rss-limit-soft"));
+    let under = |rss, change, told: &mut bool| {
+        within_memory(&scaling, rss, Advice::new(change, "because".into()), told)
+    };
+    let changes = |change| [99, 100, 199, 200].map(|rss| under(rss, change, &mut false).change);
+    assert_eq!(changes(More(2)), [More(2), Stay, Stay, Fewer]);
+    assert_eq!(changes(Stay), [Stay, Stay, Stay, Fewer]);
+    let mut told = false;
+    let remark = under(100, More(1), &mut told).remark.expect("it is told");
+    assert!(remark.contains("although because") && remark.contains("cheaper-rss-limit-soft"), "{remark}");
+    assert_eq!(
+        [More(1), Stay, More(1)].map(|it| under(100, it, &mut told).remark),
+        [None, None, None],
+        "once"
+    );
+    under(99, Stay, &mut told);
+    assert!(under(100, More(1), &mut told).remark.is_some(), "anew");
     let unlimited = Scaling { fewest: 1, ..Scaling::default() };
-    assert_eq!(within_memory(&unlimited, u64::MAX, Advice::new(More(2), String::new())).change, More(2));
+    let advice = Advice::new(More(2), String::new());
+    assert_eq!(within_memory(&unlimited, u64::MAX, advice, &mut told).change, More(2));
 }
 
 /// Slots that are wanted after these steps of 4: `-N` gives up slot N, `-0` the highest, `1` adds one.
