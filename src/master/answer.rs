@@ -10,9 +10,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cause::Causes;
+use crate::cause::{Causes, Setbacks};
 use crate::net::backlog::Socket;
 
+use super::slots::SlotStanding;
 use super::standing::Standing;
 use super::state::{Master, Phase};
 use super::workers::Generation;
@@ -194,6 +195,11 @@ pub struct Answer {
     pub causes: Causes,
     /// Where it listens.
     pub listeners: Vec<Socket>,
+    /// What did not come about.
+    pub setbacks: Setbacks,
+    /// Slots of which there is something to tell: the degraded ones first, then those of which a worker ended
+    /// last.
+    pub slots: Vec<SlotStanding>,
 }
 
 impl Master {
@@ -236,6 +242,9 @@ impl Master {
             causes: self.causes.clone(),
             // For those to say who have them.
             listeners: Vec::new(),
+            setbacks: self.setbacks,
+            // When something was, in everybody's time, is for others to say.
+            slots: Vec::new(),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use log::{debug, error, warn};
 use mio::unix::SourceFd;
@@ -27,6 +27,7 @@ pub mod answer;
 mod app_signals;
 mod arrival;
 mod attention;
+mod breaker;
 mod cheaper;
 mod draining;
 pub mod event;
@@ -36,6 +37,7 @@ mod idle;
 mod lenders;
 mod letters;
 mod lifecycle;
+mod oom;
 mod perform;
 mod queue_watch;
 mod reexec;
@@ -48,6 +50,7 @@ mod sample;
 mod sampling;
 mod saved;
 mod service;
+pub mod slots;
 mod snapshots;
 pub mod spawn;
 pub mod standing;
@@ -59,6 +62,7 @@ mod supervision;
 mod surge;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod triggers;
 pub mod workers;
 mod zygotes;
@@ -71,6 +75,7 @@ use app_signals::AppSignals;
 use event::Event;
 use generations::Known;
 use holdings::{Holdings, Proven};
+use oom::OomWatch;
 use service::Service;
 use startup::Verdict;
 use state::{Master, Phase};
@@ -129,6 +134,9 @@ pub(crate) struct Runner {
     service: Option<Service>,
     /// What a supervisor of another kind is told once.
     readiness: Option<Readiness>,
+    oom: OomWatch,
+    /// What instants of the state machine are in CLOCK_REALTIME: read once, for what is told must not waver.
+    epoch: (Instant, SystemTime),
     /// Descriptors that a previous image of another release has left: its children's channels among
     /// them, which end those children when they close.
     strangers: Vec<OwnedFd>,
@@ -168,6 +176,8 @@ impl Runner {
             told: None,
             told_unmeasured: false,
             readiness: None,
+            oom: OomWatch::new(),
+            epoch: (Instant::now(), SystemTime::now()),
             strangers: Vec::new(),
             reexec_due: false,
             exit: None,
@@ -339,6 +349,7 @@ impl Runner {
         for worker in self.workers.keys().copied().collect::<Vec<_>>() {
             self.hear_worker(worker);
         }
+        self.look_for_oom(&dead);
         self.queue.extend(dead.into_iter().map(|(pid, exit)| Event::ChildExited { pid, exit }));
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::cause::{Cause, Causes};
+use crate::cause::{Cause, Causes, Setbacks};
 use crate::channel::DrainMode;
 use crate::config::Config;
 use crate::config::reload::{MaxSurge, ReloadMode};
@@ -22,12 +22,15 @@ use crate::sys::process::{Exit, Pid};
 use super::answer::Journal;
 use super::arrival::Arrival;
 use super::attention::Attention;
+use super::breaker::Breaker;
 use super::cheaper::Memory;
 use super::event::{Action, Event};
 use super::queue_watch::QueueWatch;
 use super::reload::Reload;
 use super::roll::Roll;
-use super::workers::{Generation, SlotId, Stage, Throttle, Worker, WorkerId, Zygote, ZygoteStage};
+use super::slots::End;
+use super::throttle::Throttle;
+use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
 
 /// The numbers the policy works with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,10 @@ pub struct Policy {
     pub scaling: Scaling,
     /// How long a zygote or worker may take to become ready.
     pub boot_timeout: Duration,
+    /// Longest pause before a worker is replaced that keeps dying; zero for none.
+    pub respawn_pause: Duration,
+    /// Without a worker, and without hope for one, the server is of no use (`die-on-no-workers`).
+    pub die_on_no_workers: bool,
     /// Whether a reload starts the new workers before the old ones leave.
     pub reload_mode: ReloadMode,
     /// Workers that may live beyond those wanted while some are replaced; `None` is as many as it takes.
@@ -70,6 +77,8 @@ impl Policy {
             drain_delay: config.drain_delay,
             scaling: config.scaling.clone(),
             boot_timeout: config.boot_timeout,
+            respawn_pause: config.respawn_pause,
+            die_on_no_workers: config.die_on_no_workers,
             reload_mode: config.reload_mode,
             max_surge: config.max_surge,
             max_draining_generations: config.max_draining_generations,
@@ -120,6 +129,8 @@ pub struct Master {
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     pub(super) next_worker: WorkerId,
     pub(super) throttles: BTreeMap<SlotId, Throttle>,
+    /// Open while several slots keep dying.
+    pub(super) breaker: Option<Breaker>,
     /// Workers forked per generation and slot; tells a first spawn from a respawn.
     pub(super) forks: BTreeMap<(Generation, SlotId), u64>,
     /// Workers wanted: `processes`, less after `-` or with `cheaper`, none when cheap.
@@ -146,6 +157,9 @@ pub struct Master {
     pub(super) journal: Journal,
     /// Why workers have ended.
     pub(super) causes: Causes,
+    pub(super) setbacks: Setbacks,
+    /// How the last worker of each slot ended.
+    pub(super) ends: BTreeMap<SlotId, End>,
     /// Why the first start is given up.
     pub(super) failure: Option<String>,
     pub(super) roll: Option<Roll>,
@@ -177,6 +191,7 @@ impl Master {
             workers: BTreeMap::new(),
             next_worker: 1,
             throttles: BTreeMap::new(),
+            breaker: None,
             forks: BTreeMap::new(),
             paused: false,
             watching: false,
@@ -187,6 +202,8 @@ impl Master {
             ticket: 0,
             journal: Journal::default(),
             causes: Causes::default(),
+            setbacks: Setbacks::default(),
+            ends: BTreeMap::new(),
             failure: None,
             roll: None,
             wishes: VecDeque::new(),
@@ -231,6 +248,11 @@ impl Master {
         &self.causes
     }
 
+    /// What was tried with workers and did not come about.
+    pub fn setbacks(&self) -> Setbacks {
+        self.setbacks
+    }
+
     /// All workers, told to leave or not.
     pub fn workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
         self.workers.iter().map(|(id, worker)| (*id, worker))
@@ -270,6 +292,7 @@ impl Master {
                     worker.quiet = true;
                 }
             }
+            Event::OutOfMemory { pid, evidence } => self.explain_end(pid, evidence),
             Event::ChildExited { pid, exit } => self.child_exited(now, pid, exit),
             Event::ConnectionWaiting => self.wake_from_cheap(now),
             Event::RequestBegun => self.attend(now),
@@ -299,15 +322,12 @@ impl Master {
             ZygoteStage::Loading { deadline } => Some(deadline),
             ZygoteStage::Ready | ZygoteStage::Asleep { .. } | ZygoteStage::Failed { .. } => None,
         });
-        // Nobody can be respawned before there is a zygote, whose own word or deadline comes first.
-        let respawns = self.vacancies().filter(|_| self.can_fork());
-        let throttles = respawns.filter_map(|slot| self.throttles.get(&slot).and_then(|it| it.not_before));
         let zygote_retry = if self.zygotes.contains_key(&self.generation) || self.outlives_zygote() {
             None
         } else {
             self.zygote_throttle.not_before
         };
-        workers.chain(zygotes).chain(throttles).chain(zygote_retry).min()
+        workers.chain(zygotes).chain(self.respawn_deadline()).chain(zygote_retry).min()
     }
 
     fn start(&mut self, now: Instant) {
@@ -344,10 +364,13 @@ impl Master {
             Command::TogglePause => self.set_paused(now, !self.paused),
             Command::Pause => self.set_paused(now, true),
             Command::Resume => self.set_paused(now, false),
-            Command::Reload => self.request_reload(now, command),
-            Command::BrutalReload => self.request_reload(now, command),
+            Command::Reload | Command::BrutalReload => {
+                self.try_again();
+                self.request_reload(now, command);
+            }
             Command::Rollback => self.request_rollback(now),
             Command::ReloadWorkers | Command::BrutalReloadWorkers | Command::ChainReload => {
+                self.try_again();
                 if self.phase == Phase::Running && self.reload.is_none() {
                     self.start_roll(command);
                 } else {

@@ -15,10 +15,12 @@ use crate::sys::process::{Exit, Pid, Signal};
 use super::answer::{Answer, Doing, Outcome, Progress};
 use super::event::{Action, Event};
 use super::state::{Master, Phase, Policy};
-use super::workers::{Generation, Stage, WorkerId, ZygoteStage};
+use super::workers::{Generation, SlotId, Stage, WorkerId, ZygoteStage};
 
 mod answers;
 mod arrival;
+mod causes;
+mod crash_loops;
 mod draining;
 mod reload;
 mod roll;
@@ -57,6 +59,8 @@ impl Bench {
             drain_delay: Duration::ZERO,
             scaling: Scaling::default(),
             boot_timeout: Duration::from_secs(10),
+            respawn_pause: Duration::from_secs(30),
+            die_on_no_workers: false,
             reload_mode: ReloadMode::Surge,
             max_surge: None,
             max_draining_generations: 0,
