@@ -419,6 +419,14 @@ impl Server {
         eventually(what, LIMIT, || Some(self.workers()).filter(|workers| check(workers)))
     }
 
+    /// True when the master is not woken for so long.
+    pub fn sleeps_for(&self, time: Duration) -> bool {
+        let wakes = || processes::wakes(self.pid());
+        let before = wakes();
+        std::thread::sleep(time);
+        wakes() == before
+    }
+
     /// Pids of all children of the master: zygotes and workers.
     pub fn children(&self) -> Vec<u32> {
         processes::list(|stat| stat.parent == self.pid()).iter().map(|stat| stat.pid).collect()
