@@ -27,6 +27,7 @@ pub mod answer;
 mod app_signals;
 mod arrival;
 mod breaker;
+mod budget;
 mod draining;
 pub mod event;
 mod generations;
@@ -34,8 +35,10 @@ pub mod holdings;
 mod lenders;
 mod letters;
 mod lifecycle;
+mod memory;
 mod oom;
 mod perform;
+mod recycling;
 mod reexec;
 mod reload;
 mod repair;
@@ -58,6 +61,7 @@ mod surge;
 mod tests;
 mod throttle;
 mod triggers;
+mod wishes;
 pub mod workers;
 mod zygotes;
 
@@ -69,6 +73,7 @@ use app_signals::AppSignals;
 use event::Event;
 use generations::Known;
 use holdings::{Holdings, Proven};
+use memory::MemoryWatch;
 use oom::OomWatch;
 use service::Service;
 use startup::Verdict;
@@ -115,6 +120,7 @@ pub(crate) struct Runner {
     activation: Activation,
     /// When files are looked at that nothing tells of.
     next_look: Option<Instant>,
+    memory: MemoryWatch,
     /// Commands of the shell that run.
     commands: Commands,
     app_signals: AppSignals,
@@ -162,6 +168,7 @@ impl Runner {
             is_copy: false,
             activation: Activation::default(),
             next_look: None,
+            memory: MemoryWatch::new(Instant::now()),
             commands: Commands::default(),
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
@@ -263,6 +270,7 @@ impl Runner {
             .chain(self.look_deadline())
             .chain(self.signal_deadline())
             .chain(self.service_deadline())
+            .chain(self.memory_deadline())
             .min()
     }
 
@@ -291,6 +299,7 @@ impl Runner {
         self.look(now);
         self.tick_signals(now);
         self.tick_service(now);
+        self.look_at_memory(now);
         if self.machine.deadline().is_some_and(|at| now >= at) {
             self.queue.push_back(Event::Tick);
         }
@@ -397,6 +406,7 @@ impl Runner {
         let mut ready = self.machine.workers().any(|(id, it)| id == worker && !it.is_starting());
         let generation = self.machine.workers().find(|(id, _)| *id == worker).map(|(_, it)| it.generation);
         let mut alive = false;
+        let mut unique = None;
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, _)) => match message {
@@ -412,6 +422,10 @@ impl Runner {
                     FromWorker::Stop => Event::Command(Command::Stop),
                     FromWorker::Pong => {
                         alive = true;
+                        continue;
+                    }
+                    FromWorker::Memory { unique: bytes } => {
+                        unique = Some(bytes);
                         continue;
                     }
                     FromWorker::Signals(request) => {
@@ -434,6 +448,9 @@ impl Runner {
         self.ask_signals(asked);
         if alive {
             self.hear_sign_of_life(worker);
+        }
+        if let Some(bytes) = unique {
+            self.memory.hear(worker, bytes);
         }
     }
 

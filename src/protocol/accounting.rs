@@ -1,6 +1,6 @@
 //! Counts what a worker does: the figures of its scoreboard cell, and one record per logged request.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -76,6 +76,7 @@ pub struct Accounting {
     anchor: Cell<Anchor>,
     /// How long the last request took.
     last: Cell<Duration>,
+    when_finished: OnceCell<Box<dyn Fn(u64)>>,
 }
 
 /// Start times of the requests in flight, the oldest first; [`Starts::DONE`] for finished ones
@@ -154,7 +155,14 @@ impl Accounting {
             starts: RefCell::default(),
             anchor: Cell::new(Anchor::now()),
             last: Cell::default(),
+            when_finished: OnceCell::new(),
         })
+    }
+
+    /// Has `call` called after each request, with the number of those that have ended. Once only.
+    pub fn when_finished(&self, call: impl Fn(u64) + 'static) {
+        let set = self.when_finished.set(Box::new(call));
+        debug_assert!(set.is_ok(), "invariant: the worker says it once");
     }
 
     fn board(&self) -> BoardCell<'_> {
@@ -266,6 +274,9 @@ impl Accounting {
             record.body_bytes = request.body_bytes;
             record.aborted = !request.complete;
             log(&record);
+        }
+        if let Some(call) = self.when_finished.get() {
+            call(self.board().requests());
         }
     }
 }
