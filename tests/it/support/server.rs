@@ -357,7 +357,12 @@ impl Server {
     pub fn reload(&self) {
         let mark = self.log.mark();
         self.signal(Signal::SIGHUP);
-        self.wait_for_log_after(mark, " complete: generation ");
+        // Not the line of a rollback before it, which may arrive late.
+        let is_it = |line: &str| line.contains(" INFO reload ") && line.contains(" complete: generation ");
+        assert!(
+            self.log.wait_for(mark, LIMIT, is_it).is_some(),
+            "the server did not log the end of a reload"
+        );
     }
 
     /// Sends a signal to the master.
