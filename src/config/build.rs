@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::error::{ConfigError, ConfigErrors};
+use super::harakiri::Harakiri;
 use super::options::{self, MAX_FIFOS};
 use super::reload::ReloadMode;
 use super::schema::OptionSpec;
@@ -46,6 +47,7 @@ impl Config {
             reload_mode: ReloadMode::Surge,
             max_surge: None,
             max_draining_generations: 0,
+            harakiri: Harakiri::default(),
             boot_timeout: Duration::from_secs(60),
             binary_path: None,
             fallback_config: None,

@@ -25,6 +25,7 @@ pub mod document;
 mod error;
 pub mod expand;
 pub mod gather;
+pub mod harakiri;
 pub mod ini;
 mod items;
 mod json;
@@ -46,6 +47,7 @@ mod yaml;
 
 pub use build::Examined;
 pub use error::{ConfigError, ConfigErrors};
+use harakiri::Harakiri;
 pub use python::PythonOptions;
 
 /// One option as the user gave it: the canonical name from the option table, its value, its origin.
@@ -190,6 +192,8 @@ pub struct Config {
     pub max_surge: Option<reload::MaxSurge>,
     /// `max-draining-generations`: older generations that may drain at a time; 0 is any number.
     pub max_draining_generations: u32,
+    /// `harakiri` and all that begins with it.
+    pub harakiri: Harakiri,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
     /// `binary-path`: what a reload executes; default is the path of the running binary's `argv[0]`.

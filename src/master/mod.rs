@@ -28,8 +28,11 @@ mod app_signals;
 mod arrival;
 mod draining;
 pub mod event;
+mod evidence;
 mod generations;
+pub mod harakiri;
 pub mod holdings;
+pub mod killing;
 mod lenders;
 mod letters;
 mod lifecycle;
@@ -63,8 +66,10 @@ use accepting::Accepting;
 use answer::Answer;
 use app_signals::AppSignals;
 use event::Event;
+use evidence::Evidence;
 use generations::Known;
 use holdings::{Holdings, Proven};
+use killing::Subject;
 use service::Service;
 use startup::Verdict;
 use state::{Master, Phase};
@@ -115,6 +120,7 @@ pub(crate) struct Runner {
     app_signals: AppSignals,
     /// Who has run the hooks of a generation that serves.
     accepting: Accepting,
+    evidence: Evidence,
     /// What those who asked were told last.
     told: Option<Answer>,
     /// The service manager, if there is one that listens.
@@ -157,6 +163,7 @@ impl Runner {
             commands: Commands::default(),
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
+            evidence: Evidence::new(),
             told: None,
             readiness: None,
             strangers: Vec::new(),
@@ -223,6 +230,7 @@ impl Runner {
                 }
                 self.answer();
             }
+            self.announce_next_look();
             if !std::mem::take(&mut self.reexec_due) || self.machine.phase() != Phase::ReExecuting {
                 self.settle_hooks();
                 if !self.queue.is_empty() {
@@ -333,6 +341,7 @@ impl Runner {
         let Some(channel) = self.zygotes.get(&generation) else { return };
         let mut asked = Vec::new();
         let mut has_adopted = false;
+        let mut answered = false;
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, fds)) => match message {
@@ -359,6 +368,10 @@ impl Runner {
                         Event::WorkerForked { worker, pid: Pid::from_raw(pid) }
                     }
                     FromZygote::ForkFailed { worker, reason } => Event::WorkerForkFailed { worker, reason },
+                    FromZygote::Stacks => {
+                        answered = true;
+                        continue;
+                    }
                 },
                 // Its exit follows and is acted upon.
                 Ok(Incoming::Closed | Incoming::Nothing) => break,
@@ -376,6 +389,9 @@ impl Runner {
         if has_adopted {
             self.follow_store();
         }
+        if answered {
+            self.stacks_arrived(Subject::Zygote(generation));
+        }
         self.ask_signals(asked);
     }
 
@@ -386,11 +402,13 @@ impl Runner {
         let mut ready = self.machine.workers().any(|(id, it)| id == worker && !it.is_starting());
         let generation = self.machine.workers().find(|(id, _)| *id == worker).map(|(_, it)| it.generation);
         let mut alive = false;
+        let (mut look, mut answered) = (false, false);
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, _)) => match message {
                     FromWorker::Ready => {
                         ready = true;
+                        look = true;
                         alive = true;
                         Event::WorkerReady { worker }
                     }
@@ -399,6 +417,14 @@ impl Runner {
                     FromWorker::Quiet => Event::WorkerQuiet { worker },
                     FromWorker::Reload => Event::Command(Command::Reload),
                     FromWorker::Stop => Event::Command(Command::Stop),
+                    FromWorker::LookSooner => {
+                        look = true;
+                        continue;
+                    }
+                    FromWorker::Stacks => {
+                        answered = true;
+                        continue;
+                    }
                     FromWorker::Pong => {
                         alive = true;
                         continue;
@@ -423,6 +449,12 @@ impl Runner {
         self.ask_signals(asked);
         if alive {
             self.hear_sign_of_life(worker);
+        }
+        if look {
+            self.look_at_requests([worker]);
+        }
+        if answered {
+            self.stacks_arrived(Subject::Worker(worker));
         }
     }
 

@@ -16,11 +16,13 @@ use crate::config::Config;
 use crate::config::reload::{MaxSurge, ReloadMode};
 use crate::control::Command;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
-use crate::sys::process::{Exit, Pid};
+use crate::sys::process::{Exit, Pid, Signal};
 
 use super::answer::Journal;
 use super::arrival::Arrival;
 use super::event::{Action, Event};
+use super::harakiri::Harakiri;
+use super::killing::Sentences;
 use super::reload::Reload;
 use super::roll::Roll;
 use super::workers::{Generation, SlotId, Stage, Throttle, Worker, WorkerId, Zygote, ZygoteStage};
@@ -38,6 +40,8 @@ pub struct Policy {
     pub drain_delay: Duration,
     /// How long a zygote or worker may take to become ready.
     pub boot_timeout: Duration,
+    /// `harakiri-graceful-timeout` and the signal that asks; `None` kills without asking.
+    pub harakiri_graceful: Option<(Duration, Signal)>,
     /// Whether a reload starts the new workers before the old ones leave.
     pub reload_mode: ReloadMode,
     /// Workers that may live beyond those wanted while some are replaced; `None` is as many as it takes.
@@ -63,6 +67,7 @@ impl Policy {
             mercy: config.worker_reload_mercy,
             drain_delay: config.drain_delay,
             boot_timeout: config.boot_timeout,
+            harakiri_graceful: config.harakiri.graceful.map(|timeout| (timeout, config.harakiri.signal)),
             reload_mode: config.reload_mode,
             max_surge: config.max_surge,
             max_draining_generations: config.max_draining_generations,
@@ -133,6 +138,9 @@ pub struct Master {
     /// Why the first start is given up.
     pub(super) failure: Option<String>,
     pub(super) roll: Option<Roll>,
+    /// Those who are about to be killed.
+    pub(super) sentences: Sentences,
+    pub(super) harakiri: Harakiri,
     /// Workers that have asked to be replaced and wait for room.
     pub(super) wishes: VecDeque<WorkerId>,
     /// Commands that have to wait for the start or for a reload to end.
@@ -168,6 +176,8 @@ impl Master {
             causes: Causes::default(),
             failure: None,
             roll: None,
+            sentences: Sentences::new(),
+            harakiri: Harakiri::default(),
             wishes: VecDeque::new(),
             deferred: VecDeque::new(),
             early_exits: VecDeque::new(),
@@ -253,6 +263,8 @@ impl Master {
             Event::ConnectionWaiting => self.wake_from_cheap(),
             Event::SnapshotUnfit { generation, reason } => self.drop_snapshot(generation, &reason),
             Event::SnapshotsMeasured { bytes } => self.bound_snapshots(&bytes),
+            Event::RequestsSeen { seen } => self.requests_seen(now, &seen),
+            Event::EvidenceTaken { subject, overdue } => self.evidence_taken(now, subject, overdue),
             Event::ReExecFailed { reason } => {
                 self.reexec_failed(reason);
                 self.resume_deferred(now);
@@ -265,7 +277,8 @@ impl Master {
 
     /// The next instant at which [`Event::Tick`] would change something.
     pub fn deadline(&self) -> Option<Instant> {
-        let workers = self.workers.values().filter_map(|worker| match worker.stage {
+        let free = self.workers.iter().filter(|(id, _)| !self.is_condemned(**id));
+        let workers = free.filter_map(|(_, worker)| match worker.stage {
             Stage::Starting { deadline } => worker.doomed.is_none().then_some(deadline),
             Stage::Ready { .. } => None,
             // Without a pid its zygote's word or end comes first.
@@ -283,7 +296,9 @@ impl Master {
         } else {
             self.zygote_throttle.not_before
         };
-        workers.chain(zygotes).chain(throttles).chain(zygote_retry).min()
+        let sentences = self.sentences.values().map(|sentence| sentence.until);
+        let looks = self.next_look().into_iter().chain(sentences);
+        workers.chain(zygotes).chain(throttles).chain(zygote_retry).chain(looks).min()
     }
 
     fn start(&mut self, now: Instant) {

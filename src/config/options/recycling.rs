@@ -1,55 +1,62 @@
 //! When workers are replaced, added or sent home.
 
+use std::time::Duration;
+
+use crate::config::harakiri::asking_signal;
 use crate::config::schema::Group::Recycling;
-use crate::config::schema::{OptionSpec, Shape, not_yet};
+use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
+
+/// Zero is no time at all.
+fn some_time(time: Duration) -> Option<Duration> {
+    (!time.is_zero()).then_some(time)
+}
 
 pub(super) const ROWS: &[OptionSpec] = &[
-    not_yet(
+    row(
         Recycling,
         "harakiri",
-        Shape::Seconds,
-        "Time limit of a request; a worker that exceeds it is killed.",
-        "requests are not limited in time",
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.harakiri.limit = some_time(time) },
+        "Time limit of a request, from the call of the application on: a worker in which one takes longer is \
+         killed once the log has what it was doing, and is replaced. 0 is no limit.",
     )
     .short('t')
     .default("0"),
-    not_yet(
+    row(
         Recycling,
         "harakiri-verbose",
-        Shape::Flag,
-        "Log where a request was when its time ran out.",
-        "requests are not limited in time",
+        Kind::Flag(|c, on| c.harakiri.verbose = on),
+        "Log the state and system call of every thread of a worker that is to be killed, not of the first only.",
     ),
-    not_yet(
+    row(
         Recycling,
         "harakiri-graceful-timeout",
-        Shape::Seconds,
-        "Time between asking and killing.",
-        "requests are not limited in time",
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.harakiri.graceful = some_time(time) },
+        "Ask a worker whose request takes too long to leave, start its successor at once, and kill it after this \
+         time if that request still runs. 0 kills without asking.",
     )
     .default("0"),
-    not_yet(
+    row(
         Recycling,
         "harakiri-graceful-signal",
-        Shape::Int,
-        "Signal that asks.",
-        "requests are not limited in time",
+        Kind::Parsed(|c, text| asking_signal(text).map(|signal| c.harakiri.signal = signal)),
+        "Signal that asks. 15 lets the worker finish its other requests and leave; a worker that is sent another \
+         one, for a handler of the application, stays if the request ends in time.",
     )
+    .metavar("SIGNAL")
     .default("15"),
     not_yet(
         Recycling,
         "harakiri-queue-threshold",
         Shape::Int,
         "Keep the time limit only while fewer connections wait than this.",
-        "requests are not limited in time",
+        "the time limit counts whatever the length of the listen queue",
     )
     .default("0"),
-    not_yet(
+    row(
         Recycling,
         "harakiri-no-arh",
-        Shape::Flag,
-        "No time limit for handlers that run after the request.",
-        "requests are not limited in time",
+        Kind::Flag(|c, on| c.harakiri.no_after_request = on),
+        "Stop the clock of a request before uwsgi.after_req_hook is called.",
     ),
     not_yet(
         Recycling,

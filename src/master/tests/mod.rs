@@ -13,12 +13,15 @@ use crate::sys::process::{Exit, Pid, Signal};
 
 use super::answer::{Answer, Doing, Outcome, Progress};
 use super::event::{Action, Event};
+use super::harakiri::{Due, Seen};
+use super::killing::{Subject, Why};
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, Stage, WorkerId, ZygoteStage};
 
 mod answers;
 mod arrival;
 mod draining;
+mod harakiri;
 mod reload;
 mod roll;
 mod rollback;
@@ -54,6 +57,7 @@ impl Bench {
             mercy: Duration::from_secs(60),
             drain_delay: Duration::ZERO,
             boot_timeout: Duration::from_secs(10),
+            harakiri_graceful: None,
             reload_mode: ReloadMode::Surge,
             max_surge: None,
             max_draining_generations: 0,
@@ -143,6 +147,20 @@ impl Bench {
         self.step(Event::ChildExited { pid, exit })
     }
 
+    /// Time passes, and the log gets what can be known of those who are killed then.
+    fn later_told(&mut self, duration: Duration) -> Vec<Action> {
+        let mut actions = self.later(duration);
+        for (subject, _) in asked(&actions) {
+            actions.extend(self.step(Event::EvidenceTaken { subject, overdue: true }));
+        }
+        actions
+    }
+
+    /// The log has what can be known of a worker.
+    fn tells(&mut self, worker: WorkerId) -> Vec<Action> {
+        self.step(Event::EvidenceTaken { subject: Subject::Worker(worker), overdue: true })
+    }
+
     fn later(&mut self, duration: Duration) -> Vec<Action> {
         self.now += duration;
         self.step(Event::Tick)
@@ -196,6 +214,15 @@ fn drained(actions: &[Action]) -> Vec<(WorkerId, DrainMode)> {
         _ => None,
     };
     actions.iter().filter_map(worker).collect()
+}
+
+/// Those of whom these actions want to know what they are doing, and why.
+fn asked(actions: &[Action]) -> Vec<(Subject, Why)> {
+    let asked = |action: &Action| match action {
+        Action::TakeEvidence { subject, why, .. } => Some((*subject, *why)),
+        _ => None,
+    };
+    actions.iter().filter_map(asked).collect()
 }
 
 fn kills(actions: &[Action], pid: Pid) -> bool {

@@ -13,6 +13,10 @@ struct Storm {
     loading: Vec<Generation>,
     /// Workers asked for and not forked.
     unforked: Vec<WorkerId>,
+    /// Workers that serve and were killed.
+    killed: Vec<Pid>,
+    /// No request takes too long any more.
+    calm: bool,
     story: Vec<String>,
 }
 
@@ -23,6 +27,8 @@ impl Storm {
             seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             loading: vec![],
             unforked: vec![],
+            killed: vec![],
+            calm: false,
             story: vec![],
         };
         let (processes, surge) = (1 + storm.chance(4) as u32, storm.chance(4) as u32);
@@ -67,6 +73,18 @@ impl Storm {
                     self.step(Event::ZygoteSpawned { generation, pid });
                 }
                 Action::SpawnWorker { worker, .. } => self.unforked.push(worker),
+                Action::TakeEvidence { .. } if self.chance(2) == 0 => {}
+                Action::TakeEvidence { subject, .. } | Action::EndEvidence { subject } => {
+                    let overdue = self.chance(3) > 0;
+                    self.step(Event::EvidenceTaken { subject, overdue });
+                }
+                Action::LookAtRequests => self.look(),
+                Action::Kill { pid, signal: Signal::SIGKILL } => {
+                    let mut workers = self.bench.master.workers();
+                    if workers.any(|(_, it)| it.pid == Some(pid) && it.is_ready()) {
+                        self.killed.push(pid);
+                    }
+                }
                 Action::ReExec if self.chance(3) == 0 => {
                     self.step(Event::ReExecFailed { reason: "no".into() });
                 }
@@ -78,6 +96,22 @@ impl Storm {
                 _ => {}
             }
         }
+    }
+
+    /// Workers have requests in flight, some for too long.
+    fn look(&mut self) {
+        let workers: Vec<_> = self.bench.master.workers().map(|(id, _)| id).collect();
+        let now = self.bench.now;
+        let seen = workers.into_iter().map(|worker| {
+            let due = match self.chance(3) {
+                _ if self.calm => vec![],
+                0 => vec![Due { core: 0, at: now }],
+                _ => vec![Due { core: 0, at: now + Duration::from_secs(1) }],
+            };
+            Seen { worker, limit: None, due }
+        });
+        let seen = seen.collect();
+        self.step(Event::RequestsSeen { seen });
     }
 
     fn check(&self) {
@@ -146,6 +180,7 @@ impl Storm {
                 }
             }
             7 if self.chance(3) == 0 => self.step(Event::Command(Command::Rollback)),
+            8 if self.chance(3) == 0 => self.look(),
             _ => {
                 self.progress();
             }
@@ -159,6 +194,12 @@ impl Storm {
             self.bench.master.zygotes().find(|(_, it)| matches!(it.stage, ZygoteStage::Failed { .. }));
         if let Some(pid) = dismissed.and_then(|(_, it)| it.pid) {
             self.step(Event::ChildExited { pid, exit: KILLED });
+            return true;
+        }
+        if let Some(pid) = self.killed.pop() {
+            if self.bench.master.workers().any(|(_, it)| it.pid == Some(pid)) {
+                self.step(Event::ChildExited { pid, exit: KILLED });
+            }
             return true;
         }
         if !self.loading.is_empty() {
@@ -199,9 +240,11 @@ impl Storm {
 
     /// Nothing goes wrong any more.
     fn settle(&mut self) {
+        self.calm = true;
         for _ in 0..500 {
             if !self.progress() {
                 if self.bench.master.deadline().is_none() {
+                    self.calm = false;
                     return;
                 }
                 self.wait();
