@@ -12,7 +12,7 @@ use crate::sys::process::{Pid, Signal};
 
 use super::event::Action;
 use super::state::Master;
-use super::workers::{Generation, WorkerId};
+use super::workers::{Generation, Stage, WorkerId};
 
 /// How long a process may take to tell where its threads are. Shorter than the second by which the timers in
 /// the workers come after the master's.
@@ -92,12 +92,22 @@ impl Master {
     pub(super) fn evidence_taken(&mut self, now: Instant, subject: Subject, overdue: bool) {
         let Some(sentence) = self.sentences.get(&subject).copied().filter(|it| !it.killed) else { return };
         match (sentence.why, subject) {
-            (Why::Harakiri { .. }, Subject::Worker(worker)) if !overdue => self.spare(worker),
+            (Why::Harakiri { .. }, Subject::Worker(worker)) if !overdue => {
+                match self.mercy_is_over(now, worker) {
+                    true => self.execute(now, subject, Sentence { why: Why::Mercy, ..sentence }),
+                    false => self.spare(worker),
+                }
+            }
             (Why::Harakiri { core, graceful: true, .. }, Subject::Worker(worker)) => {
                 self.ask_to_leave(now, worker, core);
             }
             _ => self.execute(now, subject, sentence),
         }
+    }
+
+    fn mercy_is_over(&self, now: Instant, worker: WorkerId) -> bool {
+        let stage = self.workers.get(&worker).map(|it| it.stage);
+        matches!(stage, Some(Stage::Leaving { kill_at, .. }) if now >= kill_at)
     }
 
     fn execute(&mut self, now: Instant, subject: Subject, sentence: Sentence) {
