@@ -22,6 +22,7 @@ mod environment;
 mod fifo;
 mod fifo_accidents;
 mod flask;
+mod harakiri;
 mod hooks;
 mod http_limits;
 mod http_rules;
