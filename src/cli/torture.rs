@@ -127,6 +127,11 @@ fn parser() -> Command {
                 .conflicts_with("server"),
         ])
         .arg(
+            Arg::new("clients-first").long("clients-first").action(ArgAction::SetTrue).help(
+                "Clients come before all else on this machine, as if they ran on another one (needs root)",
+            ),
+        )
+        .arg(
             Arg::new("json")
                 .long("json")
                 .action(ArgAction::SetTrue)
@@ -206,6 +211,7 @@ fn plan(matches: &ArgMatches) -> Result<Plan, String> {
         patience: required("patience"),
         groups: groups.unwrap_or_else(|| Kind::CLIENTS.map(|kind| Group { kind, clients: None }).into()),
         paths: Paths { get, post: text("post"), stream: text("stream"), upgrade: text("upgrade") },
+        clients_first: matches.get_flag("clients-first"),
         json: matches.get_flag("json"),
         verbose: matches.get_flag("verbose"),
         subject: match url {

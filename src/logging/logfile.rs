@@ -130,6 +130,7 @@ pub fn install_passed(fd: OwnedFd) -> io::Result<()> {
 fn install(fd: BorrowedFd<'_>) -> io::Result<()> {
     // Standard error first: if only one of them can be had, it is the one that carries the log.
     sys::fd::replace(fd, 2)?;
+    super::output::look();
     sys::fd::replace(fd, 1)
 }
 

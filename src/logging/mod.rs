@@ -3,9 +3,10 @@
 //! Everything the server says goes to descriptor 2 through the [`log`] macros: a line is formatted
 //! in memory and handed to the kernel with a single `write`, so the lines of several processes
 //! never mix on an append-only file or, up to `PIPE_BUF` bytes, on a pipe. There is no logging
-//! thread and no lock that a fork could leave taken.
+//! thread and no lock that a fork could leave taken, and nobody waits for a log that takes no more.
 //!
 //! - [`logfile`]: the file behind descriptors 1 and 2, opened and reopened by the master alone.
+//! - [`output`]: descriptor 2 as it is written to, and what becomes of lines that it does not take.
 //! - [`spare`]: what puts descriptors 0 to 2 back when application code has closed them.
 //! - [`reqlog`]: one line per request, buffered in the worker; [`mod@line`] is uWSGI's, [`mod@format`] the
 //!   operator's own.
@@ -18,16 +19,16 @@
 //! ```
 
 use std::fmt;
-use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use log::{LevelFilter, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 pub mod clock;
 pub mod escape;
 pub mod format;
 pub mod line;
 pub mod logfile;
+pub mod output;
 pub mod reqlog;
 pub mod spare;
 pub mod title;
@@ -96,15 +97,16 @@ pub fn init(role: Role) {
     set_role(role);
     // Read before any chroot, and before the first fork: the children then share it.
     clock::init();
+    output::look();
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(LevelFilter::Info).format(|out, record| {
-        let line = line(&clock::now(), current_role(), std::process::id(), record);
-        out.write_all(line.as_bytes())
-    });
+    builder.filter_level(LevelFilter::Info);
     if let Some(filter) = FILTER_VARIABLES.iter().find_map(|name| std::env::var(name).ok()) {
         builder.parse_filters(&filter);
     }
-    if builder.try_init().is_ok() {
+    let filter = builder.build();
+    let most = filter.filter();
+    if log::set_boxed_logger(Box::new(Lines { filter })).is_ok() {
+        log::set_max_level(most);
         std::panic::set_hook(Box::new(|panic| match panic.payload_as_str() {
             // Descriptors of the reactor are closed, or are something else by now: whatever thread
             // finds out, none can serve.
@@ -117,6 +119,31 @@ pub fn init(role: Role) {
             _ => log::error!("{panic}"),
         }));
     }
+}
+
+/// Writes what the filter lets through.
+struct Lines {
+    /// Asked only; writing itself, it would take a lock.
+    filter: env_logger::Logger,
+}
+
+impl Log for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.filter.matches(record) {
+            return;
+        }
+        let line = |record: &Record<'_>| line(&clock::now(), current_role(), std::process::id(), record);
+        output::line(line(record).as_bytes(), |lost| {
+            let text = format_args!("{lost} lines of this process were lost: the log took no more");
+            line(&Record::builder().level(Level::Warn).args(text).build())
+        });
+    }
+
+    fn flush(&self) {}
 }
 
 /// Tells what this process has become, after a fork.

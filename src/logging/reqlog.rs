@@ -1,10 +1,11 @@
 //! The request log: which requests get a line, and how the lines reach descriptor 2.
 
-use std::io::{self, ErrorKind, Stderr, Write};
+use std::io::{self, ErrorKind, Write};
 use std::time::{Duration, SystemTime};
 
 use super::format::LogFormat;
 use super::line::DefaultLine;
+use super::output::Output;
 use crate::app::Peer;
 use crate::app::logvars::LogVars;
 use crate::config;
@@ -84,7 +85,7 @@ enum Layout {
 /// Logging never fails a request. Lines that cannot be written (disk full, a log pipe that takes
 /// no more) are dropped and counted, and the count is logged as soon as the log takes lines again.
 #[derive(Debug)]
-pub struct RequestLog<W: Write = Stderr> {
+pub struct RequestLog<W: Write = Output> {
     config: config::RequestLog,
     process: Process,
     layout: Layout,
@@ -99,7 +100,7 @@ impl RequestLog {
     /// A request log on descriptor 2 of this process, and the warnings about its `log-format`
     /// (the same in every worker: log them once).
     pub fn new(config: &config::RequestLog, process: Process) -> (Self, Vec<String>) {
-        Self::with_output(config, process, io::stderr())
+        Self::with_output(config, process, Output)
     }
 }
 

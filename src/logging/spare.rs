@@ -14,6 +14,7 @@ static SPARE: Mutex<Option<OwnedFd>> = Mutex::new(None);
 pub fn keep() {
     let Ok(copy) = fd::duplicate(std::io::stderr().as_fd()).map(fd::shelter) else { return };
     stray::withhold(copy.as_fd());
+    super::output::look();
     *SPARE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(copy);
 }
 
@@ -23,7 +24,10 @@ pub fn mend() {
     let Some(log) = spare.as_ref().filter(|log| fd::is_open(log.as_raw_fd())) else { return };
     match fd::mend_standard_streams(log.as_fd()) {
         Ok(false) => {}
-        Ok(true) => log::warn!("the application has closed standard streams; they lead to the log again"),
+        Ok(true) => {
+            super::output::look();
+            log::warn!("the application has closed standard streams; they lead to the log again");
+        }
         // There is no log to say it in.
         Err(_) => {}
     }

@@ -311,6 +311,10 @@ impl Master {
                 (Stage::Starting { deadline }, None) if now >= *deadline => {
                     // The zygote never answered: it is stuck, and no worker can be had from it.
                     let generation = worker.generation;
+                    let line = format!(
+                        "the zygote of generation {generation} does not fork workers; it is replaced"
+                    );
+                    self.log(Level::Error, line);
                     self.lose_worker(now, id, None, Some("the zygote does not fork workers".to_owned()));
                     self.dismiss_zygote(generation);
                 }

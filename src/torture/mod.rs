@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{EXIT_ERROR, EXIT_OK};
 use crate::sys::process::Signal;
+use crate::sys::sched::ComingFirst;
 use crate::sys::{fd, signal};
 
 pub mod account;
@@ -62,6 +63,8 @@ pub struct Plan {
     pub patience: Duration,
     /// Who they are.
     pub groups: Vec<Group>,
+    /// They come before all else on this machine.
+    pub clients_first: bool,
     /// What they ask for.
     pub paths: Paths,
     /// The report is JSON.
@@ -212,8 +215,11 @@ impl Course<'_> {
         let mut report = Report { seed: plan.seed, left_out: findings.left_out.clone(), ..Report::default() };
         let mut random = Random::new(plan.seed, 0);
         let mut deck = Deck::new(blows);
+        let first = plan.clients_first.then(ComingFirst::begin).transpose();
+        let first = first.map_err(|error| format!("--clients-first: {error}; it needs root"))?;
         let load = Load::start(&self.stage, findings, plan.connections, plan.think, plan.seed)
             .map_err(|error| format!("clients: {error}"))?;
+        drop(first);
         let begin = Instant::now();
         let mut reloads = 0;
         loop {

@@ -2,48 +2,15 @@
 //! place to write, no user that anybody knows.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
 
 use crate::support::container::{Container, LAUNCHER, possible};
+use crate::support::faults::Group;
 use crate::support::server::{Builder, set_mode};
 use crate::support::{LIMIT, Server};
-
-/// A control group of version 1; dropped, it is gone. `None`, with a line that says so, where none can be made.
-struct Group(PathBuf);
-
-impl Group {
-    fn new(controller: &str, name: &str) -> Option<Self> {
-        let root = Path::new("/sys/fs/cgroup").join(controller);
-        let path = root.join(format!("it-{}-{name}", std::process::id()));
-        // Elsewhere than in such a hierarchy this would make an ordinary directory.
-        if root.join("cgroup.procs").exists() && fs::create_dir(&path).is_ok() {
-            return Some(Group(path));
-        }
-        eprintln!("skipped: no {controller} group of version 1 can be made");
-        None
-    }
-
-    fn set(&self, file: &str, value: &str) {
-        fs::write(self.0.join(file), value).expect("a group of ours");
-    }
-
-    /// Executes what follows in this group.
-    fn launcher(&self) -> [String; 4] {
-        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
-        ["sh".to_owned(), "-c".to_owned(), enter, "sh".to_owned()]
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Empty as soon as the last process has been collected.
-        crate::support::eventually("the group can be removed", LIMIT, || fs::remove_dir(&self.0).ok());
-    }
-}
 
 fn processors() -> usize {
     nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).map_or(1, |set| {

@@ -171,6 +171,30 @@ def exits():
 }
 
 #[test]
+fn a_child_that_a_thread_forks_while_others_log_can_log_itself() {
+    let code = "
+def fork():
+    child = os.fork()
+    if not child:
+        return 'child'
+    os.waitpid(child, 0)
+    return 'parent'
+";
+    let server = python_app::server(code).args(["--processes=1", "--threads=4"]).start();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut client = server.client();
+                for _ in 0..60 {
+                    assert_eq!(client.get("/fork").expect("an answer").text(), "parent");
+                    assert_eq!(client.get("/hello").expect("an answer").text(), "hello");
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_child_that_outlives_the_server_does_not_keep_its_address() {
     let code = "
 def background():

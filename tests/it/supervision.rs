@@ -66,7 +66,7 @@ fn a_worker_killed_while_it_drains_is_not_replaced_and_the_next_reload_works() {
     kill(exchange.pid(), Signal::SIGKILL);
     let buried = format!("(pid: {}, generation 1) buried after ", exchange.pid());
     let buried = server.wait_for_log_after(mark, &buried);
-    assert!(buried.ends_with("signal 9 (SIGKILL)"), "{buried}");
+    assert!(buried.ends_with("signal 9 (SIGKILL) (reload)"), "{buried}");
     assert!(exchange.finish().is_err());
     load.wait_for(20);
     server.wait_workers("nobody took its place", |workers| workers.len() == 2);

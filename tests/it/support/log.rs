@@ -23,6 +23,11 @@ pub struct Mark(usize);
 impl Mark {
     /// The beginning of the log.
     pub const START: Mark = Mark(0);
+
+    /// How many lines are before it.
+    pub fn line(self) -> usize {
+        self.0
+    }
 }
 
 impl CapturedLog {

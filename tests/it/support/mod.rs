@@ -6,6 +6,7 @@
 //! - [`load`]: many clients at once, counting failures by kind.
 //! - [`exchange`]: requests that last exactly as long as the test wants.
 //! - [`gate`]: where the test application waits until the test lets it go on.
+//! - [`faults`]: a machine that fails on purpose.
 //! - [`daemon`]: a server that left its shell.
 //! - [`uwsgi_app`]: applications that use the `uwsgi` module.
 //! - [`nginx`]: the web server in front of one.
@@ -31,6 +32,7 @@ pub mod container;
 pub mod daemon;
 pub mod deploy;
 pub mod exchange;
+pub mod faults;
 pub mod gate;
 pub mod http;
 pub mod load;
