@@ -72,7 +72,10 @@ fn a_request_that_takes_too_long_is_cut_with_evidence_and_others_are_served() {
             let path = format!("/{function}");
             let mark = server.log().mark();
             let mut cut = send(&server, &path);
-            assert_eq!(server.get("/hello").text(), "hello", "the other worker");
+            if function != "greedy" || !arguments.contains(&"--threads=3") {
+                // Another thread of its own worker would wait for it.
+                assert_eq!(server.get("/hello").text(), "hello", "others are served");
+            }
             assert!(cut.receive(false).is_err(), "{path} is cut");
             let lines = evidence(&server, mark);
             has(&lines, &["*** HARAKIRI ON WORKER ", ", try: 1, graceful: no) ***"]);
