@@ -31,8 +31,10 @@ pub(super) struct Evidence {
 /// Somebody whose stacks are awaited.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
-    why: Why,
-    slot: Option<SlotId>,
+    /// What the lines of its evidence begin with.
+    word: &'static str,
+    /// Its number, and whether it may still leave, where a request takes too long.
+    late: Option<(SlotId, bool)>,
 }
 
 impl Evidence {
@@ -56,7 +58,6 @@ impl Evidence {
     }
 }
 
-/// What the lines of this evidence begin with.
 fn word(why: Why) -> &'static str {
     match why {
         Why::Harakiri { .. } => "HARAKIRI",
@@ -97,9 +98,10 @@ impl Runner {
         worker: Option<(SlotId, usize)>,
         why: Why,
     ) {
-        let slot = worker.map(|(slot, _)| slot);
+        let mut late = None;
         match (why, worker) {
             (Why::Harakiri { attempt, graceful, .. }, Some((slot, _))) => {
+                late = Some((slot, graceful));
                 let graceful = if graceful { "yes" } else { "no" };
                 error!(
                     "*** HARAKIRI ON WORKER {slot} (pid: {pid}, try: {attempt}, graceful: {graceful}) ***"
@@ -113,14 +115,26 @@ impl Runner {
                 error!("the zygote (pid: {pid}) has not loaded the application in time (boot-timeout)")
             }
         }
-        let (word, verbose) = (word(why), self.holdings.config.harakiri.verbose);
-        tell(evidence::kernel(word, pid, verbose));
-        if let (Why::Harakiri { .. }, Some(slot)) = (why, slot) {
+        self.inquire(subject, pid, Asked { word: word(why), late });
+    }
+
+    /// Writes down what a worker does that gives no sign of life: whoever waits for one will end all of them.
+    pub(super) fn witness(&mut self, worker: WorkerId) {
+        let entry = self.machine.workers().find(|(id, _)| *id == worker);
+        let Some((slot, pid)) = entry.and_then(|(_, it)| Some((it.slot, it.pid?))) else { return };
+        warn!("worker {slot} (pid: {pid}) gives no sign of life (watchdog)");
+        self.inquire(Subject::Worker(worker), pid, Asked { word: "WATCHDOG", late: None });
+    }
+
+    fn inquire(&mut self, subject: Subject, pid: Pid, asked: Asked) {
+        let Asked { word, late } = asked;
+        tell(evidence::kernel(word, pid, self.holdings.config.harakiri.verbose));
+        if let Some((slot, _)) = late {
             warn!("HARAKIRI !!! worker {slot} status !!!");
         }
         let now = self.evidence.clock.micros_of(Instant::now());
         tell(evidence::requests(word, &self.evidence.reading(subject), now));
-        self.evidence.asked.insert(subject, Asked { why, slot });
+        self.evidence.asked.insert(subject, asked);
         if let Err(reason) = self.ask_for_stacks(subject, pid) {
             self.end_evidence(subject, &reason);
         }
@@ -146,18 +160,18 @@ impl Runner {
 
     /// Writes down the stacks as far as they are there, else why there are `none`.
     pub(super) fn end_evidence(&mut self, subject: Subject, none: &str) {
-        let Some(Asked { why, slot }) = self.evidence.asked.remove(&subject) else { return };
+        let Some(Asked { word, late }) = self.evidence.asked.remove(&subject) else { return };
         let text = self.evidence.sheets.get(&subject).map(SheetFile::stacks);
         let text = match text {
             Some(Ok(text)) => text,
             Some(Err(error)) => format!("cannot be read: {error}"),
             None => String::new(),
         };
-        tell(evidence::stacks(word(why), &text, none));
+        tell(evidence::stacks(word, &text, none));
         let now = self.evidence.clock.micros_of(Instant::now());
         let requests = self.evidence.reading(subject).requests;
         let overdue = requests.iter().filter(|it| it.deadline.is_some_and(|at| now >= at)).count();
-        if let (Why::Harakiri { graceful, .. }, Some(slot)) = (why, slot) {
+        if let Some((slot, graceful)) = late {
             warn!("HARAKIRI !!! end of worker {slot} status !!!");
             if !graceful && overdue > 0 {
                 warn!(
