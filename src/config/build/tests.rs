@@ -61,6 +61,7 @@ fn sample(row: &OptionSpec) -> &'static str {
         Kind::Parsed(_) if row.name == "timer" || row.name == "rbtimer" => "1 7",
         Kind::Parsed(_) if row.name == "reload-mode" => "drain",
         Kind::Parsed(_) if row.name == "max-surge" => "2",
+        Kind::Parsed(_) if row.name == "harakiri-graceful-signal" => "10",
         Kind::Parsed(_) if row.name.ends_with("-signal") => "/a 7",
         Kind::Parsed(_) if row.name.ends_with("reload-on-fd") => "7",
         Kind::Parsed(_) if row.name == "zerg-pool" => "/a:/b",
