@@ -27,6 +27,7 @@ use crate::logging::{self, Role, logfile, spare};
 use crate::master::spawn::ZygoteBoot;
 use crate::net::set::ListenerSet;
 use crate::net::{Listener, ListenerState};
+use crate::privileges::limits::{self, Started};
 use crate::privileges::{Plan, Refusal};
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::sheet::{Sheet, SheetFile};
@@ -236,7 +237,12 @@ impl Zygote {
                         _ => process::exit_now(1),
                     }
                 }
-                Err(_) => process::exit_now(1),
+                Err(error) => {
+                    // In the place of the pid, and negative. If the zygote is gone nobody wants to know.
+                    let errno = -error.raw_os_error().unwrap_or(0);
+                    let _ = std::fs::File::from(pid_in).write_all(&errno.to_ne_bytes());
+                    process::exit_now(1);
+                }
             },
             Fork::Parent(middle) => {
                 drop((pid_in, go_out));
@@ -247,8 +253,11 @@ impl Zygote {
                     Err(error) if error.raw_os_error() == Some(ECHILD) => {}
                     waited => drop(waited?),
                 }
-                told.map_err(|_| io::Error::other("the second fork failed; is a process limit reached?"))?;
+                told.map_err(|_| io::Error::other("the process in between was ended before it forked"))?;
                 let pid = i32::from_ne_bytes(pid);
+                if pid <= 0 {
+                    return Err(io::Error::from_raw_os_error(-pid));
+                }
                 self.control.send(&FromZygote::Forked { worker, pid }, &[])?;
                 // It may have been killed already; then the master reaps it.
                 let _ = std::fs::File::from(go_in).write_all(&[1]);
@@ -385,6 +394,8 @@ fn proven(
     let caches = Caches::create(&config.caches).map_err(Unfit::new)?;
     app::plugin::share(boot.generation, Shared { locks, highest_lock: config.locks, caches });
     let refused = |refusal: Refusal| Unfit::new(refusal.told(&config));
+    let started = boot.limits.map_or_else(Started::now, Ok).map_err(Unfit::new)?;
+    limits::apply(&config, started, reading.is_reload).map_err(refused)?;
     let plan = Plan::of(&config).map_err(refused)?;
     let late = config.credentials.drop_after_apps;
     let bind = |listeners| ListenerSet::bind(&config, listeners).map_err(Unfit::new);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::{ConfigError, ConfigErrors};
 use super::harakiri::Harakiri;
+use super::limits::Limits;
 use super::options::{self, MAX_FIFOS};
 use super::reload::ReloadMode;
 use super::schema::OptionSpec;
@@ -49,6 +50,9 @@ impl Config {
             max_draining_generations: 0,
             harakiri: Harakiri::default(),
             boot_timeout: Duration::from_secs(60),
+            respawn_pause: Duration::from_secs(30),
+            die_on_no_workers: false,
+            limits: Limits::default(),
             binary_path: None,
             fallback_config: None,
             release: None,
@@ -159,6 +163,7 @@ impl Config {
         unserved::judge(self, uses, errors);
         let entries: Vec<&Entry> = uses.iter().map(|(_, entry)| entry).collect();
         self.warnings.extend(self.python.settle(&entries));
+        self.warnings.extend(Limits::judge(self, &entries));
         if self.lazy_apps
             && self.snapshots > 0
             && let Some(entry) = entries.iter().rfind(|entry| entry.name == "snapshots")

@@ -29,6 +29,7 @@ pub mod harakiri;
 pub mod ini;
 mod items;
 mod json;
+pub mod limits;
 pub mod logic;
 pub mod magic;
 pub mod markdown;
@@ -196,6 +197,12 @@ pub struct Config {
     pub harakiri: Harakiri,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
+    /// `forkbomb-delay`: longest pause before a worker is replaced that keeps dying, default 30 s; zero for none.
+    pub respawn_pause: Duration,
+    /// `die-on-no-workers`: stop when no worker is left and none can be started.
+    pub die_on_no_workers: bool,
+    /// `limit-as`, `limit-nproc`, `max-fd`, `prio`, `cpu-affinity`.
+    pub limits: limits::Limits,
     /// `binary-path`: what a reload executes; default is the path of the running binary's `argv[0]`.
     pub binary_path: Option<PathBuf>,
     /// `fallback-config`: what to start with when the start fails.

@@ -13,8 +13,6 @@ pub enum Shape {
     Flag,
     /// A whole number.
     Int,
-    /// A whole number, which may be negative.
-    Signed,
     /// Megabytes; the number may have a fraction.
     Megabytes,
     /// Bytes, with an optional unit.
@@ -40,7 +38,7 @@ impl Shape {
     pub(super) const fn placeholder(self) -> &'static str {
         match self {
             Shape::Flag => "BOOL",
-            Shape::Int | Shape::Signed => "N",
+            Shape::Int => "N",
             Shape::Megabytes => "MEGABYTES",
             Shape::Size => "BYTES",
             Shape::Seconds => "SECONDS",
@@ -60,7 +58,6 @@ impl Shape {
         match self {
             Shape::Flag => value::flag(text).map(drop),
             Shape::Int => value::int(text, 0, u64::MAX).map(drop),
-            Shape::Signed => value::int(text.strip_prefix('-').unwrap_or(text), 0, u64::MAX).map(drop),
             Shape::Megabytes => {
                 let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
                 value::int(whole, 0, u64::MAX).and(value::int(fraction, 0, u64::MAX)).map(drop)

@@ -127,7 +127,6 @@ mod tests {
         let wrong = |shape| match shape {
             Shape::Flag => Some("perhaps"),
             Shape::Int | Shape::Size | Shape::Seconds | Shape::Megabytes => Some("-1"),
-            Shape::Signed => Some("--1"),
             Shape::Mode => Some("9"),
             Shape::Pair => Some("x"),
             Shape::Address => Some("1:2:3"),

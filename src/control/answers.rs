@@ -150,7 +150,12 @@ impl Answers {
             if text.len() <= TEXT_BYTES {
                 break text;
             }
-            // Only control characters, each six bytes in JSON, get here. The newest matters most.
+            // Many slots with long reasons, or control characters, each six bytes in JSON. The newest reload
+            // matters most.
+            if !answer.slots.is_empty() {
+                answer.slots.truncate(answer.slots.len() / 2);
+                continue;
+            }
             match answer.reloads.is_empty() {
                 false => drop(answer.reloads.remove(0)),
                 true if answer.generations.pop().is_none() => return,

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::cause::Causes;
+use crate::cause::{Causes, Setbacks};
 use crate::error::{EXIT_ERROR, EXIT_OK, EXIT_STATUS_RUNNING, EXIT_STATUS_STOPPED, EXIT_STATUS_UNKNOWN};
 use crate::master::report;
 use crate::scoreboard::{Scoreboard, WorkerState};
@@ -63,6 +63,7 @@ fn describe(pid: Pid) -> String {
         "appserver {pid} is running: generation {generation}, {reloads} reloads, up {uptime} s, {} requests",
         board.total_requests()
     );
+    let mut slots = Vec::new();
     if let Ok(Some(answers)) = Answers::of(pid)
         && let Some(answer) = answers.read()
     {
@@ -77,10 +78,18 @@ fn describe(pid: Pid) -> String {
         if answer.causes != Causes::default() {
             text.push_str(&format!("\nworkers ended: {}", answer.causes));
         }
+        if answer.setbacks != Setbacks::default() {
+            text.push_str(&format!("\n{}", answer.setbacks));
+        }
+        slots = answer.slots;
     }
     for cell in board.used_cells().filter(|cell| board.cell(*cell).state() != WorkerState::Free) {
         text.push('\n');
-        text.push_str(&report::worker_line(&board, cell, now));
+        text.push_str(&report::worker_line(&board, cell, now, &slots));
+    }
+    for line in slots.iter().filter_map(|slot| slot.trouble(now / 1000)) {
+        text.push('\n');
+        text.push_str(&line);
     }
     text
 }

@@ -12,7 +12,7 @@ use crate::control::pidfile;
 use crate::master::holdings::pidfile_paths;
 use crate::net::error::BindError;
 use crate::net::{ListenAddr, effective_backlog, probe};
-use crate::privileges::rights;
+use crate::privileges::{Refusal, limits, rights};
 use crate::sys::cred;
 use crate::sys::fs::{Right, may};
 
@@ -21,6 +21,8 @@ use crate::sys::fs::{Right, may};
 /// Enters the configured directory, which relative addresses start from.
 pub fn run(config: &Config, start: &StartContext) -> Vec<Problem> {
     let mut problems = users(config);
+    let refused = |it: Refusal| Problem::about(Severity::Error, config, it.option, it.message);
+    problems.extend(limits::check(config).into_iter().map(refused));
     problems.extend(files(config, start));
     let base = config.base_directory(&start.cwd);
     if let Err(error) = std::env::set_current_dir(&base) {

@@ -18,11 +18,7 @@ use crate::sys::output::{self, Kind};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What descriptor 2 is, as [`look`] has seen it.
-static KIND: AtomicU8 = AtomicU8::new(PLAIN);
-const PLAIN: u8 = 0;
-const PIPE: u8 = 1;
-const SOCKET: u8 = 2;
-
+static KIND: AtomicU8 = AtomicU8::new(encode(Kind::Plain));
 /// Its reader was waited for in vain.
 static STUCK: AtomicBool = AtomicBool::new(false);
 /// Only the beginning of a line could be written.
@@ -30,14 +26,25 @@ static TORN: AtomicBool = AtomicBool::new(false);
 /// Lines that were lost, not yet told.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
+const fn encode(kind: Kind) -> u8 {
+    match kind {
+        Kind::Plain => 0,
+        Kind::Pipe => 1,
+        Kind::Socket => 2,
+    }
+}
+
+fn kind() -> Kind {
+    match KIND.load(Relaxed) {
+        1 => Kind::Pipe,
+        2 => Kind::Socket,
+        _ => Kind::Plain,
+    }
+}
+
 /// Looks what descriptor 2 leads to; to be called when it has changed.
 pub(super) fn look() {
-    let kind = match Kind::of(io::stderr().as_fd()) {
-        Kind::Plain => PLAIN,
-        Kind::Pipe => PIPE,
-        Kind::Socket => SOCKET,
-    };
-    KIND.store(kind, Relaxed);
+    KIND.store(encode(Kind::of(io::stderr().as_fd())), Relaxed);
     STUCK.store(false, Relaxed);
 }
 
@@ -56,28 +63,34 @@ impl Write for Output {
 }
 
 fn write(bytes: &[u8]) -> io::Result<usize> {
-    let kind = match KIND.load(Relaxed) {
-        PIPE => Kind::Pipe,
-        SOCKET => Kind::Socket,
-        _ => Kind::Plain,
-    };
     // Only its number is taken from it: the lock is that of its methods.
     let log = io::stderr();
     let mut deadline = None;
     loop {
-        match output::write_now(log.as_fd(), kind, bytes) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let now = Instant::now();
-                let left = deadline.get_or_insert(now + PATIENCE).saturating_duration_since(now);
-                if STUCK.load(Relaxed) || !output::await_room(log.as_fd(), left)? {
-                    STUCK.store(true, Relaxed);
-                    return Err(error);
+        let kind = kind();
+        let error = match output::write_now(log.as_fd(), kind, bytes) {
+            Ok(count) => {
+                // A short line may find a corner in a pipe that is as good as full.
+                if STUCK.load(Relaxed) && output::await_room(log.as_fd(), Duration::ZERO)? {
+                    STUCK.store(false, Relaxed);
                 }
+                return Ok(count);
             }
-            result => {
-                STUCK.store(false, Relaxed);
-                return result;
-            }
+            Err(error) => error,
+        };
+        if Kind::of(log.as_fd()) != kind {
+            // The application has put something else there, for which this error means nothing.
+            look();
+            continue;
+        }
+        if error.kind() != ErrorKind::WouldBlock {
+            return Err(error);
+        }
+        let now = Instant::now();
+        let left = deadline.get_or_insert(now + PATIENCE).saturating_duration_since(now);
+        if STUCK.load(Relaxed) || left.is_zero() || !output::await_room(log.as_fd(), left)? {
+            STUCK.store(true, Relaxed);
+            return Err(error);
         }
     }
 }

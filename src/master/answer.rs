@@ -10,8 +10,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cause::Causes;
+use crate::cause::{Causes, Setbacks};
 
+use super::slots::SlotStanding;
 use super::standing::Standing;
 use super::state::{Master, Phase};
 use super::workers::Generation;
@@ -191,6 +192,11 @@ pub struct Answer {
     pub reloads: Vec<Record>,
     /// Why workers have ended, and how many.
     pub causes: Causes,
+    /// What did not come about.
+    pub setbacks: Setbacks,
+    /// Slots of which there is something to tell: the degraded ones first, then those of which a worker ended
+    /// last.
+    pub slots: Vec<SlotStanding>,
 }
 
 impl Master {
@@ -231,6 +237,9 @@ impl Master {
             generations: self.standings(),
             reloads: self.journal.0.iter().cloned().collect(),
             causes: self.causes.clone(),
+            setbacks: self.setbacks,
+            // When something was, in everybody's time, is for others to say.
+            slots: Vec::new(),
         }
     }
 }

@@ -92,6 +92,13 @@ pub enum Event {
         /// Which.
         worker: WorkerId,
     },
+    /// The kernel has killed a child for want of memory; that it was reaped follows.
+    OutOfMemory {
+        /// Whom.
+        pid: Pid,
+        /// What says so.
+        evidence: String,
+    },
     /// A child of the master, or a stranger reparented to it, was reaped.
     ChildExited {
         /// Who.
@@ -253,6 +260,8 @@ pub enum Action {
         pid: Pid,
         /// How.
         exit: Exit,
+        /// Why, in a word.
+        cause: Cause,
         /// What the master knows of the reason.
         reason: Option<String>,
     },

@@ -5,7 +5,7 @@
 //! generation is gone, across re-execs.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use log::{error, warn};
 use serde::{Deserialize, Serialize};
@@ -81,12 +81,23 @@ impl Runner {
     /// What to tell those who asked.
     pub(super) fn full_answer(&self) -> Answer {
         let mut answer = self.machine.answer();
+        answer.slots = self.machine.slot_standings(|at| self.wall_clock(at));
         for standing in &mut answer.generations {
             if let Some(known) = self.known.get(&standing.generation) {
                 standing.labelled(known.loaded_at, known.release.as_deref());
             }
         }
         answer
+    }
+
+    /// Milliseconds of CLOCK_REALTIME.
+    fn wall_clock(&self, at: Instant) -> u64 {
+        let (instant, time) = self.epoch;
+        let then = match at.checked_duration_since(instant) {
+            Some(later) => time + later,
+            None => time - instant.duration_since(at),
+        };
+        then.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
     }
 
     /// Forgets the generations of which nothing is left.

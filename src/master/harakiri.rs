@@ -83,7 +83,7 @@ impl Master {
             match overdue.iter().min_by_key(|due| due.at) {
                 Some(due) => self.catch(now, one.worker, due.core),
                 // It may have been asked, and have heard.
-                None => self.forgive(one.worker),
+                None => self.let_off(one.worker),
             }
         }
     }
@@ -105,7 +105,7 @@ impl Master {
     }
 
     /// A worker that was caught does nothing any more that takes too long.
-    fn forgive(&mut self, worker: WorkerId) {
+    fn let_off(&mut self, worker: WorkerId) {
         if self.harakiri.caught.remove(&worker).is_some()
             && let Some(worker) = self.workers.get_mut(&worker)
         {
@@ -116,7 +116,7 @@ impl Master {
     /// The request has come to its end while its worker was asked what it is doing.
     pub(super) fn spare(&mut self, worker: WorkerId) {
         self.sentences.remove(&Subject::Worker(worker));
-        self.forgive(worker);
+        self.let_off(worker);
         let Some(entry) = self.workers.get(&worker) else { return };
         let slot = entry.slot;
         self.log(
@@ -158,7 +158,7 @@ impl Master {
     pub(super) fn report_harakiri(&mut self, worker: WorkerId, core: u32) {
         let Some(entry) = self.workers.get_mut(&worker) else { return };
         let slot = entry.slot;
-        entry.doomed.get_or_insert_with(|| format!("a request on core {core} took too long (harakiri)"));
+        entry.doomed.get_or_insert_with(|| format!("a request on core {core} took too long"));
         self.log(Level::Error, format!("HARAKIRI triggered by worker {slot} core {core} !!!"));
     }
 

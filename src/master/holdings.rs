@@ -22,6 +22,7 @@ use crate::logging::logfile::LogFile;
 use crate::net::set::{self, Announced};
 use crate::net::zerg::Lender;
 use crate::net::{Listener, VacuumOutcome};
+use crate::privileges::limits;
 use crate::scoreboard::Scoreboard;
 use crate::service::store;
 use crate::sys::fs::Removal;
@@ -136,6 +137,8 @@ pub struct Holdings {
     pub started_at: u64,
     /// Real user and group that started the service.
     pub started_by: (u32, u32),
+    /// Limits that the service was started with.
+    pub limits: limits::Started,
 }
 
 impl Holdings {
@@ -179,13 +182,23 @@ impl Holdings {
             }
         }
         match proven.config {
-            Ok(config) => self.config = config,
+            Ok(config) => {
+                self.config = config;
+                self.follow_limits();
+            }
             Err(entries) => {
                 warn!("this release of the master cannot read the new configuration; the next image gets it");
                 self.config.entries = entries;
             }
         }
         Ok(())
+    }
+
+    /// Gives this process the limits of the configuration.
+    pub fn follow_limits(&self) {
+        if let Err(error) = limits::follow(&self.config, self.limits) {
+            warn!("max-fd: the master keeps the limit it has: {error}");
+        }
     }
 
     /// The log file that the configuration asks for.

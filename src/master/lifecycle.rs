@@ -20,7 +20,7 @@ use crate::hooks::{self, Point};
 use crate::locks::Locks;
 use crate::logging::logfile::LogFile;
 use crate::net::{Listener, ListenerState};
-use crate::privileges;
+use crate::privileges::{self, limits::Started};
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::sheet::SheetFile;
 use crate::service::activation::Activation;
@@ -204,6 +204,7 @@ fn try_resume(
         reloads: legacy.reloads,
         started_at: legacy.started_at,
         started_by: legacy.started_by.unwrap_or(Reading::first().started_by),
+        limits: legacy.limits.map_or_else(Started::now, Ok)?,
         start,
         config,
     };
@@ -219,6 +220,7 @@ fn try_resume(
     if let Some(completed) = completed {
         info!("{}", machine.completion(Kind::Reload, completed.id));
     }
+    holdings.follow_limits();
     holdings.follow_config();
     known.entry(generation).or_insert_with(|| Known::serving(&holdings, legacy.signals.get(&generation)));
     let mut runner = Runner::new(machine, holdings, signals, None)?;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use log::{debug, error, warn};
 use mio::unix::SourceFd;
@@ -26,6 +26,7 @@ mod accepting;
 pub mod answer;
 mod app_signals;
 mod arrival;
+mod breaker;
 mod draining;
 pub mod event;
 mod evidence;
@@ -36,6 +37,7 @@ pub mod killing;
 mod lenders;
 mod letters;
 mod lifecycle;
+mod oom;
 mod perform;
 mod reexec;
 mod reload;
@@ -45,6 +47,7 @@ mod roll;
 mod rollback;
 mod saved;
 mod service;
+pub mod slots;
 mod snapshots;
 pub mod spawn;
 pub mod standing;
@@ -56,6 +59,7 @@ mod supervision;
 mod surge;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod triggers;
 pub mod workers;
 mod zygotes;
@@ -70,6 +74,7 @@ use evidence::Evidence;
 use generations::Known;
 use holdings::{Holdings, Proven};
 use killing::Subject;
+use oom::OomWatch;
 use service::Service;
 use startup::Verdict;
 use state::{Master, Phase};
@@ -127,6 +132,9 @@ pub(crate) struct Runner {
     service: Option<Service>,
     /// What a supervisor of another kind is told once.
     readiness: Option<Readiness>,
+    oom: OomWatch,
+    /// What instants of the state machine are in CLOCK_REALTIME: read once, for what is told must not waver.
+    epoch: (Instant, SystemTime),
     /// Descriptors that a previous image of another release has left: its children's channels among
     /// them, which end those children when they close.
     strangers: Vec<OwnedFd>,
@@ -166,6 +174,8 @@ impl Runner {
             evidence: Evidence::new(),
             told: None,
             readiness: None,
+            oom: OomWatch::new(),
+            epoch: (Instant::now(), SystemTime::now()),
             strangers: Vec::new(),
             reexec_due: false,
             exit: None,
@@ -334,6 +344,7 @@ impl Runner {
         for worker in self.workers.keys().copied().collect::<Vec<_>>() {
             self.hear_worker(worker);
         }
+        self.look_for_oom(&dead);
         self.queue.extend(dead.into_iter().map(|(pid, exit)| Event::ChildExited { pid, exit }));
     }
 

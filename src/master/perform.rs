@@ -64,8 +64,15 @@ impl Runner {
                 self.tell(worker, &ToWorker::Resume);
             }
             Action::Kill { pid, signal } => self.kill(pid, signal),
-            Action::ReportDeath { slot, cell, pid, exit, reason, .. } => {
-                report::death(&self.holdings.scoreboard.cell(cell), slot, pid, exit, reason.as_deref());
+            Action::ReportDeath { slot, cell, pid, exit, cause, reason, .. } => {
+                report::death(
+                    &self.holdings.scoreboard.cell(cell),
+                    slot,
+                    pid,
+                    exit,
+                    cause,
+                    reason.as_deref(),
+                );
             }
             Action::ReportEviction { slot, cell, pid, generation, most } => {
                 let cell = self.holdings.scoreboard.cell(cell);
@@ -91,7 +98,7 @@ impl Runner {
             Action::Log(level, line) => log!(level, "{line}"),
             Action::LogStatistics => report::statistics(&self.holdings, &self.machine),
             Action::LogWorkers => {
-                report::workers(&self.holdings, &self.machine, &self.full_answer().generations);
+                report::workers(&self.holdings, &self.machine, &self.full_answer());
             }
             Action::ReopenLog => self.reopen_log(false),
             Action::RotateLog => self.reopen_log(true),

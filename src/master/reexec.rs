@@ -14,6 +14,7 @@ use crate::config::Entry;
 use crate::config::source::KEPT_TEXT;
 use crate::control::{Command, changes::Looks, fifo::FifoState, pidfile::PidfileState, touch::Baseline};
 use crate::net::ListenerState;
+use crate::privileges::limits::Started;
 use crate::scoreboard::sheet::SheetFile;
 use crate::signals::table::Waiting;
 use crate::sys::{fd, process};
@@ -41,6 +42,9 @@ pub struct Legacy {
     /// Real user and group that started the service; absent in older releases.
     #[serde(default)]
     pub started_by: Option<(u32, u32)>,
+    /// Limits that the service was started with; absent in older releases.
+    #[serde(default)]
+    pub limits: Option<Started>,
     /// Descriptor of the scoreboard.
     pub scoreboard: i32,
     /// Descriptors of the hand-over queue: to take from, to give to.
@@ -152,6 +156,7 @@ fn try_reexec(
         reloads: holdings.reloads + 1,
         started_at: holdings.started_at,
         started_by: Some(holdings.started_by),
+        limits: Some(holdings.limits),
         scoreboard: holdings.scoreboard.fd().as_raw_fd(),
         handover: Some((holdings.handover.0.as_raw_fd(), holdings.handover.1.as_raw_fd())),
         answers: Some(holdings.answers.fd().as_raw_fd()),

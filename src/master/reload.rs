@@ -171,7 +171,7 @@ impl Master {
         if let Some(policy) = reload.policy {
             self.policy = policy;
         }
-        self.throttles.clear();
+        self.forget_deaths();
         self.roll = None;
         self.wishes.clear();
         self.evict_oldest_generations(now);
@@ -193,7 +193,7 @@ impl Master {
             (Kind::Rollback, Some(policy)) => self.put_to_sleep(generation, policy.clone()),
             _ => self.dismiss_zygote(generation),
         }
-        self.drain_those(now, DrainMode::Handover, Cause::Reload, |_, it| {
+        self.drain_those(now, DrainMode::Handover, Cause::Refused, |_, it| {
             it.generation == generation && it.is_starting()
         });
     }

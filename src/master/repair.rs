@@ -32,6 +32,7 @@ impl Master {
         self.send_strangers_home(now);
         self.check_refusal(now);
         self.check_arrival();
+        self.check_breaker(now);
         // First what is missing, from code that is known to work, then the new.
         self.fill_slots(now);
         self.check_surge(now);
@@ -51,9 +52,10 @@ impl Master {
         if !self.can_fork() {
             return;
         }
-        for slot in 1..=self.desired {
-            let allowed = self.throttles.get(&slot).is_none_or(|throttle| throttle.allows(now));
-            if allowed && self.is_vacant(slot) {
+        for slot in self.startable(now) {
+            // Those before it may have taken the room.
+            if self.is_vacant(slot) {
+                self.note_trial(slot);
                 self.spawn_worker(now, slot, self.generation, None);
             }
         }

@@ -4,28 +4,36 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::{error, info, warn};
 
+use crate::cause::Cause;
 use crate::channel::headline;
-use crate::scoreboard::{Cell, Scoreboard};
+use crate::scoreboard::{Cell, Scoreboard, WorkerState};
 use crate::sys::process::{self, Exit, Pid};
 
+use super::answer::Answer;
 use super::holdings::Holdings;
+use super::slots::SlotStanding;
 use super::standing::Standing;
 use super::state::Master;
 
-/// A worker died that was not told to: the cause, and what it was doing.
-pub fn death(cell: &Cell<'_>, slot: u32, pid: Pid, exit: Exit, reason: Option<&str>) {
+/// A worker died that was not told to: the cause, and what it was doing. The lines begin as uWSGI's do.
+pub fn death(cell: &Cell<'_>, slot: u32, pid: Pid, exit: Exit, cause: Cause, reason: Option<&str>) {
+    if cause == Cause::LoadFailed {
+        let reason = reason.map(headline).unwrap_or_default();
+        return error!("OOPS ! failed loading app in worker {slot} (pid: {pid}) :( trying again... {reason}");
+    }
     let how = match exit {
-        Exit::Signal { .. } => format!("killed by {exit}"),
-        Exit::Code(_) => format!("with {exit}"),
+        Exit::Signal { number, .. } => format!(", killed by signal {number}"),
+        Exit::Code(_) => String::new(),
     };
-    let reason = reason.map(|reason| format!(": {}", headline(reason))).unwrap_or_default();
+    let why = cause.told(Some(exit));
+    let why = reason.map_or(why.clone(), |reason| format!("{why}: {}", headline(reason)));
     let requests = cell.requests();
     let doing = match (cell.in_flight(), cell.last_request()) {
         (_, last) if last.is_empty() => "it had no request yet".to_owned(),
         (0, last) => format!("idle after {requests} requests, the last one was {last}"),
         (many, last) => format!("with {many} requests in flight, the last one begun is {last}"),
     };
-    error!("DAMN ! worker {slot} (pid: {pid}) died {how} :( trying respawn ...{reason} ({doing})");
+    error!("DAMN ! worker {slot} (pid: {pid}) died{how} :( trying respawn ... ({why}; {doing})");
 }
 
 /// A worker has not left in time and is killed: what it was doing.
@@ -79,7 +87,7 @@ pub fn statistics(holdings: &Holdings, machine: &Master) {
     }
     info!(";end of configuration");
     info!("workers total requests: {}", holdings.scoreboard.total_requests());
-    info!("workers ended: {}", machine.causes());
+    info!("workers ended: {}; {}", machine.causes(), machine.setbacks());
     for (_, worker) in machine.workers() {
         let cell = holdings.scoreboard.cell(worker.cell);
         info!(
@@ -96,7 +104,7 @@ pub fn statistics(holdings: &Holdings, machine: &Master) {
 }
 
 /// USR2: what each generation and each worker is doing.
-pub fn workers(holdings: &Holdings, machine: &Master, generations: &[Standing]) {
+pub fn workers(holdings: &Holdings, machine: &Master, answer: &Answer) {
     let now = now_micros();
     info!(
         "master {} generation {} reloads {}{}",
@@ -105,11 +113,14 @@ pub fn workers(holdings: &Holdings, machine: &Master, generations: &[Standing]) 
         holdings.reloads,
         if machine.is_paused() { ", paused" } else { "" }
     );
-    for standing in generations {
+    for standing in &answer.generations {
         info!("{}", generation_line(standing, now));
     }
     for (_, worker) in machine.workers() {
-        info!("{}", worker_line(&holdings.scoreboard, worker.cell, now));
+        info!("{}", worker_line(&holdings.scoreboard, worker.cell, now, &answer.slots));
+    }
+    for line in answer.slots.iter().filter_map(|slot| slot.trouble(now / 1000)) {
+        warn!("{line}");
     }
 }
 
@@ -120,7 +131,7 @@ pub fn generation_line(standing: &Standing, now_micros: u64) -> String {
 }
 
 /// One worker in one line; for the log and for `--status`.
-pub fn worker_line(scoreboard: &Scoreboard, cell: usize, now_micros: u64) -> String {
+pub fn worker_line(scoreboard: &Scoreboard, cell: usize, now_micros: u64, slots: &[SlotStanding]) -> String {
     let cell = scoreboard.cell(cell);
     let uptime = (now_micros / 1_000_000).saturating_sub(cell.started_at());
     let mut line = format!(
@@ -133,6 +144,15 @@ pub fn worker_line(scoreboard: &Scoreboard, cell: usize, now_micros: u64) -> Str
         cell.connections(),
         cell.in_flight(),
     );
+    // One that leaves may have outlived its successor.
+    let leaves = cell.state() == WorkerState::Draining;
+    let slot = slots.iter().find(|slot| u64::from(slot.slot) == cell.slot() && !leaves);
+    if let Some(before) = slot.and_then(|slot| slot.before(now_micros / 1000)) {
+        line.push_str(&format!(", {before}"));
+    }
+    if cell.respawns() > 0 {
+        line.push_str(&format!(", {} respawns", cell.respawns()));
+    }
     if let Some(busy) = busy(&cell, now_micros) {
         line.push_str(&format!(", {busy}"));
     }

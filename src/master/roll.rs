@@ -126,6 +126,7 @@ impl Master {
     /// A successor died young: what has not been replaced stays.
     pub(super) fn abort_roll(&mut self, reason: &str) {
         let reason = headline(reason);
+        self.setbacks.unreplaced += 1;
         let line = match self.roll.take() {
             Some(roll) => format!("{} aborted: {reason}; the workers not yet replaced serve on", roll.name),
             None => format!("replacement failed: {reason}; the old worker serves on"),

@@ -15,7 +15,8 @@ use super::answer::{Kind, Outcome};
 use super::event::Action;
 use super::reload::{Reload, ReloadStage};
 use super::state::{Master, Phase};
-use super::workers::{Generation, Throttle, ZygoteStage};
+use super::throttle::Throttle;
+use super::workers::{Generation, ZygoteStage};
 use crate::control::Command;
 
 /// What those are told who wait for a reload that a rollback has replaced.
@@ -116,7 +117,7 @@ impl Master {
     /// can serve is better than nothing: an older snapshot, or else what is on disk.
     pub(super) fn succeed_restored(&mut self, now: Instant) {
         // Sooner or later the one or the other works; not in a tight loop.
-        self.zygote_throttle.record_death(now, None);
+        self.zygote_throttle.record_death(now, None, self.pauses(self.newest));
         let lost = format!("nothing is left of generation {}", self.generation);
         match self.newest_snapshot().filter(|_| !self.journal.has_just_refused(Kind::Rollback)) {
             Some(generation) => {

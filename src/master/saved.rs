@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cause::{Cause, Causes};
+use crate::cause::{Cause, Causes, Setbacks};
 use crate::channel::DrainMode;
 use crate::control::Command;
 use crate::sys::process::Pid;
@@ -16,6 +16,7 @@ use crate::sys::process::Pid;
 use super::answer::{Journal, Kind};
 use super::arrival::Arrival;
 use super::reload::Completed;
+use super::slots::SavedEnd;
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
 
@@ -87,6 +88,10 @@ pub struct SavedMaster {
     journal: Journal,
     #[serde(default)]
     causes: Causes,
+    #[serde(default)]
+    setbacks: Setbacks,
+    #[serde(default)]
+    ends: Vec<SavedEnd>,
 }
 
 fn left(now: Instant, instant: Instant) -> u64 {
@@ -137,6 +142,8 @@ impl Master {
             deferred: self.deferred.iter().copied().chain(pending.iter().copied()).collect(),
             journal: self.journal.clone(),
             causes: self.causes.clone(),
+            setbacks: self.setbacks,
+            ends: self.save_ends(now),
             arrival: self.arrival.as_ref().map(|it| it.id),
             completed: completed.map(|it| Completed { id: it.id, generation: it.generation }),
         }
@@ -164,6 +171,8 @@ impl Master {
         master.arrival = saved.arrival.map(|id| Arrival { kind: Kind::Reload, id, remark: None });
         master.journal = saved.journal;
         master.causes = saved.causes;
+        master.setbacks = saved.setbacks;
+        master.restore_ends(now, saved.ends);
         // This is the image that the last of them has been waiting for.
         master.journal.complete();
         master.deferred = saved.deferred.into();

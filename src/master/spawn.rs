@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::boot::{BootRole, Envelope, c_string};
 use crate::channel::{self, Channel, FromZygote, ToZygote, ZygoteChannel};
 use crate::config::source::KEPT_TEXT;
+use crate::privileges::limits::Started;
 use crate::scoreboard::sheet::SheetFile;
 use crate::sys::process::{Fork, Pid, Signal};
 use crate::sys::{self, fd, process, signal};
@@ -40,6 +41,9 @@ pub struct ZygoteBoot {
     /// Real user and group that started the service, for `%u` and `%g`; absent in older releases.
     #[serde(default)]
     pub started_by: Option<(u32, u32)>,
+    /// Limits that the service was started with; absent in older releases.
+    #[serde(default)]
+    pub limits: Option<Started>,
 }
 
 /// Starts the zygote of `generation`.
@@ -59,6 +63,7 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
         locks: Some(holdings.locks.fd().as_raw_fd()),
         started: holdings.started_at,
         started_by: Some(holdings.started_by),
+        limits: Some(holdings.limits),
     };
     // Its configuration may claim what that of the generation before has left.
     let listeners = || holdings.listeners.iter().chain(&holdings.spares);

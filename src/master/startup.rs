@@ -25,6 +25,7 @@ use crate::logging::logfile::LogFile;
 use crate::net::set::ListenerSet;
 use crate::net::zerg::Lender;
 use crate::net::{Listener, VacuumOutcome, inherited};
+use crate::privileges::limits::Started;
 use crate::privileges::{self, Plan};
 use crate::scoreboard::Scoreboard;
 use crate::service::store;
@@ -120,6 +121,7 @@ pub enum Sockets {
 /// # Errors
 /// The first thing that cannot be had; what was made until then is removed again.
 pub fn prepare(mut start: StartContext, config: Config, sockets: Sockets) -> Result<Holdings, StartError> {
+    let limits = Started::now().map_err(|error| StartError::new("limits", error))?;
     let mut made = Made::default();
     let opened = match made.acquire(&mut start, &config, sockets) {
         Ok(opened) => opened,
@@ -132,7 +134,7 @@ pub fn prepare(mut start: StartContext, config: Config, sockets: Sockets) -> Res
     let Opened { listeners, unstored, scoreboard, handover, answers, locks, log, paths, active } = opened;
     let touch = triggers::watch_touch_files(&config, &base, &Baseline::default());
     let changes = triggers::watch_changes(&config, &base, &Looks::default());
-    Ok(Holdings {
+    let holdings = Holdings {
         start,
         listeners,
         spares: Vec::new(),
@@ -152,8 +154,11 @@ pub fn prepare(mut start: StartContext, config: Config, sockets: Sockets) -> Res
         reloads: 0,
         started_at: Reading::first().started,
         started_by: Reading::first().started_by,
+        limits,
         config,
-    })
+    };
+    holdings.follow_limits();
+    Ok(holdings)
 }
 
 /// What has a name in the file system, and must not stay behind when the start fails.
@@ -192,6 +197,7 @@ impl Made {
             // Before anything is made: a misspelt name is the most likely mistake.
             privileges::check(config, start).map_err(StartError)?;
         }
+        privileges::limits::claim(config).map_err(|it| StartError(it.told(config)))?;
         if let Some(mask) = config.umask {
             cred::set_umask(mask);
         }

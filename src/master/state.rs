@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::cause::{Cause, Causes};
+use crate::cause::{Cause, Causes, Setbacks};
 use crate::channel::DrainMode;
 use crate::config::Config;
 use crate::config::reload::{MaxSurge, ReloadMode};
@@ -20,12 +20,15 @@ use crate::sys::process::{Exit, Pid, Signal};
 
 use super::answer::Journal;
 use super::arrival::Arrival;
+use super::breaker::Breaker;
 use super::event::{Action, Event};
 use super::harakiri::Harakiri;
 use super::killing::Sentences;
 use super::reload::Reload;
 use super::roll::Roll;
-use super::workers::{Generation, SlotId, Stage, Throttle, Worker, WorkerId, Zygote, ZygoteStage};
+use super::slots::End;
+use super::throttle::Throttle;
+use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
 
 /// The numbers the policy works with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,10 @@ pub struct Policy {
     pub boot_timeout: Duration,
     /// `harakiri-graceful-timeout` and the signal that asks; `None` kills without asking.
     pub harakiri_graceful: Option<(Duration, Signal)>,
+    /// Longest pause before a worker is replaced that keeps dying; zero for none.
+    pub respawn_pause: Duration,
+    /// Without a worker, and without hope for one, the server is of no use (`die-on-no-workers`).
+    pub die_on_no_workers: bool,
     /// Whether a reload starts the new workers before the old ones leave.
     pub reload_mode: ReloadMode,
     /// Workers that may live beyond those wanted while some are replaced; `None` is as many as it takes.
@@ -68,6 +75,8 @@ impl Policy {
             drain_delay: config.drain_delay,
             boot_timeout: config.boot_timeout,
             harakiri_graceful: config.harakiri.graceful.map(|timeout| (timeout, config.harakiri.signal)),
+            respawn_pause: config.respawn_pause,
+            die_on_no_workers: config.die_on_no_workers,
             reload_mode: config.reload_mode,
             max_surge: config.max_surge,
             max_draining_generations: config.max_draining_generations,
@@ -118,6 +127,8 @@ pub struct Master {
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     pub(super) next_worker: WorkerId,
     pub(super) throttles: BTreeMap<SlotId, Throttle>,
+    /// Open while several slots keep dying.
+    pub(super) breaker: Option<Breaker>,
     /// Workers forked per generation and slot; tells a first spawn from a respawn.
     pub(super) forks: BTreeMap<(Generation, SlotId), u64>,
     /// Workers wanted: `processes`, less after `-`, none when cheap.
@@ -135,6 +146,9 @@ pub struct Master {
     pub(super) journal: Journal,
     /// Why workers have ended.
     pub(super) causes: Causes,
+    pub(super) setbacks: Setbacks,
+    /// How the last worker of each slot ended.
+    pub(super) ends: BTreeMap<SlotId, End>,
     /// Why the first start is given up.
     pub(super) failure: Option<String>,
     pub(super) roll: Option<Roll>,
@@ -164,6 +178,7 @@ impl Master {
             workers: BTreeMap::new(),
             next_worker: 1,
             throttles: BTreeMap::new(),
+            breaker: None,
             forks: BTreeMap::new(),
             paused: false,
             watching: false,
@@ -174,6 +189,8 @@ impl Master {
             ticket: 0,
             journal: Journal::default(),
             causes: Causes::default(),
+            setbacks: Setbacks::default(),
+            ends: BTreeMap::new(),
             failure: None,
             roll: None,
             sentences: Sentences::new(),
@@ -220,6 +237,11 @@ impl Master {
         &self.causes
     }
 
+    /// What was tried with workers and did not come about.
+    pub fn setbacks(&self) -> Setbacks {
+        self.setbacks
+    }
+
     /// All workers, told to leave or not.
     pub fn workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
         self.workers.iter().map(|(id, worker)| (*id, worker))
@@ -259,6 +281,7 @@ impl Master {
                     worker.quiet = true;
                 }
             }
+            Event::OutOfMemory { pid, evidence } => self.explain_end(pid, evidence),
             Event::ChildExited { pid, exit } => self.child_exited(now, pid, exit),
             Event::ConnectionWaiting => self.wake_from_cheap(),
             Event::SnapshotUnfit { generation, reason } => self.drop_snapshot(generation, &reason),
@@ -288,9 +311,6 @@ impl Master {
             ZygoteStage::Loading { deadline } => Some(deadline),
             ZygoteStage::Ready | ZygoteStage::Asleep { .. } | ZygoteStage::Failed { .. } => None,
         });
-        // Nobody can be respawned before there is a zygote, whose own word or deadline comes first.
-        let respawns = self.vacancies().filter(|_| self.can_fork());
-        let throttles = respawns.filter_map(|slot| self.throttles.get(&slot).and_then(|it| it.not_before));
         let zygote_retry = if self.zygotes.contains_key(&self.generation) || self.outlives_zygote() {
             None
         } else {
@@ -298,7 +318,7 @@ impl Master {
         };
         let sentences = self.sentences.values().map(|sentence| sentence.until);
         let looks = self.next_look().into_iter().chain(sentences);
-        workers.chain(zygotes).chain(throttles).chain(zygote_retry).chain(looks).min()
+        workers.chain(zygotes).chain(self.respawn_deadline()).chain(zygote_retry).chain(looks).min()
     }
 
     fn start(&mut self, now: Instant) {
@@ -334,10 +354,13 @@ impl Master {
             Command::TogglePause => self.set_paused(!self.paused),
             Command::Pause => self.set_paused(true),
             Command::Resume => self.set_paused(false),
-            Command::Reload => self.request_reload(now, command),
-            Command::BrutalReload => self.request_reload(now, command),
+            Command::Reload | Command::BrutalReload => {
+                self.try_again();
+                self.request_reload(now, command);
+            }
             Command::Rollback => self.request_rollback(now),
             Command::ReloadWorkers | Command::BrutalReloadWorkers | Command::ChainReload => {
+                self.try_again();
                 if self.phase == Phase::Running && self.reload.is_none() {
                     self.start_roll(command);
                 } else {

@@ -6,6 +6,7 @@ use log::Level;
 
 use crate::cause::Cause;
 use crate::channel::DrainMode;
+use crate::error::EXIT_ERROR;
 use crate::sys::process::{Exit, Pid, Signal};
 
 use super::event::Action;
@@ -181,6 +182,25 @@ impl Master {
         }
     }
 
+    /// True for a worker or zygote that has no reason to end, as far as is known.
+    pub fn is_unexplained(&self, pid: Pid) -> bool {
+        self.workers.values().any(|it| it.pid == Some(pid) && it.cause.is_none())
+            || self.zygotes.values().any(|it| it.pid == Some(pid) && !it.is_dismissed())
+    }
+
+    /// The kernel has killed it; its end follows.
+    pub(super) fn explain_end(&mut self, pid: Pid, evidence: String) {
+        if let Some(worker) = self.workers.values_mut().find(|it| it.pid == Some(pid)) {
+            worker.cause.get_or_insert(Cause::OutOfMemory);
+            worker.doomed.get_or_insert(evidence);
+        } else if let Some(zygote) = self.zygotes.values_mut().find(|it| it.pid == Some(pid))
+            && !zygote.is_asleep()
+        {
+            let reason = format!("the zygote was {evidence}");
+            zygote.stage = ZygoteStage::Failed { reason, code: EXIT_ERROR };
+        }
+    }
+
     pub(super) fn child_exited(&mut self, now: Instant, pid: Pid, exit: Exit) {
         let zygote = self
             .zygotes
@@ -208,17 +228,16 @@ impl Master {
         death: Option<(Pid, Exit)>,
         reason: Option<String>,
     ) {
-        let Some(worker) = self.workers.remove(&id) else { return };
+        let Some(mut worker) = self.workers.remove(&id) else { return };
         self.forget_sentence(Subject::Worker(id));
         self.forget_requests(id);
         let reason = worker.doomed.clone().or(reason);
-        let cause = worker.cause.unwrap_or_else(|| match death {
-            Some((_, Exit::Signal { .. })) => Cause::Signal,
-            Some((_, Exit::Code(0))) if worker.is_ready() => Cause::Asked,
-            Some((_, Exit::Code(_))) => Cause::Exit,
-            None => Cause::ForkFailed,
-        });
+        let by_itself = || death.map_or(Cause::ForkFailed, |(_, exit)| Cause::of(exit, worker.is_ready()));
+        let cause = worker.cause.unwrap_or_else(by_itself);
+        worker.cause = Some(cause);
         self.causes.count(cause);
+        let exit = death.map(|(_, exit)| exit);
+        self.note_end(now, worker.slot, cause, exit, reason.as_deref());
         match (worker.stage, death) {
             (Stage::Leaving { since, .. }, Some((pid, exit))) => {
                 let seconds = now.saturating_duration_since(since).as_secs();
@@ -241,6 +260,7 @@ impl Master {
                 cell: worker.cell,
                 pid,
                 exit,
+                cause,
                 reason: reason.clone(),
             }),
             (_, None) => {}
@@ -273,24 +293,20 @@ impl Master {
             Stage::Ready { since } => Some(now.saturating_duration_since(since)),
             Stage::Starting { .. } | Stage::Leaving { .. } => None,
         };
-        let throttle = self.throttles.entry(worker.slot).or_default();
-        throttle.record_death(now, lived);
-        let (short_lives, delay) = (throttle.short_lives(), throttle.delay());
+        self.slow_down(now, id, &worker, lived);
         if never_ready {
+            let short_lives = self.short_lives(worker.slot);
             self.arrival_fails(short_lives, &reason);
             if short_lives >= HOPELESS {
                 self.give_up_restoring(now);
             }
+            if self.phase == Phase::Starting
+                && let Some(code) = self.hopeless_start(worker.slot, cause)
+            {
+                return self.give_up_start(now, reason, code);
+            }
         }
-        if self.phase == Phase::Starting && never_ready && short_lives >= HOPELESS {
-            self.give_up_start(now, reason, self.policy.no_app_code());
-        } else if !delay.is_zero() {
-            let (slot, milliseconds) = (worker.slot, delay.as_millis());
-            self.log(
-                Level::Warn,
-                format!("worker respawning too fast !!! worker {slot} died {short_lives} times in a row, next try in {milliseconds} ms"),
-            );
-        }
+        self.check_no_workers(now, worker.slot);
     }
 
     pub(super) fn tick(&mut self, now: Instant) {

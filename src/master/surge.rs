@@ -111,7 +111,7 @@ impl Master {
 
     /// Workers of a generation that was refused stay until their slots have workers again.
     pub(super) fn send_strangers_home(&mut self, now: Instant) {
-        self.drain_those(now, DrainMode::Handover, Cause::Reload, |master, it| {
+        self.drain_those(now, DrainMode::Handover, Cause::Refused, |master, it| {
             let old = master.candidate(it.slot).map(|id| &master.workers[&id]);
             let replaced = it.slot > master.desired
                 || old.into_iter().chain(master.successor(it.slot)).any(Worker::is_ready);
@@ -149,6 +149,7 @@ impl Master {
         let Some(reload) = self.reload.take() else { return };
         let reason = reload.refusal.unwrap_or_default();
         let (kind, id, generation) = (reload.kind, reload.id, self.generation);
+        self.setbacks.refused += 1;
         let line =
             format!("{kind} {id} refused: {}; generation {generation} serves on{remark}", headline(&reason));
         self.log(Level::Error, line);

@@ -1,6 +1,6 @@
-//! The master's bookkeeping of its children: workers, zygotes, and how fast a slot may respawn.
+//! ● The master's bookkeeping of its children: workers and zygotes.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::cause::Cause;
 use crate::channel::DrainMode;
@@ -14,11 +14,6 @@ pub type WorkerId = u64;
 pub type SlotId = u32;
 /// One release of code and configuration; the first one is 1.
 pub type Generation = u64;
-
-/// How long a worker must have been ready for its death to count as an accident and not as a loop.
-const SHORT_LIFE: Duration = Duration::from_secs(1);
-const FIRST_DELAY: Duration = Duration::from_millis(100);
-const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// Where a worker is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,87 +124,5 @@ impl Zygote {
     /// True for a snapshot.
     pub fn is_asleep(&self) -> bool {
         matches!(self.stage, ZygoteStage::Asleep { .. })
-    }
-}
-
-/// Grows the pause between respawns while processes keep dying young.
-///
-/// The first death is answered at once: most deaths are single accidents, and a service waits for
-/// its worker. From the second short life in a row the pause doubles, up to half a minute, so that
-/// a crash loop neither burns the machine nor gives up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Throttle {
-    short_lives: u32,
-    /// No respawn before this instant.
-    pub not_before: Option<Instant>,
-}
-
-impl Throttle {
-    /// Counts one death; `lived` is the time from ready to death, `None` if never ready.
-    pub fn record_death(&mut self, now: Instant, lived: Option<Duration>) {
-        if lived.is_some_and(|lived| lived >= SHORT_LIFE) {
-            *self = Throttle::default();
-            return;
-        }
-        self.short_lives = self.short_lives.saturating_add(1);
-        let delay = self.delay();
-        self.not_before = (!delay.is_zero()).then(|| now + delay);
-    }
-
-    /// The pause that the deaths so far have earned.
-    pub fn delay(&self) -> Duration {
-        match self.short_lives {
-            0 | 1 => Duration::ZERO,
-            lives => FIRST_DELAY.saturating_mul(1 << (lives - 2).min(16)).min(LONGEST_DELAY),
-        }
-    }
-
-    /// Deaths in a row of processes that never served for long.
-    pub fn short_lives(&self) -> u32 {
-        self.short_lives
-    }
-
-    /// True when a respawn may happen now.
-    pub fn allows(&self, now: Instant) -> bool {
-        self.not_before.is_none_or(|instant| now >= instant)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_single_accident_is_answered_at_once() {
-        let now = Instant::now();
-        let mut throttle = Throttle::default();
-        throttle.record_death(now, Some(Duration::from_millis(5)));
-        assert!(throttle.allows(now));
-    }
-
-    #[test]
-    fn the_pause_doubles_and_is_bounded() {
-        let now = Instant::now();
-        let mut throttle = Throttle::default();
-        let delays: Vec<u64> = (0..12)
-            .map(|_| {
-                throttle.record_death(now, None);
-                throttle.delay().as_millis() as u64
-            })
-            .collect();
-        assert_eq!(delays[..5], [0, 100, 200, 400, 800]);
-        assert_eq!(delays[11], 30_000);
-        assert!(!throttle.allows(now));
-        assert!(throttle.allows(now + LONGEST_DELAY));
-    }
-
-    #[test]
-    fn a_long_life_forgives_the_deaths_before() {
-        let now = Instant::now();
-        let mut throttle = Throttle::default();
-        (0..5).for_each(|_| throttle.record_death(now, None));
-        throttle.record_death(now, Some(Duration::from_secs(2)));
-        assert!(throttle.allows(now));
-        assert_eq!(throttle.short_lives(), 0);
     }
 }

@@ -12,7 +12,8 @@ use super::event::Action;
 use super::killing::Subject;
 use super::reload::Reload;
 use super::state::{Master, Phase, Policy};
-use super::workers::{Generation, Throttle, Worker, WorkerId, Zygote, ZygoteStage};
+use super::throttle::Throttle;
+use super::workers::{Generation, Worker, WorkerId, Zygote, ZygoteStage};
 
 impl Master {
     pub(super) fn spawn_zygote(&mut self, now: Instant, generation: Generation) {
@@ -106,12 +107,11 @@ impl Master {
         } else if generation == self.generation && self.phase == Phase::Starting {
             self.give_up_start(now, reason, code);
         } else if generation == self.generation && self.restored && !self.stopping() {
-            self.zygote_throttle.record_death(now, None);
+            self.zygote_throttle.record_death(now, None, self.pauses(self.next_worker));
             self.log(Level::Error, self.outlived(headline(&reason)));
         } else if generation == self.generation && !self.stopping() {
             // The workers serve on; without a zygote a dead one could not be replaced.
-            self.zygote_throttle.record_death(now, None);
-            let delay = self.zygote_throttle.delay();
+            let delay = self.zygote_throttle.record_death(now, None, self.pauses(self.next_worker));
             self.arrival_fails(self.zygote_throttle.short_lives(), &reason);
             self.log(
                 Level::Error,

@@ -3,7 +3,8 @@
 //! The master gives root away once its sockets are bound, or keeps it (`master-as-root`,
 //! `drop-after-apps`); a zygote that finds itself root gives it away before the application is loaded, or
 //! after that. Workers are forked afterwards and have nothing to give. Names are looked up inside the
-//! `chroot`, as uWSGI does. [`rights`] tells beforehand what the user to be will not be able to do.
+//! `chroot`, as uWSGI does. [`rights`] tells beforehand what the user to be will not be able to do, [`limits`]
+//! what it may have of the machine.
 
 use crate::boot::StartContext;
 use crate::config::{Config, Credentials};
@@ -12,6 +13,7 @@ use crate::sys::cred::{self, Identity};
 use crate::sys::process::{self, Signal};
 
 mod child;
+pub mod limits;
 pub mod rights;
 
 /// Something that cannot be done, and the option that asks for it.

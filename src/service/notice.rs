@@ -12,6 +12,7 @@ use sd_notify::NotifyState;
 use crate::channel::headline;
 use crate::control::narrator::describe;
 use crate::master::answer::{Answer, Doing, Outcome};
+use crate::master::slots::Trouble;
 
 /// What may still follow the last deadline of a phase: a kill, the exec of the next image.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -201,6 +202,7 @@ fn serving(answer: &Answer, crew: &Crew<'_>) -> String {
     if crew.paused {
         text += ", paused: new connections wait";
     }
+    text += &Trouble(&answer.slots).to_string();
     match answer.leaving {
         0 => {}
         1 => text += "; 1 old worker finishes its requests",

@@ -9,8 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
+use super::affinity;
 
 /// Version 1 says "no limit" by the largest number of bytes in whole pages; nobody has half of it.
 const BEYOND_ANY_MEMORY: u64 = 1 << 62;
@@ -18,7 +17,9 @@ const BEYOND_ANY_MEMORY: u64 = 1 << 62;
 /// Processors that this process may use: those of its affinity, at most the quota of its control group,
 /// rounded up; at least 1. Read anew with each call.
 pub fn cpus() -> usize {
-    let usable = affinity().unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+    let usable = affinity::usable().map(|cpus| cpus.len());
+    // Fails where the machine has more processors than the set has room for.
+    let usable = usable.unwrap_or_else(|_| available_parallelism().map_or(1, usize::from));
     Groups::read().cpu_quota().map_or(usable, |quota| usable.min(quota)).max(1)
 }
 
@@ -27,10 +28,10 @@ pub fn memory_limit() -> Option<u64> {
     Groups::read().memory_limit()
 }
 
-fn affinity() -> Option<usize> {
-    // Fails where the machine has more processors than the set has room for.
-    let set = sched_getaffinity(Pid::from_raw(0)).ok()?;
-    Some((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).count())
+/// Processes of the own control group that the OOM killer has ended so far: the kernel counts before it kills.
+/// `None` where there is no such group, as in the root of version 2.
+pub fn oom_kills() -> Option<u64> {
+    Groups::read().oom_kills()
 }
 
 /// `/proc/self/cgroup` and `/proc/self/mountinfo`.
@@ -78,6 +79,15 @@ impl Groups {
         unified.into_iter().chain(controller).min()
     }
 
+    fn oom_kills(&self) -> Option<u64> {
+        let files =
+            [(Hierarchy::Unified, "memory.events"), (Hierarchy::Controller("memory"), "memory.oom_control")];
+        files.into_iter().find_map(|(hierarchy, file)| {
+            let (_, group) = self.place(hierarchy)?;
+            counter(&fs::read_to_string(group.join(file)).ok()?, "oom_kill")
+        })
+    }
+
     /// The least of what `limit` reads from the own group and those above it.
     fn least<T: Ord>(&self, hierarchy: Hierarchy, limit: impl Fn(&Path) -> Option<T>) -> Option<T> {
         let (mount, group) = self.place(hierarchy)?;
@@ -112,6 +122,12 @@ fn mount_of(line: &str, hierarchy: Hierarchy) -> Option<(PathBuf, PathBuf)> {
     };
     let mut fields = before.split(' ').skip(3).map(PathBuf::from);
     is_it.then(|| Some((fields.next()?, fields.next()?)))?
+}
+
+/// A line of a name and a number.
+pub(super) fn counter(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    line.trim().parse().ok()
 }
 
 fn number(path: &Path) -> Option<u64> {
@@ -201,6 +217,18 @@ mod tests {
             let groups = tree.groups(membership, &[(root, "", "cgroup2 cgroup rw")]);
             assert_eq!(groups.cpu_quota(), Some(1), "{membership}");
         }
+    }
+
+    #[test]
+    fn kills_are_counted_by_either_version() {
+        let tree = Tree::new(&[
+            ("pod/memory.events", "low 0\noom 7\noom_kill 2\noom_group_kill 9\n"),
+            ("memory/docker/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n"),
+        ]);
+        assert_eq!(tree.groups("0::/pod\n", &[UNIFIED]).oom_kills(), Some(2));
+        assert_eq!(tree.groups("0::/\n", &[UNIFIED]).oom_kills(), None, "the root does not count");
+        let mounts = [("/", "/memory", "cgroup cgroup rw,memory")];
+        assert_eq!(tree.groups("5:memory:/docker\n", &mounts).oom_kills(), Some(5));
     }
 
     #[test]

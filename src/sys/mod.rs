@@ -11,6 +11,7 @@
 use std::io;
 
 pub mod accept;
+pub mod affinity;
 pub mod beneath;
 pub mod cap;
 pub mod cgroup;
@@ -27,6 +28,7 @@ pub mod kill_timer;
 pub mod limits;
 pub mod lock;
 pub mod mapped;
+pub mod oom;
 pub mod output;
 pub mod process;
 pub mod robust;

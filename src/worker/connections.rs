@@ -31,7 +31,7 @@ const LINGER_DRAINING: Duration = Duration::from_secs(1);
 pub const IDLE_GRACE: Duration = Duration::from_secs(5);
 /// How long a stop waits for the first word of clients that have just come: it may be on its way, and to
 /// close the connection would look like a crash.
-const FIRST_WORD: Duration = Duration::from_millis(300);
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// How long the sweeper sleeps when no connection has a time limit and none moves.
 const LONG: Duration = Duration::from_secs(3600);
 

@@ -43,6 +43,7 @@ pub mod connections;
 mod control;
 pub mod handover;
 pub mod lookout;
+mod placement;
 pub mod relief;
 mod request_log;
 mod signals;
@@ -115,6 +116,7 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     cell.set_pid(process::this().as_raw() as u64);
     let title = Arc::new(Mutex::new(birth.title.take()));
     show_title(&title, &logging::title::worker(&birth.config, birth.slot, birth.generation));
+    placement::settle(birth.slot, birth.config.limits.cpus);
     keep_strays_out(&birth);
     let wake = stay_mortal(&birth)?;
     let channel: Arc<MasterChannel> = Arc::new(Channel::new(fd::shelter(birth.control.try_clone()?)));

@@ -6,6 +6,7 @@
 //! | `/pid` | the worker's pid |
 //! | `/info` | JSON: what the worker process looks like from inside |
 //! | `/sleep?ms=N` | answers after N ms, waiting: occupies its slot, not the worker |
+//! | `/wait?PATH` | answers when the test lets it pass the gate on that socket: occupies its slot, not the worker |
 //! | `/spin?ms=N` | answers after N ms, computing: blocks the whole worker |
 //! | `/stream?chunks=N&ms=M&size=K` | N pieces of K bytes, one every M ms, then the line `end` |
 //! | `/echo` | the request body, streamed; with `?sum=1` its length and checksum as JSON |
@@ -76,6 +77,7 @@ impl App for TestApp {
             "/pid" => text(format!("{}\n", std::process::id())),
             "/info" => json(&info::describe(&self.settings.version, self.worker.as_ref())),
             "/sleep" => sleep(query.millis("ms")),
+            "/wait" => wait(query.0.to_owned()),
             "/spin" => spin(query.millis("ms")),
             "/stream" => {
                 let (count, size) = (query.number("chunks", 10), query.number("size", 16));
@@ -160,6 +162,15 @@ fn sleep(time: Duration) -> Reply {
     Reply::Later(Box::pin(async move {
         tokio::time::sleep(time).await;
         response(200, ResponseBody::Full(Bytes::from_static(b"slept\n")))
+    }))
+}
+
+fn wait(gate: String) -> Reply {
+    Reply::Later(Box::pin(async move {
+        if let Ok(keeper) = tokio::net::UnixStream::connect(gate).await {
+            let _ = keeper.readable().await;
+        }
+        response(200, ResponseBody::Full(Bytes::from_static(b"waited\n")))
     }))
 }
 

@@ -57,10 +57,10 @@ fn a_reload_keeps_number_1_and_its_signals_and_loses_nothing() {
     let mut container = Container::start(builder());
     let load = Load::start(container.server.target(), &LoadSpec::all_kinds());
     for _ in 0..3 {
-        load.wait_for(load.answered() + 50);
+        load.wait_for(50);
         container.reload();
     }
-    load.wait_for(load.answered() + 50);
+    load.wait_for(50);
     load.stop().assert_nothing_lost();
     assert!(container.status("NSpid:").ends_with("\t1"), "{}", container.status("NSpid:"));
     container.server.wait_for_log("gracefully (RE)spawned appserver master process (pid: 1)");

@@ -209,11 +209,11 @@ fn a_rollout_loses_nothing() {
     let probe = |server: &Server| server.client().fresh("GET", "/-/ready", &[], b"").map(|it| it.status).ok();
     assert_eq!(probe(&container.server), Some(200));
     let load = Load::start(container.server.target(), &LoadSpec::all_kinds());
-    load.wait_for(load.answered() + 100);
+    load.wait_for(100);
     container.signal(Signal::SIGTERM);
     eventually("the probe sees it", LIMIT, || (probe(&container.server) == Some(503)).then_some(()));
     // Nobody has heard of it yet, and all are served.
-    load.wait_for(load.answered() + 100);
+    load.wait_for(100);
     load.stop().assert_nothing_lost();
     assert_eq!(container.server.wait_exit(LIMIT).code(), Some(0));
 }

@@ -7,6 +7,7 @@ use nix::unistd::{Pid, getsid};
 use serde_json::json;
 
 use crate::support::daemon::{Daemon, wait_for_text};
+use crate::support::gate::Gate;
 use crate::support::processes::{self, descriptors};
 use crate::support::{LIMIT, Server, eventually, get};
 
@@ -128,14 +129,16 @@ fn a_daemons_umask_is_cleared_only_if_none_was_asked_for() {
 
 #[test]
 fn control_c_ends_the_wait_for_a_daemon_but_not_the_daemon() {
-    let slow = json!({ "load_ms": 500 });
-    let mut shell = Server::app().args(["--daemonize2=log", "--pidfile=pid"]).settings(slow).spawn();
-    eventually("the daemon is there", LIMIT, || std::fs::read_to_string(shell.path("pid")).ok());
+    let builder = Server::app().args(["--daemonize2=log", "--pidfile=pid"]);
+    let gate = Gate::new(builder.path("gate"));
+    let mut shell = builder.settings(json!({ "load_gate": gate.path() })).spawn();
+    let loading = gate.wait();
     let daemon = Daemon::of(&shell, "pid");
     let waits = || (!processes::catches(shell.pid(), Signal::SIGINT)).then_some(());
     eventually("the shell's process only waits", LIMIT, waits);
     shell.signal(Signal::SIGINT);
     // The daemon holds the log for as long as it starts.
+    drop(loading);
     assert_eq!(shell.wait_exit(LIMIT).signal(), Some(Signal::SIGINT as i32));
     assert_eq!(get(shell.target(), "/").text(), "hello v1\n");
     daemon.signal(Signal::SIGINT);

@@ -44,6 +44,23 @@ fn a_zygote_that_cannot_fork_is_asked_again_until_it_can() {
 }
 
 #[test]
+fn a_worker_that_finds_nothing_to_wait_with_is_started_again_until_it_does() {
+    for (call, error, told) in
+        [("epoll_create1", "EMFILE", "Too many open files"), ("eventfd2", "ENFILE", "Too many open files in")]
+    {
+        let server = workers(2).start();
+        let fault = format!("{call}:error={error}");
+        let Some(injection) = Injection::attach_family(server.zygote(), call, &fault) else { return };
+        let mark = server.log().mark();
+        kill(server.workers()[0].pid, Signal::SIGKILL);
+        wait_twice(&server, mark, &format!("worker cannot start: {told}"));
+        assert_eq!(server.get("/").text(), "hello v1\n", "the other one serves");
+        injection.end();
+        is_as_before(&server);
+    }
+}
+
+#[test]
 fn a_limit_on_processes_leaves_the_other_workers_at_work() {
     let Some(group) = Group::new("pids", "forks") else { return };
     let server = workers(2).through(group.launcher()).start();
@@ -51,11 +68,7 @@ fn a_limit_on_processes_leaves_the_other_workers_at_work() {
     group.set("pids.max", &group.read("pids.current"));
     let mark = server.log().mark();
     kill(server.workers()[0].pid, Signal::SIGKILL);
-    wait_twice(
-        &server,
-        mark,
-        "worker 1 could not be forked: the second fork failed; is a process limit reached?",
-    );
+    wait_twice(&server, mark, "worker 1 could not be forked: Resource temporarily unavailable");
     assert_eq!(server.get("/").text(), "hello v1\n", "the other one serves");
     group.set("pids.max", "max");
     is_as_before(&server);

@@ -1,6 +1,7 @@
 //! A machine that is short of memory or of watches, or whose clock jumps.
 
-use std::path::Path;
+use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::SystemTime;
 
@@ -17,7 +18,10 @@ fn a_worker_that_the_kernel_kills_for_its_memory_is_replaced() {
     let mark = server.log().mark();
     assert!(Client::new(server.target(), LIMIT).get("/grow").is_err(), "there is room for that");
     let line = server.wait_for_log_after(mark, "DAMN ! worker ");
-    assert!(line.contains("died killed by signal 9 (SIGKILL)") && line.contains("GET /grow"), "{line}");
+    assert!(line.contains("died, killed by signal 9 :(") && line.contains("GET /grow"), "{line}");
+    let cause =
+        "(out-of-memory: killed by the kernel, out of memory (oom_kill of the control group: 0, now 1)";
+    assert!(line.contains(cause), "{line}");
     assert!(group.read("memory.oom_control").contains("oom_kill 1"));
     assert_eq!(server.get("/hello").text(), "hello");
     server.wait_workers("the other is untouched", |now| {
@@ -50,14 +54,15 @@ fn without_watches_touch_files_are_looked_at_every_second() {
     assert_eq!(server.get("/").text(), "hello v1\n");
 }
 
-/// Lets the clock of a process run ahead or behind, by what a file says at the moment.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+/// The library that lets the clock of a process run ahead or behind, by what a file says at the moment.
+fn faketime() -> Option<PathBuf> {
+    let directories = fs::read_dir("/usr/lib").ok()?.flatten();
+    directories.map(|it| it.path().join("faketime/libfaketimeMT.so.1")).find(|it| it.exists())
+}
 
 #[test]
 fn no_timer_minds_a_clock_that_jumps() {
-    if !Path::new(FAKETIME).exists() {
-        return skip("libfaketime is not installed");
-    }
+    let Some(faketime) = faketime() else { return skip("libfaketime is not installed") };
     let code = r#"
 def handler(number):
     note("signal", number)
@@ -74,7 +79,8 @@ def hello():
     let clock = server.path("clock");
     let server = server
         .file("clock", "+0\n")
-        .env("LD_PRELOAD", FAKETIME)
+        .arg("--processes=1")
+        .env("LD_PRELOAD", faketime)
         .env("FAKETIME_TIMESTAMP_FILE", clock)
         .env("FAKETIME_NO_CACHE", "1")
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
@@ -87,17 +93,22 @@ def hello():
         for _ in 0..20 {
             assert_eq!(uwsgi_app::call(&server, "hello"), "hello");
         }
-        // Nothing but that timer wakes the master, and its workers' word for each handled signal.
+        // Nothing wakes the master but the timer, and what is said about it.
         let ticks = uwsgi_app::noted(&server, "signal 2");
         eventually("the timer goes on", LIMIT, || {
             (uwsgi_app::noted(&server, "signal 2") >= ticks + 3).then_some(())
         });
         let (woken, ticked) = (naps(server.pid()) - napped, uwsgi_app::noted(&server, "signal 2") - ticks);
         assert!(woken <= 20 + 10 * ticked as u64, "it spins: {woken} naps in {ticked} seconds");
-        let line = server.wait_for_log_after(mark, "GET /hello");
-        let (_, took) = line.split_once(" bytes in ").expect("a request line");
-        let took: u64 = took.split(' ').next().and_then(|it| it.parse().ok()).expect("a number");
-        assert!(took < 60_000, "{line}");
+        let lines = server.log().lines().split_off(mark.line());
+        let lines: Vec<_> = lines.iter().filter(|line| line.contains("GET /hello")).collect();
+        for line in &lines {
+            let (_, took) = line.split_once(" bytes in ").expect("a request line");
+            let took: u64 = took.split(' ').next().and_then(|it| it.parse().ok()).expect("a number");
+            assert!(took < 60_000, "{line}");
+        }
+        // The first one may still be told by the clock as it was before.
+        let line = lines.last().expect("twenty, all written while nothing else was to be done");
         let expected = this_year() + year;
         assert!((expected - 1..=expected + 1).any(|year| line.contains(&format!(" {year}] GET"))), "{line}");
     }

@@ -128,10 +128,10 @@ fn reloads_under_load_lose_nothing() {
     let server = project.start();
     let load = Load::start(server.target(), &LoadSpec::gets());
     for generation in 2..=4 {
-        load.wait_for(load.answered() + 50);
+        load.wait_for(50);
         server.reload();
         server.wait_reloaded(generation);
     }
-    load.wait_for(load.answered() + 50);
+    load.wait_for(50);
     load.stop().assert_nothing_lost();
 }

@@ -54,7 +54,7 @@ fn evidence(server: &Server, mark: Mark) -> Vec<String> {
     let lines = server.log().lines();
     let from = lines.iter().rposition(|line| line.contains("*** HARAKIRI ON WORKER ")).expect("a headline");
     let to = lines.iter().rposition(|line| line.contains("DAMN ! worker ")).expect("it died");
-    assert!(lines[to].contains("(harakiri)"), "{}", lines[to]);
+    assert!(lines[to].contains("(harakiri: a request on core "), "{}", lines[to]);
     lines[from..to].to_vec()
 }
 

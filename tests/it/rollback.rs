@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -153,15 +153,14 @@ fn a_request_in_flight_is_finished_by_the_generation_that_is_left() {
 }
 
 #[test]
-fn an_application_that_takes_long_to_load_is_back_at_once() {
-    let server = builder().settings(json!({ "load_ms": 2000 })).start();
-    server.set_settings(json!({ "version": "v2", "load_ms": 2000 }));
+fn an_application_is_back_without_being_loaded() {
+    let server = builder().start();
+    server.set_settings(json!({ "version": "v2" }));
     server.reload();
-    let begin = Instant::now();
+    // The time that it takes is measured by benches/figures rollback.
+    server.set_settings(json!({ "load": "hang" }));
     server.signal(Signal::SIGURG);
     server.wait_for_log("rollback 2 complete: ");
-    // A few milliseconds on a quiet machine: benches/figures rollback.
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     assert_eq!(server.get("/").text(), "hello v1\n");
 }
 

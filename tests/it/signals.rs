@@ -85,12 +85,13 @@ fn tstp_pauses_and_resumes() {
 #[test]
 fn a_second_hup_during_a_reload_is_not_lost() {
     let server = start();
-    server.set_settings(serde_json::json!({ "version": "v2", "load_ms": 500 }));
-    let children = server.children().len();
+    let gate = server.gate();
+    server.set_settings(serde_json::json!({ "version": "v2", "load_gate": gate.path() }));
     server.signal(Signal::SIGHUP);
-    eventually("the next zygote is there", LIMIT, || (server.children().len() > children).then_some(()));
+    let loading = gate.wait();
     server.set_settings(serde_json::json!({ "version": "v3" }));
     server.signal(Signal::SIGHUP);
+    drop(loading);
     eventually("the last code serves", LIMIT, || (server.get("/").text() == "hello v3\n").then_some(()));
 }
 

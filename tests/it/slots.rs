@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::support::gate::{Gate, Visitor};
 use crate::support::server::Builder;
-use crate::support::{Client, Connection, LIMIT, Server, eventually, processes};
+use crate::support::{Client, Connection, Failure, LIMIT, Server, eventually, processes};
 
 /// One worker with one slot.
 fn narrow() -> Builder {
@@ -107,19 +108,25 @@ fn clients_that_do_not_read_occupy_nothing() {
     assert_serves(&server);
 }
 
+/// Sends a request that lasts until the visitor is dropped.
+fn send_waiting(connection: &mut Connection, gate: &Gate) -> Visitor {
+    let request = format!("GET /wait?{} HTTP/1.1\r\nHost: a\r\n\r\n", gate.path().display());
+    connection.send(request.as_bytes()).unwrap();
+    gate.wait()
+}
+
 #[test]
 fn a_request_that_runs_occupies_its_slot() {
     let server = narrow().start();
-    let mut first = server.connect();
-    first.send(b"GET /sleep?ms=400 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    wait_in_flight(&server, 1);
-    assert_eq!(server.get("/?second").text(), "hello v1\n");
-    assert_eq!(first.receive(false).unwrap().text(), "slept\n");
-    server.wait_for_log("GET /?second");
-    let lines = server.log().lines();
-    let at = |text: &str| lines.iter().position(|line| line.contains(text));
-    // A request is told when it is finished.
-    assert!(at("GET /sleep?ms=400") < at("GET /?second"), "two requests ran in one slot: {lines:#?}");
+    let (gate, mut first, mut second) = (server.gate(), server.connect(), server.connect());
+    let visitor = send_waiting(&mut first, &gate);
+    second.send(b"GET /?second HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    second.set_timeout(Duration::from_millis(300)).unwrap();
+    assert_eq!(second.receive(false).err(), Some(Failure::Timeout), "two requests ran in one slot");
+    drop(visitor);
+    assert_eq!(first.receive(false).unwrap().text(), "waited\n");
+    second.set_timeout(LIMIT).unwrap();
+    assert_eq!(second.receive(false).unwrap().text(), "hello v1\n");
 }
 
 #[test]
@@ -161,14 +168,14 @@ fn busy_workers(server: &Server) -> usize {
 #[test]
 fn more_requests_than_slots_are_served_in_their_order() {
     let server = narrow().start();
-    let mut first = server.connect();
-    first.send(b"GET /sleep?ms=300 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    wait_in_flight(&server, 1);
+    let (gate, mut first) = (server.gate(), server.connect());
+    let visitor = send_waiting(&mut first, &gate);
     // Connections that wait in the accept queue, one after the other.
     let mut waiting: Vec<_> = (0..10).map(|_| server.connect()).collect();
     for (number, connection) in waiting.iter_mut().enumerate() {
         connection.send(format!("GET /?{number} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
     }
+    drop(visitor);
     for connection in &mut waiting {
         assert_eq!(connection.receive(false).unwrap().text(), "hello v1\n");
     }

@@ -1,7 +1,7 @@
 //! Processes that die are replaced, and what did not depend on them goes on.
 
 use std::os::unix::process::ExitStatusExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -37,7 +37,7 @@ fn a_killed_worker_is_replaced_and_only_its_own_request_fails() {
     let failure = victim.finish().err();
     assert!(matches!(failure, Some(Failure::Reset | Failure::Truncated)), "{failure:?}");
     survivor.finish().unwrap();
-    server.wait_for_log_after(mark, &format!("worker {slot} (pid: {pid}) died killed by signal 9"));
+    server.wait_for_log_after(mark, &format!("worker {slot} (pid: {pid}) died, killed by signal 9 :("));
     server.wait_for_log_after(mark, " in flight, the last one begun is POST /echo");
     assert_eq!(server.get("/").text(), "hello v1\n");
 }
@@ -47,11 +47,10 @@ fn a_worker_killed_while_it_serves_is_replaced_at_once() {
     let server = single_slots(2).start();
     let before = server.workers();
     let mark = server.log().mark();
-    let begin = Instant::now();
     kill(before[0].pid, Signal::SIGKILL);
     server.wait_for_log_after(mark, "Respawned appserver worker 1 ");
-    // The first throttled respawn would come later; the bench measures the median.
-    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // A pause would have been told; the bench measures the time.
+    assert!(!server.log().lines().iter().any(|line| line.contains("next try in")));
     server.wait_workers("the other is untouched", |all| all.len() == 2 && all[1] == before[1]);
 }
 
@@ -227,10 +226,12 @@ fn a_worker_that_keeps_dying_is_throttled_while_the_others_serve() {
     let survivor = server.workers()[1];
     let load = Load::start(server.target(), &LoadSpec { post: 1, ..LoadSpec::gets() });
     kill(server.workers()[0].pid, Signal::SIGKILL);
-    for (deaths, pause) in [(2, 100), (3, 200), (4, 400), (5, 800)] {
-        server.wait_for_log(&format!(
-            "worker respawning too fast !!! worker 1 died {deaths} times in a row, next try in {pause} ms"
+    for (deaths, most) in [(2, 100), (3, 200), (4, 400), (5, 800)] {
+        let line = server.wait_for_log(&format!(
+            "worker respawning too fast !!! worker 1 died {deaths} times in a row, next try in "
         ));
+        let pause = line.rsplit_once(" in ").and_then(|(_, rest)| rest.strip_suffix(" ms")?.parse().ok());
+        assert!(pause.is_some_and(|pause: u64| (most * 3 / 4..=most).contains(&pause)), "{line}");
     }
     load.wait_for(20);
     let report = load.stop();

@@ -158,9 +158,9 @@ fn runit_runs_its_script() {
         systemd.run("test", ["-p", "/etc/service/shop/supervise/ok"]).code.filter(|code| *code == 0)
     });
     let orders = Orders {
-        start: "sv -w 20 start /etc/service/shop",
+        start: "sv -w 30 start /etc/service/shop",
         reload: "sv hup /etc/service/shop",
-        stop: "sv -w 20 down /etc/service/shop",
+        stop: "sv -w 30 down /etc/service/shop",
         log: Some("cat /run/supervisor.log"),
     };
     lives(&systemd, Code::Python, 8000, &orders);
@@ -181,17 +181,17 @@ fn s6_learns_when_the_server_serves() {
 
     // Up is not ready.
     systemd.set_settings(json!({ "load": "hang" }));
-    shell(&systemd, "s6-svc -wu -T 20000 -u /run/service/appserver");
+    shell(&systemd, "s6-svc -wu -T 30000 -u /run/service/appserver");
     let status = "s6-svstat -o up,ready /run/service/appserver";
     assert_eq!(shell(&systemd, status), "true false");
-    shell(&systemd, "s6-svc -wD -T 20000 -d /run/service/appserver");
+    shell(&systemd, "s6-svc -wD -T 30000 -d /run/service/appserver");
 
     let orders = Orders {
         start: &format!(
-            "s6-svc -wU -T 20000 -u /run/service/appserver && test \"$({status})\" = 'true true'"
+            "s6-svc -wU -T 30000 -u /run/service/appserver && test \"$({status})\" = 'true true'"
         ),
         reload: "s6-svc -h /run/service/appserver",
-        stop: "s6-svc -wD -T 20000 -d /run/service/appserver",
+        stop: "s6-svc -wD -T 30000 -d /run/service/appserver",
         log: Some("cat /run/supervisor.log"),
     };
     lives(&systemd, Code::BuiltIn, 8080, &orders);

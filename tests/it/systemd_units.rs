@@ -233,7 +233,8 @@ fn the_unit_with_sockets_lives_and_refuses_nobody() {
     load.stop().assert_nothing_lost();
 
     // Clients that come once it has crashed: what is being served at that moment is lost.
-    systemd.set_settings(json!({ "version": "v4", "load_ms": 500 }));
+    // Time enough for the clients to come meanwhile; the unit sees no gate in /tmp.
+    systemd.set_settings(json!({ "version": "v4", "load_ms": 3000 }));
     systemd.systemctl(["kill", "--kill-whom=main", "--signal=KILL", service.unit]).succeeds();
     systemd.wait_show(service.unit, "NRestarts", |times| times == "1");
     let load = clients(&service);

@@ -291,7 +291,9 @@ fn a_signal_is_raised_when_its_file_is_touched() {
 fn a_changed_directory_reloads() {
     let server = Server::app().file("code/app", "1").arg("--fs-reload=code").start();
     server.set_settings(json!({ "version": "v2" }));
-    reloads_once(&server, || fs::write(server.path("code/app"), "2").unwrap());
+    // Not truncated and then written, which would be two changes.
+    let file = || File::options().append(true).open(server.path("code/app")).unwrap();
+    reloads_once(&server, || file().write_all(b"2").unwrap());
     server.wait_for_log(&format!("detected event on \"{}\"", server.path("code").display()));
     assert_eq!(server.get("/").text(), "hello v2\n");
     reloads_once(&server, || fs::remove_file(server.path("code/app")).unwrap());

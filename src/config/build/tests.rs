@@ -62,6 +62,8 @@ fn sample(row: &OptionSpec) -> &'static str {
         Kind::Parsed(_) if row.name == "reload-mode" => "drain",
         Kind::Parsed(_) if row.name == "max-surge" => "2",
         Kind::Parsed(_) if row.name == "harakiri-graceful-signal" => "10",
+        Kind::Parsed(_) if row.name == "limit-as" || row.name == "prio" => "7",
+        Kind::Parsed(_) if row.name == "max-fd" => "777",
         Kind::Parsed(_) if row.name.ends_with("-signal") => "/a 7",
         Kind::Parsed(_) if row.name.ends_with("reload-on-fd") => "7",
         Kind::Parsed(_) if row.name == "zerg-pool" => "/a:/b",
@@ -73,7 +75,7 @@ fn sample(row: &OptionSpec) -> &'static str {
         Kind::Str(_) | Kind::Name(_) | Kind::Path(_) | Kind::LogFile(_) | Kind::Address(_) => "sample",
         Kind::Unused(shape) => match shape {
             Shape::Flag => "true",
-            Shape::Int | Shape::Signed | Shape::Megabytes | Shape::Size | Shape::Seconds => "7",
+            Shape::Int | Shape::Megabytes | Shape::Size | Shape::Seconds => "7",
             Shape::Mode => "640",
             Shape::Text | Shape::Name | Shape::Pair => "a=b",
             Shape::Path | Shape::Address => "sample",

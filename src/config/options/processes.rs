@@ -1,6 +1,7 @@
 //! Worker processes and how the application is loaded.
 
 use super::{A_MOMENT, MAX_PROCESSES, MAX_THREADS, cpus, to_u32};
+use crate::config::limits;
 use crate::config::schema::Group::Processes;
 use crate::config::schema::{Kind, OptionSpec, Shape, accepted, not_yet, row};
 
@@ -92,7 +93,8 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "thunder-lock",
         Shape::Flag,
         "Take turns in accepting connections.",
-        "a worker accepts only what it has a free slot for",
+        "a new connection wakes one of the workers that sleep (EPOLLEXCLUSIVE), and no worker takes one that it \
+         has no free slot for",
     )
     .aliases(&["thunderlock"]),
     accepted(
@@ -128,16 +130,23 @@ pub(super) const ROWS: &[OptionSpec] = &[
     not_yet(Processes, "loop", Shape::Name, "The loop engine.", "there is no loop engine; use threads"),
     not_yet(Processes, "ugreen", Shape::Flag, "Use coroutines.", "there is no loop engine; use threads"),
     not_yet(Processes, "greenlet", Shape::Flag, "Use greenlets.", "there is no loop engine; use threads"),
-    not_yet(
+    row(
         Processes,
         "cpu-affinity",
-        Shape::Int,
-        "Processors a worker is bound to.",
-        "use taskset, or CPUAffinity of systemd",
+        Kind::Int { min: 0, max: MAX_PROCESSES, set: |c, n| c.limits.cpus = to_u32(n) },
+        "How many processors each worker is bound to: worker 1 to the first ones that the process may use, worker \
+         2 to the next, and from the beginning again. 0 binds nobody.",
     )
     .default("0"),
-    not_yet(Processes, "prio", Shape::Signed, "Nice value of the processes.", "use nice, or Nice of systemd")
-        .default("0"),
+    row(
+        Processes,
+        "prio",
+        Kind::Parsed(|c, text| limits::nice(text).map(|nice| c.limits.priority = nice)),
+        "Nice value of zygote and workers, -20 (served first) to 19; a negative one, for which root is needed at \
+         the start, is the master's, too.",
+    )
+    .metavar("NICE")
+    .default("0"),
     not_yet(
         Processes,
         "never-swap",

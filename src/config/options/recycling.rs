@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::harakiri::asking_signal;
+use crate::config::limits;
 use crate::config::schema::Group::Recycling;
 use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
 
@@ -153,27 +154,34 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "How often memory is looked at.",
         "memory is not watched",
     ),
-    not_yet(
+    row(
         Recycling,
         "limit-as",
-        Shape::Megabytes,
-        "Address space of a process.",
-        "use LimitAS of systemd, or ulimit -v",
-    ),
-    not_yet(
+        Kind::Parsed(|c, text| limits::megabytes(text).map(|bytes| c.limits.address_space = bytes)),
+        "Most address space of a zygote or worker; more memory is refused to it. 0 sets no limit.",
+    )
+    .metavar("MEGABYTES")
+    .default("0"),
+    row(
         Recycling,
         "limit-nproc",
-        Shape::Int,
-        "Processes of the user.",
-        "use LimitNPROC of systemd, or ulimit -u",
-    ),
-    not_yet(
+        Kind::Int {
+            min: 0,
+            max: u64::MAX,
+            set: |c, n| c.limits.processes = Some(n).filter(|most| *most > 0),
+        },
+        "Most processes and threads that the user may have for a zygote or worker to start another; root is \
+         exempt. 0 sets no limit.",
+    )
+    .default("0"),
+    row(
         Recycling,
         "max-fd",
-        Shape::Int,
-        "Open files of a process.",
-        "use LimitNOFILE of systemd, or ulimit -n",
-    ),
+        Kind::Parsed(|c, text| limits::descriptors(text).map(|most| c.limits.descriptors = most)),
+        "Most open descriptors of each process, the master included. 0 sets no limit.",
+    )
+    .metavar("N")
+    .default("0"),
     not_yet(
         Recycling,
         "reload-on-exception",
@@ -343,11 +351,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .default("0"),
     not_yet(Recycling, "die-on-idle", Shape::Flag, "Stop after that time.", "all processes run all the time"),
-    not_yet(
+    row(
         Recycling,
         "die-on-no-workers",
-        Shape::Flag,
-        "Stop when the last worker died.",
-        "dead workers are replaced",
+        Kind::Flag(|c, on| c.die_on_no_workers = on),
+        "Stop with status 1 when no worker is left and those that are started keep dying, for a supervisor to \
+         start the server anew.",
     ),
 ];

@@ -249,13 +249,14 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "How often the master looks around.",
         "the master is woken by what happens",
     ),
-    accepted(
+    row(
         ReloadAndStop,
         "forkbomb-delay",
-        Shape::Seconds,
-        "Delay before replacing workers that die at once.",
-        "the delay grows by itself",
-    ),
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.respawn_pause = time },
+        "Longest pause before a worker is replaced that keeps dying; it doubles from 100 ms up to this. 0 replaces \
+         at once, whatever happens.",
+    )
+    .default("30"),
 ];
 
 fn reload_on_fd(config: &mut Config, text: &str, command: Command) -> Result<(), ValueError> {

@@ -16,10 +16,12 @@ use super::event::{Action, Event};
 use super::harakiri::{Due, Seen};
 use super::killing::{Subject, Why};
 use super::state::{Master, Phase, Policy};
-use super::workers::{Generation, Stage, WorkerId, ZygoteStage};
+use super::workers::{Generation, SlotId, Stage, WorkerId, ZygoteStage};
 
 mod answers;
 mod arrival;
+mod causes;
+mod crash_loops;
 mod draining;
 mod harakiri;
 mod reload;
@@ -58,6 +60,8 @@ impl Bench {
             drain_delay: Duration::ZERO,
             boot_timeout: Duration::from_secs(10),
             harakiri_graceful: None,
+            respawn_pause: Duration::from_secs(30),
+            die_on_no_workers: false,
             reload_mode: ReloadMode::Surge,
             max_surge: None,
             max_draining_generations: 0,

@@ -26,7 +26,8 @@ fn a_worker_that_dies_is_replaced_at_once_and_a_loop_is_slowed_down() {
     let pid = bench.pid_of(3);
     assert_eq!(spawned(&bench.dies(pid, KILLED)), NOBODY, "two in a row are not");
     assert!(bench.logged("respawning too fast"));
-    assert_eq!(bench.master.deadline(), Some(bench.now + Duration::from_millis(100)));
+    let pause = bench.master.deadline().expect("a next try") - bench.now;
+    assert!((75..=100).contains(&pause.as_millis()), "{pause:?}");
     assert_eq!(spawned(&bench.later(Duration::from_millis(100))), [4]);
 }
 

@@ -29,6 +29,15 @@ impl Injection {
     /// Writes down the system calls `traced` of a process and injects `fault`, both as in strace(1):
     /// `accept4:error=EMFILE:when=1..3`. `None` where processes cannot be traced.
     pub fn attach(pid: u32, traced: &str, fault: &str) -> Option<Injection> {
+        Self::start(pid, traced, fault, &[])
+    }
+
+    /// The same for those that the process forks, too.
+    pub fn attach_family(pid: u32, traced: &str, fault: &str) -> Option<Injection> {
+        Self::start(pid, traced, fault, &["-f"])
+    }
+
+    fn start(pid: u32, traced: &str, fault: &str, flags: &[&str]) -> Option<Injection> {
         static POSSIBLE: OnceLock<bool> = OnceLock::new();
         let trial = || Command::new("strace").args(["-o", "/dev/null", "true"]).status();
         if !POSSIBLE.get_or_init(|| trial().is_ok_and(|status| status.success())) {
@@ -37,7 +46,7 @@ impl Injection {
         }
         let record = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new("strace");
-        command.args(["-p", &pid.to_string(), "-e", &format!("trace={traced}")]);
+        command.args(flags).args(["-p", &pid.to_string(), "-e", &format!("trace={traced}")]);
         command.args(["-e", &format!("inject={fault}")]).arg("-o").arg(record.path().join("calls"));
         let mut strace = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it was tried");
         let mut said = BufReader::new(strace.stderr.take().expect("it is piped"));
