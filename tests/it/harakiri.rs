@@ -95,7 +95,7 @@ fn a_request_that_takes_too_long_is_cut_with_evidence_and_others_are_served() {
         }
         server.signal(Signal::SIGUSR1);
         let counted = server.wait_for_log("workers ended: ");
-        assert!(counted.ends_with("harakiri 5"), "{counted}");
+        assert!(counted.contains("workers ended: harakiri 5;"), "{counted}");
     }
 }
 
