@@ -45,6 +45,8 @@ pub enum Cause {
     Stop,
     /// It has not left in time, and was killed (`worker-reload-mercy`).
     Mercy,
+    /// A request took longer than it may (`harakiri`).
+    Harakiri,
     /// It was not ready in time (`boot-timeout`).
     BootTimeout,
     /// It could not load the application.
@@ -151,6 +153,7 @@ impl fmt::Display for Cause {
             Cause::Idle => "idle",
             Cause::Stop => "stop",
             Cause::Mercy => "mercy",
+            Cause::Harakiri => "harakiri",
             Cause::BootTimeout => "boot-timeout",
             Cause::LoadFailed => "load-failed",
             Cause::ForkFailed => "fork-failed",

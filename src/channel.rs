@@ -15,6 +15,8 @@ use crate::config::Entry;
 use crate::net::set::Announced;
 use crate::signals;
 use crate::sys::seqpacket;
+#[cfg(doc)]
+use crate::sys::stacks;
 
 /// Longest message accepted; a traceback of an application fits.
 const MESSAGE_LIMIT: usize = 64 * 1024;
@@ -25,7 +27,8 @@ const REASON_LIMIT: usize = 16 * 1024;
 /// Master to zygote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToZygote {
-    /// Fork a worker; its end of a new control channel comes along.
+    /// Fork a worker; its end of a new control channel comes along, and from newer masters the sheet for
+    /// its requests.
     Spawn {
         /// Identity of the worker for the life of the instance.
         worker: u64,
@@ -76,6 +79,8 @@ pub enum FromZygote {
         /// The system's word.
         reason: String,
     },
+    /// It was asked for its stacks, and has written down what there is: [`stacks::ANSWER`].
+    Stacks,
 }
 
 /// How a worker shall leave.
@@ -158,6 +163,10 @@ pub enum FromWorker {
         /// Bytes that no other process has.
         unique: u64,
     },
+    /// A request has a deadline before the master would look at it.
+    LookSooner,
+    /// It was asked for its stacks, and has written down what there is: [`stacks::ANSWER`].
+    Stacks,
 }
 
 /// One end of a channel that sends `S` and receives `R`.
@@ -292,6 +301,13 @@ mod tests {
                 FromZygote::Loaded { entries: Vec::new(), listeners: Vec::new(), requests: Vec::new() }
             );
         }
+    }
+
+    #[test]
+    fn what_the_signal_handler_sends_is_a_message() {
+        let answer = crate::sys::stacks::ANSWER;
+        assert_eq!(serde_json::from_slice::<FromWorker>(answer).expect("understood"), FromWorker::Stacks);
+        assert_eq!(serde_json::from_slice::<FromZygote>(answer).expect("understood"), FromZygote::Stacks);
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //! - [`hooks`]: what the configuration asks to be done at points of a process's life.
 //! - [`privileges`]: who the processes are, and whether that user can do what is asked of it.
 //! - [`net`]: listen addresses and the sockets behind them.
-//! - [`channel`] and [`scoreboard`]: what travels between the processes; [`cause`]: why workers end.
+//! - [`channel`] and [`scoreboard`]: what travels between the processes; [`cause`]: why workers end;
+//!   [`evidence`]: what a process is doing.
 //! - [`signals`], [`locks`] and [`cache`]: what the workers of an application share.
 //! - [`logging`]: one log, one owner, uWSGI's request line.
 //! - [`service`]: what a service manager such as systemd passes and is told: sockets, readiness, watchdog.
@@ -39,6 +40,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod evidence;
 pub mod hooks;
 pub mod inspect;
 pub mod locks;

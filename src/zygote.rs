@@ -30,10 +30,11 @@ use crate::net::{Listener, ListenerState};
 use crate::privileges::limits::{self, Started};
 use crate::privileges::{Plan, Refusal};
 use crate::scoreboard::Scoreboard;
+use crate::scoreboard::sheet::{Sheet, SheetFile};
 use crate::signals;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
-use crate::sys::{self, cred, fd, heap, mapped, signal, stray};
+use crate::sys::{self, cred, fd, heap, mapped, signal, stacks, stray};
 use crate::worker::{self, Birth};
 
 /// Signals that a terminal or `pkill` sends to the whole family; the master answers them.
@@ -70,6 +71,8 @@ struct Zygote {
     listeners: Vec<Listener>,
     scoreboard: Arc<Scoreboard>,
     handover: (OwnedFd, OwnedFd),
+    /// Where its stacks go; a worker's has the same number.
+    sheet: OwnedFd,
     config: Arc<Config>,
     app: Option<Box<dyn App>>,
     factory: AppFactory,
@@ -117,7 +120,7 @@ impl Zygote {
     ) -> Result<Self, u8> {
         let mut title = Title::prepare();
         match proven(start, &boot, control.as_fd(), listeners, factory, &mut title) {
-            Ok(Proven { config, app, listeners, scoreboard, handover }) => {
+            Ok(Proven { config, app, listeners, scoreboard, handover, sheet }) => {
                 let loaded = FromZygote::Loaded {
                     entries: config.entries.clone(),
                     listeners: listeners.announce(),
@@ -136,6 +139,7 @@ impl Zygote {
                     listeners,
                     scoreboard,
                     handover,
+                    sheet,
                     config,
                     app,
                     factory,
@@ -162,7 +166,8 @@ impl Zygote {
         loop {
             match self.control.receive() {
                 Ok(Incoming::Message(ToZygote::Spawn { worker, slot, cell, reloads, paused }, fds)) => {
-                    let Some(control) = fds.into_iter().next() else {
+                    let mut fds = fds.into_iter();
+                    let (Some(control), sheet) = (fds.next(), fds.next()) else {
                         warn!("worker {slot} was asked for without a control channel");
                         continue;
                     };
@@ -173,7 +178,14 @@ impl Zygote {
                             if let Some(app) = &self.app {
                                 app.after_fork(Side::Child);
                             }
-                            worker::run(self.birth(worker, slot, cell, reloads, paused, control));
+                            let order = Order { worker, slot, cell, reloads, paused, control, sheet };
+                            match self.birth(order) {
+                                Ok(birth) => worker::run(birth),
+                                Err(error) => {
+                                    error!("worker cannot start: {error}");
+                                    process::exit_now(i32::from(EXIT_ERROR));
+                                }
+                            }
                         }
                         Err(error) => self.report_fork_failure(worker, &error),
                     }
@@ -254,18 +266,14 @@ impl Zygote {
         }
     }
 
-    fn birth(
-        self,
-        worker: u64,
-        slot: u32,
-        cell: usize,
-        reloads: u64,
-        paused: bool,
-        control: OwnedFd,
-    ) -> Birth {
+    fn birth(self, order: Order) -> io::Result<Birth> {
+        let Order { worker, slot, cell, reloads, paused, control, sheet } = order;
         drop(self.control);
         let control = fd::shelter(control);
-        Birth {
+        let sheet = sheet.map_or_else(|| SheetFile::create().map(OwnedFd::from), Ok)?;
+        // The plugin knows the number.
+        let sheet = fd::take_place(self.sheet, sheet)?;
+        Ok(Birth {
             worker,
             slot,
             cell,
@@ -276,13 +284,26 @@ impl Zygote {
             listeners: self.listeners,
             scoreboard: self.scoreboard,
             handover: self.handover,
+            sheet: Arc::new(Sheet::adopt(sheet, self.config.threads, self.config.harakiri.limit)?),
             config: self.config,
             app: self.app,
             factory: self.factory,
             title: Some(self.title),
             master: self.master,
-        }
+        })
     }
+}
+
+/// The worker that the master has asked for.
+struct Order {
+    worker: u64,
+    slot: u32,
+    cell: usize,
+    reloads: u64,
+    paused: bool,
+    control: OwnedFd,
+    /// None from a master of an older release.
+    sheet: Option<OwnedFd>,
 }
 
 /// Which process [`Zygote::fork_worker`] returned in.
@@ -313,6 +334,7 @@ struct Proven {
     listeners: ListenerSet,
     scoreboard: Arc<Scoreboard>,
     handover: (OwnedFd, OwnedFd),
+    sheet: OwnedFd,
 }
 
 fn proven(
@@ -359,6 +381,13 @@ fn proven(
     let listeners = listeners.into_iter().map(adopt).collect::<io::Result<Vec<_>>>().map_err(Unfit::new)?;
     let claim = |raw| fd::claim(raw).map(fd::shelter);
     let scoreboard = claim(boot.scoreboard).and_then(Scoreboard::adopt).map_err(Unfit::new)?;
+    let sheet = match boot.sheet {
+        Some(raw) => claim(raw),
+        None => SheetFile::create().map(|sheet| fd::shelter(sheet.into())),
+    };
+    let sheet = sheet.map_err(Unfit::new)?;
+    stacks::prepare(sheet.as_fd()).map_err(Unfit::new)?;
+    stacks::answer_on(control);
     let (take, give) = boot.handover;
     let handover = (claim(take).map_err(Unfit::new)?, claim(give).map_err(Unfit::new)?);
     let locks = boot.locks.map(|raw| claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
@@ -375,7 +404,8 @@ fn proven(
         if config.lazy_apps || config.processes == 0 {
             return Ok(None);
         }
-        let mut held: Vec<BorrowedFd<'_>> = vec![control, handover.0.as_fd(), handover.1.as_fd()];
+        let mut held: Vec<BorrowedFd<'_>> =
+            vec![control, sheet.as_fd(), handover.0.as_fd(), handover.1.as_fd()];
         held.extend(listeners.map(|listener| listener.fd.as_fd()));
         load(&config, factory, &held).map(Some)
     };
@@ -399,7 +429,7 @@ fn proven(
         }
         (app, listeners)
     };
-    Ok(Proven { config: Arc::new(config), app, listeners, scoreboard: Arc::new(scoreboard), handover })
+    Ok(Proven { config: Arc::new(config), app, listeners, scoreboard: Arc::new(scoreboard), handover, sheet })
 }
 
 /// Loads the application, and puts right what it did to this process.

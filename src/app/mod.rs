@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::config::recycling::Exceptions;
 use crate::hooks::{self, Point};
 use crate::scoreboard::Scoreboard;
+use crate::scoreboard::sheet::Sheet;
 use crate::signals;
 use crate::sys::process::ThreadsPrepared;
 use origin::Origin;
@@ -43,6 +44,16 @@ pub enum Peer {
     Tcp(std::net::SocketAddr),
     /// A client on a Unix socket; it has no address worth telling.
     Unix,
+}
+
+impl Peer {
+    /// Its address, if it has one.
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Peer::Tcp(address) => Some(*address),
+            Peer::Unix => None,
+        }
+    }
 }
 
 impl fmt::Display for Peer {
@@ -175,6 +186,8 @@ pub struct WorkerInfo {
     pub generation: u64,
     /// Re-execs of the master so far.
     pub reloads: u64,
+    /// The requests that it has in hand.
+    pub sheet: Arc<Sheet>,
     /// Asks the master for things on behalf of the application.
     pub master: Arc<dyn Fn(AppCommand) + Send + Sync>,
     /// Shows a text in `ps` for this process.
@@ -199,6 +212,8 @@ pub enum AppCommand {
     },
     /// Something about signals.
     Signals(signals::Request),
+    /// A request has a deadline before the master would look.
+    LookSooner,
 }
 
 /// Builds the application. Runs in the zygote (or in each worker with `lazy-apps`), after

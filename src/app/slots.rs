@@ -9,7 +9,10 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+
+use crate::scoreboard::sheet::{Sheet, Suspended};
 
 /// The permits of one worker.
 pub struct Slots {
@@ -24,6 +27,8 @@ pub struct Slots {
     watcher: RefCell<Option<Waker>>,
     /// Called when the last free slot is taken.
     when_filled: OnceCell<Box<dyn Fn()>>,
+    /// Where the requests that have a slot are written down.
+    sheet: OnceCell<Arc<Sheet>>,
 }
 
 impl fmt::Debug for Slots {
@@ -51,12 +56,19 @@ impl Slots {
             returning: RefCell::default(),
             watcher: RefCell::default(),
             when_filled: OnceCell::new(),
+            sheet: OnceCell::new(),
         })
     }
 
     /// Has `call` called whenever the last free slot is about to be used. Once only.
     pub fn when_filled(&self, call: impl Fn() + 'static) {
         let set = self.when_filled.set(Box::new(call));
+        debug_assert!(set.is_ok(), "invariant: the worker says it once");
+    }
+
+    /// Has requests that get a slot written down there, for as long as they have it. Once only.
+    pub fn write_down(&self, sheet: Arc<Sheet>) {
+        let set = self.sheet.set(sheet);
         debug_assert!(set.is_ok(), "invariant: the worker says it once");
     }
 
@@ -125,6 +137,9 @@ impl Slots {
     }
 
     fn release(&self, core: u32) {
+        if let Some(sheet) = self.sheet.get() {
+            sheet.end(core);
+        }
         while let Some(place) = self.next() {
             if place.abandoned.get() {
                 continue;
@@ -153,6 +168,11 @@ impl Permit {
     /// The number of the slot, 0-based.
     pub fn core(&self) -> u32 {
         self.core
+    }
+
+    /// Where the request that has it is written down.
+    pub(crate) fn sheet(&self) -> Option<&Sheet> {
+        self.slots.sheet.get().map(|sheet| &**sheet)
     }
 }
 
@@ -205,8 +225,8 @@ enum Stage {
     None,
     Held(Rc<Permit>),
     /// Given up, unless the application has pinned it.
-    Left(Rc<Slots>, Weak<Permit>),
-    Returning(Acquire),
+    Left(Rc<Slots>, Weak<Permit>, Option<Box<Suspended>>),
+    Returning(Acquire, Option<Box<Suspended>>),
 }
 
 /// Keeps a request's slot occupied while the application works on it, whatever its client does.
@@ -227,8 +247,14 @@ impl Claim {
     /// Others may use the slot. No effect unless it is held.
     pub fn leave(&self) {
         let left = match &*self.0.borrow() {
-            Stage::Held(permit) => Stage::Left(Rc::clone(&permit.slots), Rc::downgrade(permit)),
-            Stage::None | Stage::Left(..) | Stage::Returning(_) => return,
+            Stage::Held(permit) => {
+                // Pinned, it is occupied by the application, whose time goes on.
+                let alone = Rc::strong_count(permit) == 1;
+                let sheet = permit.sheet().filter(|_| alone);
+                let suspended = sheet.and_then(|sheet| sheet.suspend(permit.core));
+                Stage::Left(Rc::clone(&permit.slots), Rc::downgrade(permit), suspended)
+            }
+            Stage::None | Stage::Left(..) | Stage::Returning(..) => return,
         };
         self.set(left);
     }
@@ -238,7 +264,7 @@ impl Claim {
     pub fn pin(&self) -> Option<Pinned> {
         match &*self.0.borrow() {
             Stage::Held(permit) => Some(Pinned(Rc::clone(permit))),
-            Stage::None | Stage::Left(..) | Stage::Returning(_) => None,
+            Stage::None | Stage::Left(..) | Stage::Returning(..) => None,
         }
     }
 
@@ -246,24 +272,30 @@ impl Claim {
     pub fn core(&self) -> u32 {
         match &*self.0.borrow() {
             Stage::Held(permit) => permit.core,
-            Stage::None | Stage::Left(..) | Stage::Returning(_) => 0,
+            Stage::None | Stage::Left(..) | Stage::Returning(..) => 0,
         }
     }
 
     /// Ready once the slot is held again, at once if it was never left.
     pub fn poll_return(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let back = match &*self.0.borrow() {
-            Stage::Left(slots, permit) => Some(match permit.upgrade() {
+        let back = match &mut *self.0.borrow_mut() {
+            Stage::Left(slots, permit, suspended) => Some(match permit.upgrade() {
                 Some(pinned) => Stage::Held(pinned),
-                None => Stage::Returning(slots.join(&slots.returning)),
+                None => Stage::Returning(slots.join(&slots.returning), suspended.take()),
             }),
-            Stage::None | Stage::Held(_) | Stage::Returning(_) => None,
+            Stage::None | Stage::Held(_) | Stage::Returning(..) => None,
         };
         if let Some(back) = back {
             self.set(back);
         }
         let permit = match &mut *self.0.borrow_mut() {
-            Stage::Returning(acquire) => ready!(Pin::new(acquire).poll(cx)),
+            Stage::Returning(acquire, suspended) => {
+                let permit = ready!(Pin::new(acquire).poll(cx));
+                if let (Some(sheet), Some(suspended)) = (permit.sheet(), suspended) {
+                    sheet.resume(permit.core, suspended);
+                }
+                permit
+            }
             Stage::None | Stage::Held(_) | Stage::Left(..) => return Poll::Ready(()),
         };
         self.set(Stage::Held(Rc::new(permit)));
@@ -278,7 +310,11 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+    use std::time::Instant;
+
     use super::*;
+    use crate::scoreboard::sheet::SheetFile;
 
     fn poll(acquire: &mut Acquire) -> Option<Permit> {
         match Pin::new(acquire).poll(&mut Context::from_waker(Waker::noop())) {
@@ -379,6 +415,40 @@ mod tests {
         assert!(!slots.free());
         drop(pinned);
         assert!(slots.free());
+    }
+
+    #[test]
+    fn a_request_is_written_down_while_it_has_a_slot() {
+        let file = SheetFile::create().expect("memory files exist");
+        let copy = file.as_fd().try_clone_to_owned().expect("descriptors are left");
+        let slots = Slots::new(1);
+        slots.write_down(Arc::new(Sheet::adopt(copy, 1, None).expect("just made")));
+        let lines = || -> Vec<String> {
+            file.read().expect("readable").requests.into_iter().map(|it| it.line).collect()
+        };
+        let begin = |claim: &Claim, target: &str| {
+            let permit = slots.try_acquire().expect("it is free");
+            permit.sheet().expect("set").begin(permit.core(), Instant::now(), None, "GET", target);
+            claim.begin(Some(permit));
+        };
+        let cx = &mut Context::from_waker(Waker::noop());
+        let (slow, quick) = (Claim::default(), Claim::default());
+        begin(&slow, "/slow");
+        assert_eq!(lines(), ["GET /slow"]);
+        slow.leave();
+        assert_eq!(lines(), [""; 0], "it waits for its client");
+        begin(&quick, "/quick");
+        assert!(slow.poll_return(cx).is_pending());
+        assert_eq!(lines(), ["GET /quick"]);
+        quick.end();
+        assert!(slow.poll_return(cx).is_ready());
+        assert_eq!(lines(), ["GET /slow"]);
+        let pinned = slow.pin();
+        slow.leave();
+        assert_eq!(lines(), ["GET /slow"], "the application is at work");
+        slow.end();
+        drop(pinned);
+        assert_eq!(lines(), [""; 0]);
     }
 
     #[test]

@@ -175,6 +175,7 @@ mod tests {
     use super::*;
     use crate::app::test_request;
     use crate::scoreboard::Scoreboard;
+    use crate::scoreboard::sheet::{Sheet, SheetFile};
 
     fn started() -> Welcome {
         let scoreboard = Arc::new(Scoreboard::create().expect("scoreboard"));
@@ -189,6 +190,9 @@ mod tests {
             cell: 2,
             generation: 4,
             reloads: 9,
+            sheet: Arc::new(
+                SheetFile::create().and_then(|it| Sheet::adopt(it.into(), 1, None)).expect("a sheet"),
+            ),
             master: Arc::new(|_| {}),
             set_title: Arc::new(|_| {}),
             requests_logged: true,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::error::{ConfigError, ConfigErrors};
+use super::harakiri::Harakiri;
 use super::limits::Limits;
 use super::options::{self, MAX_FIFOS};
 use super::recycling::Recycling;
@@ -50,6 +51,7 @@ impl Config {
             max_surge: None,
             max_draining_generations: 0,
             scaling: scaling::Scaling::default(),
+            harakiri: Harakiri::default(),
             boot_timeout: Duration::from_secs(60),
             respawn_pause: Duration::from_secs(30),
             die_on_no_workers: false,

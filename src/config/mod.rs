@@ -25,6 +25,7 @@ pub mod document;
 mod error;
 pub mod expand;
 pub mod gather;
+pub mod harakiri;
 pub mod ini;
 mod items;
 mod json;
@@ -49,6 +50,7 @@ mod yaml;
 
 pub use build::Examined;
 pub use error::{ConfigError, ConfigErrors};
+use harakiri::Harakiri;
 pub use python::PythonOptions;
 
 /// One option as the user gave it: the canonical name from the option table, its value, its origin.
@@ -195,6 +197,8 @@ pub struct Config {
     pub max_draining_generations: u32,
     /// `cheaper`, `cheap`, `idle`: how many workers run, and when.
     pub scaling: scaling::Scaling,
+    /// `harakiri` and all that begins with it.
+    pub harakiri: Harakiri,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
     /// `forkbomb-delay`: longest pause before a worker is replaced that keeps dying, default 30 s; zero for none.

@@ -45,7 +45,7 @@ fn missing(row: &OptionSpec) -> Option<(&OptionSpec, &'static str)> {
     }
 }
 
-/// True for `harakiri = 0`, `emperor-tyrant = false` and their like.
+/// True for `mule-harakiri = 0`, `emperor-tyrant = false` and their like.
 fn asks_for_nothing(row: &OptionSpec, entry: &Entry) -> bool {
     let Some(text) = entry.value.as_deref().or(row.bare) else { return false };
     let is_default = !row.default.is_empty() && text == row.default;
@@ -71,14 +71,15 @@ mod tests {
 
     #[test]
     fn an_option_not_supported_is_a_warning_with_its_place_and_a_hint() {
-        let (warnings, errors) = examine(&["master", "harakiri=30"]);
-        let expected = r#"app.ini:2: harakiri = "30" is not supported yet: requests are not limited in time"#;
-        assert_eq!((warnings, errors), (vec![expected.to_owned()], vec![]));
+        let (warnings, errors) = examine(&["master", "stats=:1717"]);
+        let expected = r#"app.ini:2: stats = ":1717" is not supported yet: "#;
+        let fits = warnings.len() == 1 && warnings[0].starts_with(expected);
+        assert!(fits && errors.is_empty(), "{warnings:?} {errors:?}");
     }
 
     #[test]
     fn strict_makes_it_an_error_wherever_it_stands() {
-        for lines in [["strict", "harakiri=30"], ["harakiri=30", "strict"]] {
+        for lines in [["strict", "stats=:1717"], ["stats=:1717", "strict"]] {
             let (warnings, errors) = examine(&lines);
             assert_eq!((warnings.len(), errors.len()), (0, 1), "{errors:?}");
         }
@@ -86,14 +87,8 @@ mod tests {
 
     #[test]
     fn to_turn_off_what_is_not_there_is_fine() {
-        for line in [
-            "harakiri=0",
-            "emperor-tyrant=false",
-            "stats-minified=off",
-            "gevent=0",
-            "log-date",
-            "max-requests=0",
-        ] {
+        for line in ["mule-harakiri=0", "emperor-tyrant=false", "stats-minified=off", "gevent=0", "log-date"]
+        {
             assert_eq!(examine(&["strict", line]), (vec![], vec![]), "{line}");
         }
         assert_eq!(examine(&["stats-minified="]).0.len(), 1, "an empty value is on");

@@ -12,6 +12,8 @@ use crate::sys::memory::Memory;
 use crate::sys::process::{Exit, Pid, Signal};
 
 use super::budget::Measured;
+use super::harakiri::Seen;
+use super::killing::{Subject, Why};
 use super::sample::Sample;
 use super::state::Policy;
 use super::workers::{Generation, SlotId, WorkerId};
@@ -128,6 +130,18 @@ pub enum Event {
         /// Bytes of each; those that could not be measured are missing.
         bytes: BTreeMap<Generation, u64>,
     },
+    /// What workers have written down about their requests in flight.
+    RequestsSeen {
+        /// Of each that was looked at.
+        seen: Vec<Seen>,
+    },
+    /// The log has what can be known of somebody who is about to be killed.
+    EvidenceTaken {
+        /// Who.
+        subject: Subject,
+        /// A request of it still takes longer than it may.
+        overdue: bool,
+    },
     /// `execve` came back.
     ReExecFailed {
         /// The system's word.
@@ -217,14 +231,16 @@ pub enum Action {
         /// Which.
         signal: Signal,
     },
-    /// Tell the log that a worker is killed that has not left in time.
-    ReportImpatience {
-        /// Its number.
-        slot: SlotId,
-        /// Its scoreboard cell.
-        cell: usize,
+    /// Tell the log what somebody is doing who is about to be killed, and why.
+    TakeEvidence {
+        /// Who.
+        subject: Subject,
         /// Its process id.
         pid: Pid,
+        /// Number and scoreboard cell of a worker.
+        worker: Option<(SlotId, usize)>,
+        /// Why.
+        why: Why,
     },
     /// Tell the log that a worker is killed that has too much memory.
     ReportExcess {
@@ -239,6 +255,13 @@ pub enum Action {
         /// How much of it.
         bytes: u64,
     },
+    /// Wait no longer for what it may still tell.
+    EndEvidence {
+        /// Who.
+        subject: Subject,
+    },
+    /// Look at the requests in flight.
+    LookAtRequests,
     /// Tell the log that a worker must leave at once because too many generations drain.
     ReportEviction {
         /// Its number.

@@ -22,6 +22,7 @@ use crate::logging::logfile::LogFile;
 use crate::net::{Listener, ListenerState};
 use crate::privileges::{self, limits::Started};
 use crate::scoreboard::Scoreboard;
+use crate::scoreboard::sheet::SheetFile;
 use crate::service::activation::Activation;
 use crate::service::manager;
 use crate::service::readiness::Readiness;
@@ -33,6 +34,7 @@ use super::answer::Kind;
 use super::app_signals::AppSignals;
 use super::generations::Known;
 use super::holdings::{Fifos, HeldPidfile, Holdings};
+use super::killing::Subject;
 use super::lenders::SavedLender;
 use super::reexec::Legacy;
 use super::startup::Sockets;
@@ -232,6 +234,12 @@ fn try_resume(
     for (worker, raw) in legacy.workers {
         runner.adopt_worker(worker, Channel::new(claim(raw)?));
     }
+    let zygotes = legacy.zygote_sheets.into_iter().map(|(it, raw)| (Subject::Zygote(it), raw));
+    let workers = legacy.worker_sheets.into_iter().map(|(it, raw)| (Subject::Worker(it), raw));
+    for (subject, raw) in zygotes.chain(workers) {
+        runner.evidence.sheets.insert(subject, SheetFile::adopt(claim(raw)?));
+    }
+    runner.look_at_all_requests();
     if runner.holdings.follow_log() {
         runner.pass_log_on();
     }

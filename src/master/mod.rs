@@ -32,9 +32,12 @@ mod budget;
 mod cheaper;
 mod draining;
 pub mod event;
+mod evidence;
 mod generations;
+pub mod harakiri;
 pub mod holdings;
 mod idle;
+pub mod killing;
 mod lenders;
 mod letters;
 mod lifecycle;
@@ -77,8 +80,10 @@ use accepting::Accepting;
 use answer::Answer;
 use app_signals::AppSignals;
 use event::Event;
+use evidence::Evidence;
 use generations::Known;
 use holdings::{Holdings, Proven};
+use killing::Subject;
 use memory::MemoryWatch;
 use oom::OomWatch;
 use service::Service;
@@ -132,6 +137,7 @@ pub(crate) struct Runner {
     app_signals: AppSignals,
     /// Who has run the hooks of a generation that serves.
     accepting: Accepting,
+    evidence: Evidence,
     /// What those who asked were told last.
     told: Option<Answer>,
     /// The log knows that the kernel does not tell how many clients wait.
@@ -180,6 +186,7 @@ impl Runner {
             commands: Commands::default(),
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
+            evidence: Evidence::new(),
             told: None,
             told_unmeasured: false,
             readiness: None,
@@ -249,6 +256,7 @@ impl Runner {
                 }
                 self.answer();
             }
+            self.announce_next_look();
             if !std::mem::take(&mut self.reexec_due) || self.machine.phase() != Phase::ReExecuting {
                 self.settle_hooks();
                 if !self.queue.is_empty() {
@@ -366,6 +374,7 @@ impl Runner {
         let Some(channel) = self.zygotes.get(&generation) else { return };
         let mut asked = Vec::new();
         let mut has_adopted = false;
+        let mut answered = false;
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, fds)) => match message {
@@ -392,6 +401,10 @@ impl Runner {
                         Event::WorkerForked { worker, pid: Pid::from_raw(pid) }
                     }
                     FromZygote::ForkFailed { worker, reason } => Event::WorkerForkFailed { worker, reason },
+                    FromZygote::Stacks => {
+                        answered = true;
+                        continue;
+                    }
                 },
                 // Its exit follows and is acted upon.
                 Ok(Incoming::Closed | Incoming::Nothing) => break,
@@ -409,6 +422,9 @@ impl Runner {
         if has_adopted {
             self.follow_store();
         }
+        if answered {
+            self.stacks_arrived(Subject::Zygote(generation));
+        }
         self.ask_signals(asked);
     }
 
@@ -420,11 +436,13 @@ impl Runner {
         let generation = self.machine.workers().find(|(id, _)| *id == worker).map(|(_, it)| it.generation);
         let mut alive = false;
         let mut unique = None;
+        let (mut look, mut answered) = (false, false);
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, _)) => match message {
                     FromWorker::Ready => {
                         ready = true;
+                        look = true;
                         alive = true;
                         Event::WorkerReady { worker }
                     }
@@ -434,6 +452,14 @@ impl Runner {
                     FromWorker::Busy => Event::RequestBegun,
                     FromWorker::Reload => Event::Command(Command::Reload),
                     FromWorker::Stop => Event::Command(Command::Stop),
+                    FromWorker::LookSooner => {
+                        look = true;
+                        continue;
+                    }
+                    FromWorker::Stacks => {
+                        answered = true;
+                        continue;
+                    }
                     FromWorker::Pong => {
                         alive = true;
                         continue;
@@ -465,6 +491,12 @@ impl Runner {
         }
         if let Some(bytes) = unique {
             self.memory.hear(worker, bytes);
+        }
+        if look {
+            self.look_at_requests([worker]);
+        }
+        if answered {
+            self.stacks_arrived(Subject::Worker(worker));
         }
     }
 

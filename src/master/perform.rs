@@ -8,11 +8,13 @@ use log::{error, info, log, warn};
 
 use crate::channel::{self, DrainMode, ToWorker, ToZygote, WorkerChannel};
 use crate::hooks::{self, Point};
+use crate::scoreboard::sheet::SheetFile;
 use crate::scoreboard::{CELLS, WorkerState};
 use crate::sys::process;
 use crate::sys::signal;
 
 use super::event::{Action, Event};
+use super::killing::Subject;
 use super::reexec::{self, Channels};
 use super::workers::{Generation, SlotId, WorkerId};
 use super::{Runner, Source, report, spawn, startup};
@@ -76,14 +78,17 @@ impl Runner {
                 let cell = self.holdings.scoreboard.cell(cell);
                 report::eviction(&cell, slot, pid, generation, most);
             }
-            Action::ReportImpatience { slot, cell, pid } => {
-                report::impatience(&self.holdings.scoreboard.cell(cell), slot, pid);
+            Action::TakeEvidence { subject, pid, worker, why } => {
+                self.take_evidence(subject, pid, worker, why);
             }
             Action::ReportExcess { slot, cell, pid, what, bytes } => {
                 report::excess(&self.holdings.scoreboard.cell(cell), slot, pid, what, bytes);
             }
+            Action::EndEvidence { subject } => self.end_evidence(subject, "it did not answer in time"),
+            Action::LookAtRequests => self.look_at_all_requests(),
             Action::Retire { worker, cell } => {
                 self.forget_sign_of_life(worker);
+                self.forget_sheet(Subject::Worker(worker));
                 if let Some(channel) = self.workers.remove(&worker) {
                     self.unwatch(channel.as_raw_fd(), Source::Worker(worker));
                 }
@@ -120,7 +125,8 @@ impl Runner {
 
     fn spawn_zygote(&mut self, generation: Generation) {
         match spawn::zygote(&self.holdings, generation) {
-            Ok((pid, channel)) => {
+            Ok((pid, channel, sheet)) => {
+                self.evidence.sheets.insert(Subject::Zygote(generation), sheet);
                 self.watch(channel.as_raw_fd(), Source::Zygote(generation));
                 self.zygotes.insert(generation, channel);
                 self.queue.push_back(Event::ZygoteSpawned { generation, pid });
@@ -133,6 +139,7 @@ impl Runner {
     }
 
     fn drop_zygote_channel(&mut self, generation: Generation) {
+        self.forget_sheet(Subject::Zygote(generation));
         if let Some(channel) = self.zygotes.remove(&generation) {
             self.unwatch(channel.as_raw_fd(), Source::Zygote(generation));
         }
@@ -152,6 +159,7 @@ impl Runner {
         }
         let zygote = self.zygotes.get(&generation).ok_or("its zygote is gone")?;
         let (ours, theirs): (WorkerChannel, _) = channel::pair().map_err(|error| error.to_string())?;
+        let sheet = SheetFile::create().map_err(|error| error.to_string())?;
         let board = self.holdings.scoreboard.open(cell);
         board.set_state(WorkerState::Starting);
         board.set_slot(u64::from(slot));
@@ -162,8 +170,9 @@ impl Runner {
         let reloads = self.holdings.reloads + u64::from(generation > self.machine.generation());
         let spawn = ToZygote::Spawn { worker, slot, cell, reloads, paused };
         zygote
-            .send(&spawn, &[theirs.as_fd()])
+            .send(&spawn, &[theirs.as_fd(), sheet.as_fd()])
             .map_err(|error| format!("its zygote does not listen: {error}"))?;
+        self.evidence.sheets.insert(Subject::Worker(worker), sheet);
         self.watch(ours.as_raw_fd(), Source::Worker(worker));
         self.workers.insert(worker, ours);
         Ok(())
@@ -299,6 +308,7 @@ impl Runner {
         let channels = Channels {
             zygotes: &self.zygotes,
             workers: &self.workers,
+            sheets: &self.evidence.sheets,
             known: &self.known,
             signals,
             accepting: &self.accepting,

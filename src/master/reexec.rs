@@ -15,12 +15,14 @@ use crate::config::source::KEPT_TEXT;
 use crate::control::{Command, changes::Looks, fifo::FifoState, pidfile::PidfileState, touch::Baseline};
 use crate::net::ListenerState;
 use crate::privileges::limits::Started;
+use crate::scoreboard::sheet::SheetFile;
 use crate::signals::table::Waiting;
 use crate::sys::{fd, process};
 
 use super::accepting::Accepting;
 use super::generations::Known;
 use super::holdings::Holdings;
+use super::killing::Subject;
 use super::lenders::SavedLender;
 use super::saved::SavedMaster;
 use super::state::Master;
@@ -64,6 +66,12 @@ pub struct Legacy {
     pub zygotes: BTreeMap<Generation, i32>,
     /// Control channels of the workers.
     pub workers: BTreeMap<WorkerId, i32>,
+    /// Sheets of the zygotes; absent in older releases, as those of the workers.
+    #[serde(default)]
+    pub zygote_sheets: BTreeMap<Generation, i32>,
+    /// Sheets of the workers.
+    #[serde(default)]
+    pub worker_sheets: BTreeMap<WorkerId, i32>,
     /// Pidfiles with the option that named them.
     #[serde(default)]
     pub pidfiles: Vec<(String, PidfileState)>,
@@ -103,6 +111,8 @@ pub struct Channels<'a> {
     pub zygotes: &'a BTreeMap<Generation, ZygoteChannel>,
     /// Of the workers.
     pub workers: &'a BTreeMap<WorkerId, WorkerChannel>,
+    /// The sheets of both.
+    pub sheets: &'a BTreeMap<Subject, SheetFile>,
     /// What the zygotes have told of their generations.
     pub known: &'a BTreeMap<Generation, Known>,
     /// What they have asked for about signals.
@@ -129,6 +139,11 @@ pub fn reexec(
     }
 }
 
+/// The numbers of some sheets.
+fn sheets_of<K: Ord>(channels: &Channels<'_>, pick: impl Fn(Subject) -> Option<K>) -> BTreeMap<K, i32> {
+    channels.sheets.iter().filter_map(|(of, sheet)| Some((pick(*of)?, sheet.as_raw_fd()))).collect()
+}
+
 fn try_reexec(
     holdings: &Holdings,
     machine: &Master,
@@ -150,6 +165,14 @@ fn try_reexec(
         known: channels.known.clone(),
         zygotes: channels.zygotes.iter().map(|(generation, it)| (*generation, it.as_raw_fd())).collect(),
         workers: channels.workers.iter().map(|(worker, it)| (*worker, it.as_raw_fd())).collect(),
+        zygote_sheets: sheets_of(channels, |it| match it {
+            Subject::Zygote(generation) => Some(generation),
+            Subject::Worker(_) => None,
+        }),
+        worker_sheets: sheets_of(channels, |it| match it {
+            Subject::Worker(worker) => Some(worker),
+            Subject::Zygote(_) => None,
+        }),
         pidfiles: holdings.pidfiles.iter().map(|it| (it.option.to_owned(), it.file.state())).collect(),
         fifo: holdings.fifos.active.as_ref().map(|it| (holdings.fifos.slot, it.state())),
         fifo_paths: holdings.fifos.paths.clone(),
@@ -171,6 +194,7 @@ fn try_reexec(
     keep.extend(holdings.listeners.iter().chain(&holdings.spares).map(|listener| listener.fd.as_fd()));
     keep.extend(channels.zygotes.values().map(AsFd::as_fd));
     keep.extend(channels.workers.values().map(AsFd::as_fd));
+    keep.extend(channels.sheets.values().map(AsFd::as_fd));
     let lent = holdings.lenders.iter().flat_map(|it| it.pool.iter().flatten().chain([&it.door]));
     keep.extend(lent.map(|listener| listener.fd.as_fd()));
     keep.extend(holdings.armed_fds.iter().map(|it| it.fd()));

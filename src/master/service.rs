@@ -130,8 +130,11 @@ impl Runner {
             self.machine.workers().filter(|(_, it)| it.is_ready()).map(|(id, _)| id).collect();
         for worker in ready {
             let watchdog = self.service.as_mut().and_then(|service| service.watchdog.as_mut());
-            if watchdog.is_some_and(|watchdog| watchdog.ask(worker)) {
+            let Some(watchdog) = watchdog else { return };
+            if watchdog.ask(worker) {
                 self.tell(worker, &ToWorker::Ping);
+            } else if watchdog.is_silent(worker) {
+                self.witness(worker);
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::boot::{BootRole, Envelope, c_string};
 use crate::channel::{self, Channel, FromZygote, ToZygote, ZygoteChannel};
 use crate::config::source::KEPT_TEXT;
 use crate::privileges::limits::Started;
+use crate::scoreboard::sheet::SheetFile;
 use crate::sys::process::{Fork, Pid, Signal};
 use crate::sys::{self, fd, process, signal};
 
@@ -28,6 +29,9 @@ pub struct ZygoteBoot {
     pub scoreboard: i32,
     /// Descriptors of the hand-over queue: to take from, to give to.
     pub handover: (i32, i32),
+    /// Descriptor of its sheet, where its stacks are written to; none from older releases.
+    #[serde(default)]
+    pub sheet: Option<i32>,
     /// Descriptor of the application's locks; none from older releases.
     #[serde(default)]
     pub locks: Option<i32>,
@@ -47,13 +51,15 @@ pub struct ZygoteBoot {
 /// # Errors
 /// When there is no memory, process or descriptor left. A binary that cannot be executed is reported
 /// by the child over its channel, like every other reason why a generation cannot serve.
-pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, ZygoteChannel)> {
+pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, ZygoteChannel, SheetFile)> {
     let (ours, theirs): (ZygoteChannel, OwnedFd) = channel::pair()?;
+    let sheet = SheetFile::create()?;
     let boot = ZygoteBoot {
         generation,
         control: theirs.as_raw_fd(),
         scoreboard: holdings.scoreboard.fd().as_raw_fd(),
         handover: (holdings.handover.0.as_raw_fd(), holdings.handover.1.as_raw_fd()),
+        sheet: Some(sheet.as_raw_fd()),
         locks: Some(holdings.locks.fd().as_raw_fd()),
         started: holdings.started_at,
         started_by: Some(holdings.started_by),
@@ -69,10 +75,10 @@ pub fn zygote(holdings: &Holdings, generation: Generation) -> io::Result<(Pid, Z
     let env = holdings.start.child_env_c();
     let master = process::this();
     match process::fork()? {
-        Fork::Parent(pid) => Ok((pid, ours)),
+        Fork::Parent(pid) => Ok((pid, ours, sheet)),
         Fork::Child => {
             let mut keep: Vec<BorrowedFd<'_>> =
-                vec![envelope.as_fd(), theirs.as_fd(), holdings.scoreboard.fd()];
+                vec![envelope.as_fd(), theirs.as_fd(), holdings.scoreboard.fd(), sheet.as_fd()];
             keep.extend([holdings.handover.0.as_fd(), holdings.handover.1.as_fd(), holdings.locks.fd()]);
             keep.extend(listeners().map(|listener| listener.fd.as_fd()));
             let error = match prepare_child(&keep, master, &holdings.start.cwd) {

@@ -19,7 +19,7 @@ use crate::config::reload::{MaxSurge, ReloadMode};
 use crate::config::scaling::Scaling;
 use crate::control::Command;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
-use crate::sys::process::{Exit, Pid};
+use crate::sys::process::{Exit, Pid, Signal};
 
 use super::answer::Journal;
 use super::arrival::Arrival;
@@ -28,6 +28,8 @@ use super::breaker::Breaker;
 use super::budget::BudgetWatch;
 use super::cheaper::Memory;
 use super::event::{Action, Event};
+use super::harakiri::Harakiri;
+use super::killing::Sentences;
 use super::queue_watch::QueueWatch;
 use super::reload::Reload;
 use super::roll::Roll;
@@ -51,6 +53,8 @@ pub struct Policy {
     pub scaling: Scaling,
     /// How long a zygote or worker may take to become ready.
     pub boot_timeout: Duration,
+    /// `harakiri-graceful-timeout` and the signal that asks; `None` kills without asking.
+    pub harakiri_graceful: Option<(Duration, Signal)>,
     /// Longest pause before a worker is replaced that keeps dying; zero for none.
     pub respawn_pause: Duration,
     /// Without a worker, and without hope for one, the server is of no use (`die-on-no-workers`).
@@ -83,6 +87,7 @@ impl Policy {
             drain_delay: config.drain_delay,
             scaling: config.scaling.clone(),
             boot_timeout: config.boot_timeout,
+            harakiri_graceful: config.harakiri.graceful.map(|timeout| (timeout, config.harakiri.signal)),
             respawn_pause: config.respawn_pause,
             die_on_no_workers: config.die_on_no_workers,
             reload_mode: config.reload_mode,
@@ -175,6 +180,9 @@ pub struct Master {
     /// Successors for these reasons that could not be started.
     pub(super) recycling_throttle: Throttle,
     pub(super) budget: BudgetWatch,
+    /// Those who are about to be killed.
+    pub(super) sentences: Sentences,
+    pub(super) harakiri: Harakiri,
     /// Commands that have to wait for the start or for a reload to end.
     pub(super) deferred: VecDeque<Command>,
     /// Unknown children that died; their fork may be reported after their death.
@@ -216,6 +224,8 @@ impl Master {
             ends: BTreeMap::new(),
             failure: None,
             roll: None,
+            sentences: Sentences::new(),
+            harakiri: Harakiri::default(),
             wishes: VecDeque::new(),
             recycling_throttle: Throttle::default(),
             budget: BudgetWatch::default(),
@@ -318,6 +328,8 @@ impl Master {
             Event::Sampled(sample) => self.sampled(now, &sample),
             Event::SnapshotUnfit { generation, reason } => self.drop_snapshot(generation, &reason),
             Event::SnapshotsMeasured { bytes } => self.bound_snapshots(&bytes),
+            Event::RequestsSeen { seen } => self.requests_seen(now, &seen),
+            Event::EvidenceTaken { subject, overdue } => self.evidence_taken(now, subject, overdue),
             Event::ReExecFailed { reason } => {
                 self.reexec_failed(reason);
                 self.resume_deferred(now);
@@ -331,7 +343,8 @@ impl Master {
 
     /// The next instant at which [`Event::Tick`] would change something.
     pub fn deadline(&self) -> Option<Instant> {
-        let workers = self.workers.values().filter_map(|worker| match worker.stage {
+        let free = self.workers.iter().filter(|(id, _)| !self.is_condemned(**id));
+        let workers = free.filter_map(|(_, worker)| match worker.stage {
             Stage::Starting { deadline } => worker.doomed.is_none().then_some(deadline),
             Stage::Ready { .. } => None,
             // Without a pid its zygote's word or end comes first.
@@ -347,7 +360,10 @@ impl Master {
             self.zygote_throttle.not_before
         };
         let recycling = self.wishes_due().into_iter().chain(self.lifetime_due());
-        workers.chain(zygotes).chain(self.respawn_deadline()).chain(zygote_retry).chain(recycling).min()
+        let sentences = self.sentences.values().map(|sentence| sentence.until);
+        let looks = self.next_look().into_iter().chain(sentences);
+        let respawns = self.respawn_deadline();
+        workers.chain(zygotes).chain(respawns).chain(zygote_retry).chain(recycling).chain(looks).min()
     }
 
     fn start(&mut self, now: Instant) {

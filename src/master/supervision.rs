@@ -10,6 +10,7 @@ use crate::error::EXIT_ERROR;
 use crate::sys::process::{Exit, Pid, Signal};
 
 use super::event::Action;
+use super::killing::{Subject, Why};
 use super::state::{Master, Phase};
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, ZygoteStage};
 
@@ -238,6 +239,8 @@ impl Master {
         reason: Option<String>,
     ) {
         let Some(mut worker) = self.workers.remove(&id) else { return };
+        self.forget_sentence(Subject::Worker(id));
+        self.forget_requests(id);
         let reason = worker.doomed.clone().or(reason);
         let by_itself = || death.map_or(Cause::ForkFailed, |(_, exit)| Cause::of(exit, worker.is_ready()));
         let cause = worker.cause.unwrap_or_else(by_itself);
@@ -320,17 +323,19 @@ impl Master {
     }
 
     pub(super) fn tick(&mut self, now: Instant) {
+        self.tick_sentences(now);
+        self.tick_harakiri(now);
         let overdue: Vec<WorkerId> = self.workers.keys().copied().collect();
         for id in overdue {
             let Some(worker) = self.workers.get_mut(&id) else { continue };
             let (slot, pid) = (worker.slot, worker.pid);
             match (&mut worker.stage, pid) {
-                (Stage::Starting { deadline }, Some(pid)) if now >= *deadline && worker.doomed.is_none() => {
+                (Stage::Starting { deadline }, Some(_)) if now >= *deadline && worker.doomed.is_none() => {
                     let seconds = self.policy.boot_timeout.as_secs_f32();
                     worker.doomed =
                         Some(format!("worker {slot} was not ready within {seconds} s (boot-timeout)"));
                     worker.cause = Some(Cause::BootTimeout);
-                    self.push(Action::Kill { pid, signal: Signal::SIGKILL });
+                    self.condemn(now, Subject::Worker(id), Why::BootTimeout);
                 }
                 (Stage::Starting { deadline }, None) if now >= *deadline => {
                     // The zygote never answered: it is stuck, and no worker can be had from it.
@@ -342,31 +347,25 @@ impl Master {
                     self.lose_worker(now, id, None, Some("the zygote does not fork workers".to_owned()));
                     self.dismiss_zygote(generation);
                 }
-                (Stage::Leaving { kill_at, .. }, Some(pid)) if now >= *kill_at => {
-                    *kill_at = now + BRUTAL_PATIENCE;
-                    // Whatever keeps it from dying, it is not the application's code.
-                    worker.quiet = true;
-                    worker.cause = Some(Cause::Mercy);
-                    let cell = worker.cell;
-                    self.push(Action::ReportImpatience { slot, cell, pid });
-                    self.push(Action::Kill { pid, signal: Signal::SIGKILL });
+                (Stage::Leaving { kill_at, .. }, Some(_)) if now >= *kill_at => {
+                    self.condemn(now, Subject::Worker(id), Why::Mercy);
                 }
                 _ => {}
             }
         }
         let mut slow = Vec::new();
-        for zygote in self.zygotes.values_mut() {
-            if let (ZygoteStage::Loading { deadline }, Some(pid)) = (&zygote.stage, zygote.pid)
+        for (generation, zygote) in &mut self.zygotes {
+            if let (ZygoteStage::Loading { deadline }, Some(_)) = (&zygote.stage, zygote.pid)
                 && now >= *deadline
             {
                 let seconds = self.policy.boot_timeout.as_secs_f32();
                 let reason = format!("the application was not loaded within {seconds} s (boot-timeout)");
                 zygote.stage = ZygoteStage::Failed { reason, code: self.policy.no_app_code() };
-                slow.push(pid);
+                slow.push(*generation);
             }
         }
-        for pid in slow {
-            self.push(Action::Kill { pid, signal: Signal::SIGKILL });
+        for generation in slow {
+            self.condemn(now, Subject::Zygote(generation), Why::BootTimeout);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::error::EXIT_ERROR;
 use crate::sys::process::{Exit, Pid, Signal};
 
 use super::event::Action;
+use super::killing::Subject;
 use super::reload::Reload;
 use super::state::{Master, Phase, Policy};
 use super::throttle::Throttle;
@@ -61,6 +62,7 @@ impl Master {
 
     pub(super) fn zygote_exited(&mut self, now: Instant, generation: Generation, exit: Exit) {
         let Some(zygote) = self.zygotes.remove(&generation) else { return };
+        self.forget_sentence(Subject::Zygote(generation));
         self.push(Action::DismissZygote { generation, pid: None });
         self.forget_unforked(generation);
         match zygote.stage {

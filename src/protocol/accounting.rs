@@ -16,6 +16,7 @@ use crate::app::slots::Permit;
 use crate::app::{ConnectionInfo, Request};
 use crate::scoreboard::share::Share;
 use crate::scoreboard::{Cell as BoardCell, Scoreboard, WorkerState};
+use crate::sys::clock::whole_micros;
 
 /// One finished request, for the request log.
 #[derive(Debug, Clone)]
@@ -133,11 +134,6 @@ impl Anchor {
     }
 }
 
-/// As `Duration::as_micros`, without its detour over 128 bits.
-fn whole_micros(duration: Duration) -> u64 {
-    duration.as_secs() * 1_000_000 + u64::from(duration.subsec_micros())
-}
-
 impl std::fmt::Debug for Accounting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Accounting").field("cell", &self.cell).finish_non_exhaustive()
@@ -252,6 +248,10 @@ impl Accounting {
             {
                 herald();
             }
+        }
+        if let Some((permit, sheet)) = permit.as_ref().and_then(|it| Some((it, it.sheet()?))) {
+            let peer = request.connection.peer.address();
+            sheet.begin(permit.core(), started, peer, request.head.method.as_str(), target);
         }
         let record = self.log.as_ref().map(|_| record(request, anchor.time_of(started), permit.as_ref()));
         state.claim.begin(permit);

@@ -15,7 +15,9 @@ use crate::sys::fd;
 use crate::sys::process::Pid;
 use crate::sys::shm::SharedMemory;
 
+mod line;
 pub mod share;
+pub mod sheet;
 
 /// Cells in one scoreboard; bounds live worker processes over all generations.
 pub const CELLS: usize = 4096;
@@ -119,6 +121,8 @@ enum HeaderWord {
     Unheard = 6,
     /// 1 while the master wants to be told of the next request; older releases do not ask.
     Awaited = 7,
+    /// CLOCK_MONOTONIC microseconds at which the master looks at the requests in flight; 0 is not known.
+    NextLook = 8,
 }
 
 /// The mapping.
@@ -246,6 +250,17 @@ impl Scoreboard {
         word.load(Relaxed) == 1 && word.swap(0, Relaxed) == 1
     }
 
+    /// Tells workers when the master will look at the requests in flight, in microseconds of the monotonic
+    /// clock; 0 says that it has to be told of every deadline. Only the master calls this.
+    pub fn set_next_look(&self, micros: u64) {
+        self.header(HeaderWord::NextLook).store(micros, SeqCst);
+    }
+
+    /// What [`Scoreboard::set_next_look`] said last.
+    pub fn next_look(&self) -> u64 {
+        self.header(HeaderWord::NextLook).load(SeqCst)
+    }
+
     /// Whether a worker other than that of cell `own` sleeps and would take a client.
     pub fn another_parked(&self, own: usize) -> bool {
         self.used_cells().any(|index| index != own && self.cell(index).parked() == 1)
@@ -325,19 +340,7 @@ impl Cell<'_> {
     /// Remembers which request was begun last, for the case that it is the last one ever. A reader
     /// may see a mixture of two; it is evidence for a person, not a protocol.
     pub fn set_last_request(&self, method: &str, target: &str) {
-        let mut text = [0_u8; LAST_REQUEST_BYTES];
-        let mut length = 0;
-        for part in [method.as_bytes(), b" ", target.as_bytes()] {
-            let take = part.len().min(LAST_REQUEST_BYTES - length);
-            text[length..length + take].copy_from_slice(&part[..take]);
-            length += take;
-        }
-        for (word, bytes) in self.last_request_words().iter().zip(text.as_chunks::<8>().0) {
-            word.store(u64::from_ne_bytes(*bytes), Relaxed);
-            if bytes[7] == 0 {
-                break;
-            }
-        }
+        line::write::<LAST_REQUEST_BYTES>(self.last_request_words(), method, target);
     }
 
     fn last_request_words(&self) -> &[AtomicU64] {
@@ -346,10 +349,7 @@ impl Cell<'_> {
 
     /// Method and target of the request begun last, cut to what a cell holds; empty before the first.
     pub fn last_request(&self) -> String {
-        let words = self.last_request_words().iter();
-        let bytes: Vec<u8> =
-            words.flat_map(|word| word.load(Relaxed).to_ne_bytes()).take_while(|it| *it != 0).collect();
-        String::from_utf8_lossy(&bytes).escape_debug().to_string()
+        line::read(self.last_request_words().iter().map(|word| word.load(Relaxed)))
     }
 }
 

@@ -42,13 +42,22 @@ pub struct Watchdog {
     asking: bool,
     /// Workers that owe an answer: one that is stuck is not asked again, its channel would fill up.
     owing: BTreeSet<WorkerId>,
+    /// Those of them that have been told of.
+    silent: BTreeSet<WorkerId>,
 }
 
 impl Watchdog {
     /// For a manager that waits so long.
     pub fn new(period: Duration) -> Self {
         let interval = (period / SIGNS).max(SHORTEST_INTERVAL);
-        Watchdog { interval, next: None, requests: 0, asking: false, owing: BTreeSet::new() }
+        Watchdog {
+            interval,
+            next: None,
+            requests: 0,
+            asking: false,
+            owing: BTreeSet::new(),
+            silent: BTreeSet::new(),
+        }
     }
 
     /// A sign of life was given: the manager counts from here. The first one goes with readiness.
@@ -82,9 +91,14 @@ impl Watchdog {
         self.owing.insert(worker)
     }
 
+    /// True once for a worker that has been asked before and has not answered since.
+    pub fn is_silent(&mut self, worker: WorkerId) -> bool {
+        self.owing.contains(&worker) && self.silent.insert(worker)
+    }
+
     /// A worker has answered, or begun to serve. True when that was the sign that was missing.
     pub fn hear(&mut self, now: Instant, worker: WorkerId) -> bool {
-        self.owing.remove(&worker);
+        self.forget(worker);
         let missing = self.asking;
         if missing {
             self.given(now);
@@ -95,6 +109,7 @@ impl Watchdog {
     /// A worker is gone.
     pub fn forget(&mut self, worker: WorkerId) {
         self.owing.remove(&worker);
+        self.silent.remove(&worker);
     }
 }
 
@@ -143,10 +158,11 @@ mod tests {
             at = watchdog.deadline().unwrap().max(at);
             assert_eq!(watchdog.tick(at, progress(0)), Some(Beat::Ask));
             assert_eq!(watchdog.ask(1), turn == 0);
+            assert_eq!(turn > 0 && watchdog.is_silent(1), turn == 1, "it is told of once");
         }
         assert!(at - now > PERIOD);
         watchdog.forget(1);
-        assert!(watchdog.ask(1));
+        assert!(!watchdog.is_silent(1) && watchdog.ask(1));
     }
 
     #[test]

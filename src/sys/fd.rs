@@ -290,6 +290,18 @@ pub fn replace(source: BorrowedFd<'_>, target: RawFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives the number of `place` to what `fd` is: whoever knows the number reaches that from now on.
+///
+/// # Errors
+/// Those of `dup3(2)`; interruptions are retried.
+pub fn take_place(place: OwnedFd, fd: OwnedFd) -> io::Result<OwnedFd> {
+    if place.as_raw_fd() != fd.as_raw_fd() {
+        // SAFETY: both are owned here, and `place` goes on to be owned by the caller.
+        retry(|| cvt(unsafe { libc::dup3(fd.as_raw_fd(), place.as_raw_fd(), libc::O_CLOEXEC) }))?;
+    }
+    Ok(place)
+}
+
 /// Copies a descriptor to a free number above standard error, close-on-exec.
 ///
 /// # Errors

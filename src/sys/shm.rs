@@ -36,12 +36,20 @@ impl SharedMemory {
     /// # Errors
     /// When memory or descriptors are short, or `bytes` is not a positive multiple of 8.
     pub fn create(name: &CStr, bytes: usize) -> io::Result<Self> {
+        Self::map(Self::file(name, bytes)?, bytes)
+    }
+
+    /// Such a file for others to map.
+    ///
+    /// # Errors
+    /// As [`SharedMemory::create`].
+    pub fn file(name: &CStr, bytes: usize) -> io::Result<OwnedFd> {
         let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
         let size = libc::off_t::try_from(bytes).map_err(|_| invalid(bytes))?;
         nix::unistd::ftruncate(&file, size)?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-        Self::map(file, bytes)
+        Ok(file)
     }
 
     /// Maps the first `bytes` of a memory file that another process made.

@@ -13,11 +13,13 @@ use tokio::task::AbortHandle;
 use crate::app::slots::Slots;
 use crate::cause::Cause;
 use crate::channel::{DrainMode, FromWorker, Incoming, ToWorker};
+use crate::evidence;
 use crate::logging::logfile;
 use crate::protocol::accounting::Accounting;
 use crate::scoreboard::WorkerState;
+use crate::scoreboard::sheet::Sheet;
 use crate::sys::signal::KillTimer;
-use crate::sys::watch;
+use crate::sys::{process, stacks, watch};
 
 use super::MasterChannel;
 use super::accept::{Door, Mode};
@@ -25,6 +27,8 @@ use super::accepting_hooks::AcceptingHooks;
 use super::connections::ConnectionSet;
 use super::signals::Signals;
 
+/// The timer of the last resort comes so long after the master's patience, and after what it wants to know.
+const LAST_RESORT: Duration = Duration::from_secs(3);
 /// Turns of the event loop that a worker without anything to do waits for a client in the hand-over queue.
 const FINAL_LOOKS: u32 = 3;
 
@@ -40,6 +44,7 @@ pub(super) struct Control {
     pub(super) signals: Signals,
     pub(super) birth_mercy: Duration,
     pub(super) hooks: AcceptingHooks,
+    pub(super) sheet: Arc<Sheet>,
     /// Takes connections from the other end until this worker leaves to others what it has.
     pub(super) taking: AbortHandle,
 }
@@ -196,6 +201,9 @@ impl Control {
                             self.accounting.last_request()
                         ),
                     }
+                    if !self.slots.all_free() {
+                        self.tell_what_is_cut();
+                    }
                     return;
                 }
                 ready = self.orders.readable(), if !master_gone => {
@@ -227,6 +235,25 @@ impl Control {
                     }
                 }
             }
+        }
+    }
+
+    /// What the master would find out before it kills.
+    fn tell_what_is_cut(&self) {
+        const WORD: &str = "NO MERCY";
+        let written = || -> io::Result<()> {
+            let file = self.sheet.file()?;
+            evidence::requests(WORD, &file.read()?, self.sheet.now()).iter().for_each(|line| warn!("{line}"));
+            file.forget_stacks()?;
+            if stacks::heeds(process::this()) {
+                stacks::ask_this_thread()?;
+            }
+            let none = "the application has none to tell; those of Python are told";
+            evidence::stacks(WORD, &file.stacks()?, none).iter().for_each(|line| warn!("{line}"));
+            Ok(())
+        };
+        if let Err(error) = written() {
+            warn!("what is cut cannot be told in detail: {error}");
         }
     }
 
@@ -268,7 +295,7 @@ impl Control {
         }
         // Should the runtime itself be blocked by the application, the timer still ends it.
         let left = leave.deadline.saturating_duration_since(Instant::now());
-        if let Err(error) = KillTimer::arm_kill(left + Duration::from_secs(1)) {
+        if let Err(error) = KillTimer::arm_kill(left + LAST_RESORT) {
             warn!("the last resort timer cannot be set: {error}");
         }
     }

@@ -29,12 +29,13 @@ use crate::net::Listener;
 use crate::protocol::accounting::Accounting;
 use crate::protocol::http::{Front, HttpLimits};
 use crate::protocol::io::Stream;
+use crate::scoreboard::sheet::Sheet;
 use crate::scoreboard::{Scoreboard, WorkerState};
 use crate::sys::accept::Client;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::{self, KillTimer};
 use crate::sys::title::Title;
-use crate::sys::{fd, stray, watch};
+use crate::sys::{fd, stacks, stray, watch};
 
 pub mod accept;
 mod accepting_hooks;
@@ -73,6 +74,8 @@ pub struct Birth {
     pub reloads: u64,
     /// The hand-over queue: the end to take from and the end to give to.
     pub handover: (OwnedFd, OwnedFd),
+    /// Where its requests are written down.
+    pub sheet: Arc<Sheet>,
     /// True when it shall not accept before it is told to.
     pub paused: bool,
     /// Its end of the control channel.
@@ -120,6 +123,7 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     let wake = stay_mortal(&birth)?;
     let channel: Arc<MasterChannel> = Arc::new(Channel::new(fd::shelter(birth.control.try_clone()?)));
     stray::withhold(channel.as_fd());
+    stacks::answer_on(channel.as_fd());
     if let Some(directory) = &birth.config.chdir2 {
         std::env::set_current_dir(directory).map_err(|error| {
             io::Error::new(error.kind(), format!("chdir2: {}: {error}", directory.display()))
@@ -198,9 +202,9 @@ fn keep_strays_out(birth: &Birth) {
     spare::keep();
     stray::watch();
     birth.listeners.iter().for_each(|listener| stray::withhold(listener.fd.as_fd()));
-    for fd in [&birth.control, &birth.handover.0, &birth.handover.1] {
-        stray::withhold(fd.as_fd());
-    }
+    let own = [&birth.control, &birth.handover.0, &birth.handover.1];
+    own.iter().for_each(|fd| stray::withhold(fd.as_fd()));
+    stray::withhold(birth.sheet.fd());
 }
 
 /// Takes back what the application may have changed while it was loaded, here or in the zygote.
@@ -251,6 +255,7 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Opt
             AppCommand::Stop => FromWorker::Stop,
             AppCommand::Replace { reason } => FromWorker::Leave { cause: Cause::Exception, reason },
             AppCommand::Signals(request) => FromWorker::Signals(request),
+            AppCommand::LookSooner => FromWorker::LookSooner,
         };
         if let Err(error) = channel.send(&message, &[]) {
             warn!("the master cannot be asked for {message:?}: {error}");
@@ -262,6 +267,7 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Opt
         cell: birth.cell,
         generation: birth.generation,
         reloads: birth.reloads,
+        sheet: Arc::clone(&birth.sheet),
         master: Arc::new(ask),
         set_title: Arc::new(move |text| show_title(&title, text)),
         requests_logged: request_log::is_on(&birth.config.request_log),
@@ -286,6 +292,7 @@ async fn serve(
     low: Vec<OwnedFd>,
 ) -> io::Result<u8> {
     let slots = Slots::new(birth.config.threads);
+    slots.write_down(Arc::clone(&birth.sheet));
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
@@ -366,6 +373,7 @@ async fn serve(
         accounting,
         signals,
         birth_mercy: birth.config.worker_reload_mercy,
+        sheet: birth.sheet,
         hooks: AcceptingHooks { slot: birth.slot, config: birth.config },
         taking,
     };

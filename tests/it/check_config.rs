@@ -30,13 +30,13 @@ fn check(ini: &str) -> (bool, Vec<String>) {
 #[test]
 fn every_problem_is_told_in_the_order_of_the_file() {
     let (valid, lines) = check(
-        "http = 127.0.0.1:0\nprocesses = many\nharakiri = 30\nuid = no-such-user\n\
+        "http = 127.0.0.1:0\nprocesses = many\nstats = :1717\nuid = no-such-user\n\
          pidfile = missing/app.pid\nstatic-map = /s=/no/such/directory\nproceses = 4\nhttp = 8080\n\
          psgi = app.psgi\ndie-on-term = true\n",
     );
     let expected = [
         "app.ini:3: error: processes = \"many\" is not a whole number",
-        "app.ini:4: warning: harakiri = \"30\" is not supported yet: requests are not limited in time",
+        "app.ini:4: warning: stats = \":1717\" is not supported yet: ",
         "app.ini:5: error: uid: there is no user named \"no-such-user\"",
         "app.ini:6: error: pidfile: cannot make ",
         "app.ini:7: warning: static-map: cannot read /no/such/directory: ",

@@ -30,6 +30,7 @@ mod faults_stopped;
 mod fifo;
 mod fifo_accidents;
 mod flask;
+mod harakiri;
 mod hooks;
 mod http_limits;
 mod http_rules;

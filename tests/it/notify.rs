@@ -237,6 +237,8 @@ fn workers_that_are_all_stuck_give_no_sign_of_life_and_one_that_is_not_suffices(
         manager.until("WATCHDOG=");
     }
     kill(workers[1].pid, Signal::SIGSTOP);
+    server.wait_for_log(" gives no sign of life (watchdog)");
+    server.wait_for_log("WATCHDOG: -- stack> none: the process is stopped");
     eventually("the signs end", LIMIT, || {
         manager.within(Duration::from_millis(1600)).is_none().then_some(())
     });

@@ -111,7 +111,10 @@ lock = threading.Lock()
 lock.acquire()
 def deadlock(): lock.acquire()
 # Nobody else gets to run Python code meanwhile.
-def greedy(): ctypes.PyDLL(None).sleep(1000)
+def greedy():
+    mutex = ctypes.create_string_buffer(64)
+    ctypes.PyDLL(None).pthread_mutex_lock(mutex)
+    ctypes.PyDLL(None).pthread_mutex_lock(mutex)
 ";
     for (threads, path) in [("1", "/deadlock"), ("2", "/deadlock"), ("1", "/greedy"), ("2", "/greedy")] {
         let arguments = [format!("--threads={threads}"), "--worker-reload-mercy=1".to_owned()];

@@ -76,7 +76,7 @@ def results():
 }
 
 #[test]
-fn what_needs_spoolers_mules_or_harakiri_says_so_when_it_is_used() {
+fn what_needs_spoolers_or_mules_says_so_when_it_is_used() {
     let functions = r#"
 from uwsgidecorators import *
 
@@ -96,17 +96,13 @@ def background():
 def background_one():
     pass
 
-@harakiri(5)
-def limited():
-    pass
-
 @muleloop(1)
 def loop():
     pass
 
 def used():
     found = []
-    for function in (lambda: task({"a": "b"}), lambda: task.spool(), forever, background, background_one, limited):
+    for function in (lambda: task({"a": "b"}), lambda: task.spool(), forever, background, background_one):
         try:
             function()
         except NotImplementedError as error:
@@ -114,14 +110,7 @@ def used():
     return found
 "#;
     let server = server(functions).start();
-    let expected = [
-        "uwsgi.spool",
-        "uwsgi.spool",
-        "uwsgi.spool",
-        "uwsgi.mule_msg",
-        "uwsgi.mule_msg",
-        "uwsgi.set_user_harakiri",
-    ];
+    let expected = ["uwsgi.spool", "uwsgi.spool", "uwsgi.spool", "uwsgi.mule_msg", "uwsgi.mule_msg"];
     assert_eq!(call(&server, "used"), json!(expected));
     server.wait_for_log("loop is for mule 1, which does not exist: it is never called");
 }

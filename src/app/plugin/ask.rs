@@ -5,12 +5,13 @@
 use std::ffi::c_void;
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use appserver_plugin_abi as abi;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{exceptions, exchange, facts, shared};
+use super::{exceptions, exchange, facts, place, shared};
 use crate::app::logvars::LogVars;
 use crate::app::{AppCommand, WorkerInfo};
 use crate::signals::{Request, Schedule, Target};
@@ -41,7 +42,9 @@ pub(super) fn take_early() -> Vec<Request> {
 /// Why a question has no answer.
 type Refusal = String;
 
-fn worker() -> Result<&'static WorkerInfo, Refusal> {
+const NO_REQUEST: &str = "there is no request in this thread";
+
+pub(super) fn worker() -> Result<&'static WorkerInfo, Refusal> {
     WORKER.get().ok_or_else(|| "only a worker can do that; the application is still being loaded".to_owned())
 }
 
@@ -77,6 +80,16 @@ fn answer(exchange: abi::Exchange, name: &str, argument: Value) -> Result<Value,
                     .to_owned());
             }
             log_vars(exchange)?.force();
+            Ok(Value::Null)
+        }
+        "set_user_harakiri" => {
+            let limit = Duration::from_secs(read(argument)?);
+            set_own_limit((!limit.is_zero()).then_some(limit))
+        }
+        "lift_limits" => {
+            if let Some((row, sheet)) = place::row().zip(place::sheet()) {
+                sheet.lift_limits(row);
+            }
             Ok(Value::Null)
         }
         "signal" => {
@@ -120,6 +133,19 @@ fn tell(command: AppCommand) -> Result<Value, Refusal> {
     Ok(Value::Null)
 }
 
+/// Limits the time of the request that this thread works on, from now on.
+fn set_own_limit(limit: Option<Duration>) -> Result<Value, Refusal> {
+    let worker = worker()?;
+    let row = place::row().ok_or_else(|| NO_REQUEST.to_owned())?;
+    let deadline = worker.sheet.set_own_limit(row, limit);
+    // Written before this is read: the master says when it looks before it looks.
+    let next_look = worker.scoreboard.next_look();
+    if deadline.is_some_and(|deadline| next_look == 0 || deadline < next_look) {
+        (worker.master)(AppCommand::LookSooner);
+    }
+    Ok(Value::Null)
+}
+
 /// Passes a request on to the master, or keeps it until there is a way.
 fn signals(request: Request) -> Result<Value, Refusal> {
     if WORKER.get().is_some() {
@@ -139,7 +165,7 @@ fn signals(request: Request) -> Result<Value, Refusal> {
 
 fn log_vars(exchange: abi::Exchange) -> Result<LogVars, Refusal> {
     if exchange.is_null() {
-        return Err("there is no request in this thread".to_owned());
+        return Err(NO_REQUEST.to_owned());
     }
     // SAFETY: the plugin gives the exchange of the step that its thread is in.
     Ok(unsafe { exchange::log_vars(exchange) })

@@ -15,7 +15,7 @@ use http::Method;
 
 use super::draft::{Draft, DraftBody, Head};
 use super::outlet::{End, Outlet, Pushed};
-use super::{lent, table};
+use super::{lent, place, table};
 use crate::app::logvars::LogVars;
 
 /// Bytes of `write()` that are collected, where they cannot be sent at once; more wait in an outlet, which
@@ -382,7 +382,7 @@ pub(super) extern "C" fn flush(exchange: abi::Exchange) -> abi::Taken {
     // Others may have the runtime meanwhile; nothing of the exchange is held.
     if let Some(outlet) = room {
         (table().release)();
-        outlet.wait_room();
+        place::wait_for_client(|| outlet.wait_room());
         (table().acquire)();
     }
     abi::Taken::Yes

@@ -39,6 +39,11 @@ impl Job {
         Job { head: request.head, body, origin, core }
     }
 
+    /// The number of its slot.
+    pub(super) fn slot(&self) -> u32 {
+        self.core
+    }
+
     /// The same, with another number to show to the application.
     pub(super) fn in_core(self, core: u32) -> Self {
         Job { core, ..self }

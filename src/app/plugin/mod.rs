@@ -34,6 +34,7 @@ mod familiar;
 mod job;
 mod lent;
 mod outlet;
+mod place;
 mod pool;
 mod queue;
 mod shared;
@@ -301,6 +302,10 @@ impl PluginApp {
 
 impl Inner {
     fn start(&self, request: Request, body: Option<Upload>) -> Reply {
+        if let Some(sheet) = place::sheet().filter(|_| body.is_some()) {
+            // The client had its own time limit for that.
+            sheet.restart(request.claim.core());
+        }
         match self.pool.get() {
             Some(pool) => {
                 let pinned = request.claim.pin();
@@ -309,12 +314,12 @@ impl Inner {
             }
             None => {
                 let Request { head, connection, claim, .. } = &request;
-                let mut exchange = Exchange::new(&head.method);
-                let (draft, started) =
-                    job::call(head, body, connection.origin(), claim.core(), &mut exchange);
+                let (mut exchange, core) = (Exchange::new(&head.method), claim.core());
+                let call = || job::call(head, body, connection.origin(), core, &mut exchange);
+                let (draft, started) = place::at(core, call);
                 let draft = draft.expect("invariant: only threads pass on early");
                 if let Some(started) = started {
-                    tokio::task::spawn_local(go_on(started, claim.pin()));
+                    tokio::task::spawn_local(go_on(started, core, claim.pin()));
                 }
                 Reply::Now(draft.into_response())
             }
@@ -326,14 +331,20 @@ impl Inner {
 ///
 /// Between two pieces the connection gets to send: PEP 3333 wants each on its way before the next is
 /// asked for.
-async fn go_on(started: Started, pinned: Option<Pinned>) {
+async fn go_on(started: Started, row: u32, pinned: Option<Pinned>) {
     let mut left = Some(started);
     tokio::task::yield_now().await;
     while let Some(started) = left.take() {
-        if let Rest::Outlet(outlet) = &started.rest {
+        if let Rest::Outlet(outlet) = &started.rest
+            && outlet.is_full()
+        {
+            let suspended = place::sheet().and_then(|sheet| Some((sheet, sheet.suspend(row)?)));
             std::future::poll_fn(|cx| outlet.poll_room(cx)).await;
+            if let Some((sheet, suspended)) = suspended {
+                sheet.resume(row, &suspended);
+            }
         }
-        left = started.go_on();
+        left = place::at(row, || started.go_on());
         tokio::task::yield_now().await;
     }
     drop(pinned);

@@ -19,7 +19,7 @@ use super::exchange::Rest;
 use super::job::Job;
 use super::lent::Owner;
 use super::queue::{Added, PATIENCE, Queue};
-use super::table;
+use super::{place, table};
 use crate::app::Response;
 use crate::app::slots::Pinned;
 
@@ -212,8 +212,11 @@ fn work(queue: &Queue<Task>, outbox: &Outbox, core: u32) {
         match queue.take(|| outbox.ring()) {
             // Whichever slot the request has: the application sees the number of its thread.
             Task::Request(job, deliver) => {
-                let start = Instant::now();
-                serve(job.in_core(core), deliver, outbox);
+                let (start, row) = (Instant::now(), job.slot());
+                if let Some(sheet) = place::sheet() {
+                    sheet.set_core(row, core);
+                }
+                place::at(row, || serve(job.in_core(core), deliver, outbox));
                 queue.took(start.elapsed());
             }
             Task::Signal(number, done) => {
@@ -261,8 +264,10 @@ fn serve(job: Job, deliver: oneshot::Sender<Delivered>, outbox: &Outbox) {
     while let Some(started) = left.take() {
         // Others may have the runtime between two pieces, and the response may leave.
         (table().release)();
-        if let Rest::Outlet(outlet) = &started.rest {
-            outlet.wait_room();
+        if let Rest::Outlet(outlet) = &started.rest
+            && outlet.is_full()
+        {
+            place::wait_for_client(|| outlet.wait_room());
         }
         (table().acquire)();
         left = started.go_on();

@@ -10,7 +10,7 @@ use super::{Choice, Interpreter, find, plugin_library};
 use crate::app::plugin::{PluginApp, Settings};
 use crate::config::python::{AppSource, Mount};
 use crate::config::{Config, PythonOptions};
-use crate::sys::process;
+use crate::sys::{process, stacks};
 
 /// Bytes of a request body that are kept in memory unless `post-buffering` says otherwise.
 const BODY_IN_MEMORY: u64 = 1024 * 1024;
@@ -79,6 +79,8 @@ fn settings(config: &Config) -> Value {
         "threads": config.threads,
         "buffer_size": config.buffer_size,
         "has_cores": config.threads > 1,
+        "harakiri_no_arh": config.harakiri.no_after_request,
+        "stacks": stacks::sink().map(|descriptor| [stacks::number(), descriptor]),
         "hostname": process::hostname(),
         "version": env!("CARGO_PKG_VERSION"),
         "opt": opt(config),

@@ -64,6 +64,7 @@ fn sample(row: &OptionSpec) -> &'static str {
         Kind::Parsed(_) if row.name == "max-surge" => "2",
         Kind::Parsed(_) if row.name == "prio" => "7",
         Kind::Parsed(_) if row.name == "cheaper-algo" => "backlog",
+        Kind::Parsed(_) if row.name == "harakiri-graceful-signal" => "10",
         Kind::Parsed(_) if row.name == "max-fd" => "777",
         Kind::Parsed(_) if row.group == Group::Recycling => "7",
         Kind::Parsed(_) if row.name.ends_with("-signal") => "/a 7",

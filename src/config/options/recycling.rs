@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{A_MOMENT, to_u32};
+use crate::config::harakiri::asking_signal;
 use crate::config::limits::{self, megabytes};
 use crate::config::recycling::{Budget, unless_zero};
 use crate::config::reload::MaxSurge;
@@ -15,52 +16,51 @@ const MEGABYTES: &str = "MEGABYTES";
 const MANY_SAMPLES: u64 = 1000;
 
 pub(super) const ROWS: &[OptionSpec] = &[
-    not_yet(
+    row(
         Recycling,
         "harakiri",
-        Shape::Seconds,
-        "Time limit of a request; a worker that exceeds it is killed.",
-        "requests are not limited in time",
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.harakiri.limit = unless_zero(time) },
+        "Time limit of a request, from the call of the application on: a worker in which one takes longer is \
+         killed once the log has what it was doing, and is replaced. 0 is no limit.",
     )
     .short('t')
     .default("0"),
-    not_yet(
+    row(
         Recycling,
         "harakiri-verbose",
-        Shape::Flag,
-        "Log where a request was when its time ran out.",
-        "requests are not limited in time",
+        Kind::Flag(|c, on| c.harakiri.verbose = on),
+        "Log the state and system call of every thread of a worker that is to be killed, not of the first only.",
     ),
-    not_yet(
+    row(
         Recycling,
         "harakiri-graceful-timeout",
-        Shape::Seconds,
-        "Time between asking and killing.",
-        "requests are not limited in time",
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.harakiri.graceful = unless_zero(time) },
+        "Ask a worker whose request takes too long to leave, start its successor at once, and kill it after this \
+         time if that request still runs. 0 kills without asking.",
     )
     .default("0"),
-    not_yet(
+    row(
         Recycling,
         "harakiri-graceful-signal",
-        Shape::Int,
-        "Signal that asks.",
-        "requests are not limited in time",
+        Kind::Parsed(|c, text| asking_signal(text).map(|signal| c.harakiri.signal = signal)),
+        "Signal that asks. 15 lets the worker finish its other requests and leave; a worker that is sent another \
+         one, for a handler of the application, stays if the request ends in time.",
     )
+    .metavar("SIGNAL")
     .default("15"),
     not_yet(
         Recycling,
         "harakiri-queue-threshold",
         Shape::Int,
         "Keep the time limit only while fewer connections wait than this.",
-        "requests are not limited in time",
+        "the time limit counts whatever the length of the listen queue",
     )
     .default("0"),
-    not_yet(
+    row(
         Recycling,
         "harakiri-no-arh",
-        Shape::Flag,
-        "No time limit for handlers that run after the request.",
-        "requests are not limited in time",
+        Kind::Flag(|c, on| c.harakiri.no_after_request = on),
+        "Stop the clock of a request before uwsgi.after_req_hook is called.",
     ),
     row(
         Recycling,

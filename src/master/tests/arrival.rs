@@ -98,7 +98,7 @@ fn an_old_worker_may_take_its_whole_mercy_but_no_more() {
     bench.leaves(1);
     assert_eq!(spawned(&bench.later(Duration::from_secs(59))), NOBODY);
     let stuck = bench.pid_of(2);
-    let actions = bench.later(Duration::from_secs(1));
+    let actions = bench.later_told(Duration::from_secs(1));
     assert!(kills(&actions, stuck));
     assert_eq!(
         spawned(&actions),

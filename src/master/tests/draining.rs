@@ -25,7 +25,7 @@ fn one_generation_more_and_the_oldest_has_to_leave() {
     let pid = bench.pid_of(1);
     let report = Action::ReportEviction { slot: 1, cell: 0, pid, generation: 1, most: 2 };
     assert!(actions.contains(&report), "{actions:?}");
-    assert!(kills(&bench.later(Duration::from_secs(1)), pid));
+    assert!(kills(&bench.later_told(Duration::from_secs(1)), pid));
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::sys::process::{Exit, Pid, Signal};
 
 use super::answer::{Answer, Doing, Outcome, Progress};
 use super::event::{Action, Event};
+use super::harakiri::{Due, Seen};
+use super::killing::{Subject, Why};
 use super::state::{Master, Phase, Policy};
 use super::workers::{Generation, SlotId, Stage, WorkerId, ZygoteStage};
 
@@ -23,6 +25,7 @@ mod arrival;
 mod causes;
 mod crash_loops;
 mod draining;
+mod harakiri;
 mod recycling;
 mod reload;
 mod roll;
@@ -61,6 +64,7 @@ impl Bench {
             drain_delay: Duration::ZERO,
             scaling: Scaling::default(),
             boot_timeout: Duration::from_secs(10),
+            harakiri_graceful: None,
             respawn_pause: Duration::from_secs(30),
             die_on_no_workers: false,
             reload_mode: ReloadMode::Surge,
@@ -153,6 +157,20 @@ impl Bench {
         self.step(Event::ChildExited { pid, exit })
     }
 
+    /// Time passes, and the log gets what can be known of those who are killed then.
+    fn later_told(&mut self, duration: Duration) -> Vec<Action> {
+        let mut actions = self.later(duration);
+        for (subject, _) in asked(&actions) {
+            actions.extend(self.step(Event::EvidenceTaken { subject, overdue: true }));
+        }
+        actions
+    }
+
+    /// The log has what can be known of a worker.
+    fn tells(&mut self, worker: WorkerId) -> Vec<Action> {
+        self.step(Event::EvidenceTaken { subject: Subject::Worker(worker), overdue: true })
+    }
+
     fn later(&mut self, duration: Duration) -> Vec<Action> {
         self.now += duration;
         self.step(Event::Tick)
@@ -211,6 +229,15 @@ fn drained(actions: &[Action]) -> Vec<(WorkerId, DrainMode)> {
         _ => None,
     };
     actions.iter().filter_map(worker).collect()
+}
+
+/// Those of whom these actions want to know what they are doing, and why.
+fn asked(actions: &[Action]) -> Vec<(Subject, Why)> {
+    let asked = |action: &Action| match action {
+        Action::TakeEvidence { subject, why, .. } => Some((*subject, *why)),
+        _ => None,
+    };
+    actions.iter().filter_map(asked).collect()
 }
 
 fn kills(actions: &[Action], pid: Pid) -> bool {

@@ -64,7 +64,7 @@ fn a_zygote_that_hangs_is_killed_and_the_reload_refused() {
     let pid = bench.pid();
     bench.step(Event::ZygoteSpawned { generation: 2, pid });
     assert_eq!(bench.master.deadline(), Some(bench.now + Duration::from_secs(10)));
-    assert!(kills(&bench.later(Duration::from_secs(10)), pid));
+    assert!(kills(&bench.later_told(Duration::from_secs(10)), pid));
     bench.dies(pid, KILLED);
     assert!(bench.logged("refused: the application was not loaded within 10 s (boot-timeout)"));
 }

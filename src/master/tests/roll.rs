@@ -57,7 +57,7 @@ fn a_chain_whose_next_worker_hangs_is_aborted_and_the_victim_stays() {
     bench.now += Duration::from_secs(5);
     bench.command(Command::ChainReload);
     let pid = bench.worker_forks(3);
-    assert!(kills(&bench.later(Duration::from_secs(10)), pid));
+    assert!(kills(&bench.later_told(Duration::from_secs(10)), pid));
     let actions = bench.dies(pid, KILLED);
     assert_eq!((drained(&actions), spawned(&actions)), (vec![], vec![]));
     assert!(bench.logged("chain reload aborted: worker 1 was not ready within 10 s (boot-timeout)"));

@@ -28,7 +28,7 @@ fn a_stop_during_a_reload_ends_both_generations() {
     let everybody = [1, 2, 3, 4].map(|worker| (worker, DrainMode::Stop));
     assert_eq!(drained(&actions), everybody);
     assert!(!kills(&actions, starting), "its word that it serves may be on the way");
-    assert!(kills(&bench.later(Duration::from_secs(1)), starting), "but it has nothing to finish");
+    assert!(kills(&bench.later_told(Duration::from_secs(1)), starting), "but it has nothing to finish");
     for pid in [bench.pid_of(1), bench.pid_of(2), bench.pid_of(3)] {
         bench.dies(pid, LEFT);
     }

@@ -15,6 +15,8 @@ struct Storm {
     loading: Vec<Generation>,
     /// Workers asked for and not forked.
     unforked: Vec<WorkerId>,
+    /// Workers that serve and were killed.
+    killed: Vec<Pid>,
     /// There are no requests any more.
     calm: bool,
     requests: u64,
@@ -28,6 +30,7 @@ impl Storm {
             seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             loading: vec![],
             unforked: vec![],
+            killed: vec![],
             calm: true,
             requests: 0,
             story: vec![],
@@ -80,6 +83,18 @@ impl Storm {
                     self.step(Event::ZygoteSpawned { generation, pid });
                 }
                 Action::SpawnWorker { worker, .. } => self.unforked.push(worker),
+                Action::TakeEvidence { .. } if self.chance(2) == 0 => {}
+                Action::TakeEvidence { subject, .. } | Action::EndEvidence { subject } => {
+                    let overdue = self.chance(3) > 0;
+                    self.step(Event::EvidenceTaken { subject, overdue });
+                }
+                Action::LookAtRequests => self.look_at_requests(),
+                Action::Kill { pid, signal: Signal::SIGKILL } => {
+                    let mut workers = self.bench.master.workers();
+                    if workers.any(|(_, it)| it.pid == Some(pid) && it.is_ready()) {
+                        self.killed.push(pid);
+                    }
+                }
                 Action::ReExec if self.chance(3) == 0 => {
                     self.step(Event::ReExecFailed { reason: "no".into() });
                 }
@@ -110,6 +125,22 @@ impl Storm {
         let queues = vec![QueueSample { address: "a".into(), fd: 3, waiting, limit }];
         let in_flight = workers.iter().map(|it| it.in_flight).sum();
         Sample { workers, queues, requests: self.requests, in_flight, rss: 0 }
+    }
+
+    /// Workers have requests in flight, some for too long.
+    fn look_at_requests(&mut self) {
+        let workers: Vec<_> = self.bench.master.workers().map(|(id, _)| id).collect();
+        let now = self.bench.now;
+        let seen = workers.into_iter().map(|worker| {
+            let due = match self.chance(3) {
+                _ if self.calm => vec![],
+                0 => vec![Due { core: 0, at: now }],
+                _ => vec![Due { core: 0, at: now + Duration::from_secs(1) }],
+            };
+            Seen { worker, limit: None, due }
+        });
+        let seen = seen.collect();
+        self.step(Event::RequestsSeen { seen });
     }
 
     fn check(&self) {
@@ -190,6 +221,7 @@ impl Storm {
                     self.step(Event::ChildExited { pid, exit: KILLED });
                 }
             }
+            8 if self.chance(3) == 0 => self.look_at_requests(),
             8 => self.step(Event::RequestBegun),
             9 if self.chance(3) == 0 => {
                 let command = self.pick(&[Command::MoreWorkers, Command::FewerWorkers, Command::TogglePause]);
@@ -211,6 +243,12 @@ impl Storm {
             self.bench.master.zygotes().find(|(_, it)| matches!(it.stage, ZygoteStage::Failed { .. }));
         if let Some(pid) = dismissed.and_then(|(_, it)| it.pid) {
             self.step(Event::ChildExited { pid, exit: KILLED });
+            return true;
+        }
+        if let Some(pid) = self.killed.pop() {
+            if self.bench.master.workers().any(|(_, it)| it.pid == Some(pid)) {
+                self.step(Event::ChildExited { pid, exit: KILLED });
+            }
             return true;
         }
         if !self.loading.is_empty() {

@@ -63,6 +63,10 @@ def prepare(text):
     if sys.stderr is not None and not faulthandler.is_enabled():
         # A crash tells where the application was.
         faulthandler.enable()
+    if settings["stacks"] is not None:
+        # Written without any lock of the interpreter; whoever has asked hears of it from the handler before.
+        signum, descriptor = settings["stacks"]
+        faulthandler.register(signum, file=descriptor, all_threads=True, chain=True)
     sys.argv = ["uwsgi", *settings["pyargv"]]
     if settings["py_executable"]:
         sys.executable = settings["py_executable"]

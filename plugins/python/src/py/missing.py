@@ -33,7 +33,6 @@ FUNCTIONS = {
     "extract": "use open or urllib.request",
     "alarm": "there are no alarms; log an error, and have the log watched",
     "set_warning_message": "there is nobody to ask for it; answer a health check in the application",
-    "set_user_harakiri": "there is no time limit for requests yet; use one of the application, or of a proxy in front",
     "metric_get metric_inc metric_dec metric_mul metric_div metric_set metric_set_max metric_set_min": _METRIC,
     "queue_push queue_pull queue_pop queue_get queue_set queue_last queue_slot queue_pull_slot": _QUEUE,
     "sharedarea_read sharedarea_write sharedarea_rlock sharedarea_wlock sharedarea_unlock sharedarea_memoryview "

@@ -55,7 +55,7 @@ _mounts = []
 def _prepare(settings):
     """Fills in what is known before the application is loaded."""
     global version, version_info, numproc, cores, has_threads, hostname, is_a_reload, started_on
-    global buffer_size, mode, magic_table
+    global buffer_size, mode, magic_table, _lifts_limits
     version = settings["version"].encode()
     version_info = (*(int(part) for part in settings["version"].split(".")[:3]), 0, b"")
     numproc = settings["processes"]
@@ -63,6 +63,7 @@ def _prepare(settings):
     has_threads = int(cores > 1)
     hostname = settings["hostname"].encode()
     buffer_size = settings["buffer_size"]
+    _lifts_limits = settings["harakiri_no_arh"]
     # Of uWSGI's modes this is the one that fits: several processes, threads or not.
     mode = 0
     is_a_reload = _ask("is_a_reload")
@@ -108,6 +109,8 @@ def _worker_started():
 
 def _after_request():
     """Called after each request if there was an `after_req_hook` when the worker started."""
+    if _lifts_limits:
+        _ask("lift_limits")
     hook = globals().get("after_req_hook")
     if hook is not None:
         hook()
@@ -267,6 +270,11 @@ def disconnect():
         "uwsgi.disconnect: a client gets its response as soon as the application returns it; "
         "go on in a thread, or in close() of what you return"
     )
+
+
+def set_user_harakiri(seconds):
+    """Limits the time of the request at hand from now on, beside harakiri; 0 takes that back."""
+    _ask("set_user_harakiri", int(seconds))
 
 
 # The log.

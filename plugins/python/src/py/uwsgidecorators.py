@@ -155,7 +155,7 @@ def thread(function):
 
 
 class harakiri:
-    """Limits the time of a function; without a limit for requests, its call raises."""
+    """Limits the time of a function that is called in a request."""
 
     def __init__(self, seconds):
         self.seconds = seconds
