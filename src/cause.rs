@@ -23,7 +23,7 @@ pub enum Cause {
     /// It was asked for by `SIGHUP` to the worker, or left by itself in good order.
     #[default]
     Asked,
-    /// Fewer workers are wanted: FIFO `-`, cheaper, cheap, idle.
+    /// Fewer workers are wanted: FIFO `-` and `C`, a lower `processes`.
     Surplus,
     /// It has served enough requests (`max-requests`).
     MaxRequests,
@@ -37,6 +37,10 @@ pub enum Cause {
     EvilMemory,
     /// One of its requests ended in an exception (`reload-on-exception`).
     Exception,
+    /// There was too little to do (`cheaper`).
+    Cheaper,
+    /// There was no request for long (`idle`).
+    Idle,
     /// The server stops.
     Stop,
     /// It has not left in time, and was killed (`worker-reload-mercy`).
@@ -143,6 +147,8 @@ impl fmt::Display for Cause {
             Cause::MemoryBudget => "memory-budget",
             Cause::EvilMemory => "evil-memory",
             Cause::Exception => "exception",
+            Cause::Cheaper => "cheaper",
+            Cause::Idle => "idle",
             Cause::Stop => "stop",
             Cause::Mercy => "mercy",
             Cause::BootTimeout => "boot-timeout",

@@ -143,6 +143,8 @@ pub enum FromWorker {
     /// It was told to leave and runs the application no more; it only waits until it can pass connections
     /// on. Not told by older releases, and not understood by them.
     Quiet,
+    /// A request has begun. Told only when the scoreboard says that the master awaits one.
+    Busy,
     /// The application asks for a reload of everything.
     Reload,
     /// The application asks for a stop.
