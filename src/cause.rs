@@ -29,6 +29,18 @@ pub enum Cause {
     Cheaper,
     /// There was no request for long (`idle`).
     Idle,
+    /// It has served enough requests (`max-requests`).
+    MaxRequests,
+    /// It has served long enough (`max-worker-lifetime`).
+    Lifetime,
+    /// It had too much memory (`reload-on-rss` and its like).
+    Memory,
+    /// All together had too much memory, and it the most (`memory-budget`).
+    MemoryBudget,
+    /// It was killed for its memory (`evil-reload-on-rss`, `evil-reload-on-as`).
+    EvilMemory,
+    /// One of its requests ended in an exception (`reload-on-exception`).
+    Exception,
     /// The server stops.
     Stop,
     /// It has not left in time, and was killed (`worker-reload-mercy`).
@@ -53,6 +65,14 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// True where a limit decides that a worker is replaced, and nobody waits for it: there is time.
+    pub fn is_recycling(self) -> bool {
+        matches!(
+            self,
+            Cause::MaxRequests | Cause::Lifetime | Cause::Memory | Cause::MemoryBudget | Cause::Exception
+        )
+    }
+
     /// What an end says by itself, of which nothing else is known.
     pub fn of(exit: Exit, was_ready: bool) -> Self {
         match exit {
@@ -123,6 +143,12 @@ impl fmt::Display for Cause {
             Cause::Surplus => "surplus",
             Cause::Cheaper => "cheaper",
             Cause::Idle => "idle",
+            Cause::MaxRequests => "max-requests",
+            Cause::Lifetime => "lifetime",
+            Cause::Memory => "memory",
+            Cause::MemoryBudget => "memory-budget",
+            Cause::EvilMemory => "evil-memory",
+            Cause::Exception => "exception",
             Cause::Stop => "stop",
             Cause::Mercy => "mercy",
             Cause::BootTimeout => "boot-timeout",

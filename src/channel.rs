@@ -153,6 +153,11 @@ pub enum FromWorker {
     Signals(signals::Request),
     /// The answer to a ping.
     Pong,
+    /// What memory it has, when there is a budget for all. Not understood by older releases.
+    Memory {
+        /// Bytes that no other process has.
+        unique: u64,
+    },
 }
 
 /// One end of a channel that sends `S` and receives `R`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::error::{ConfigError, ConfigErrors};
 use super::limits::Limits;
 use super::options::{self, MAX_FIFOS};
+use super::recycling::Recycling;
 use super::reload::ReloadMode;
 use super::schema::OptionSpec;
 use super::{
@@ -58,6 +59,7 @@ impl Config {
             release: None,
             snapshots: 0,
             snapshot_memory: None,
+            recycling: Recycling::default(),
             titles: ProcessTitles::default(),
             listeners: vec![ListenSpec {
                 address: "127.0.0.1:8080".to_owned(),
@@ -163,6 +165,7 @@ impl Config {
         unserved::judge(self, uses, errors);
         let entries: Vec<&Entry> = uses.iter().map(|(_, entry)| entry).collect();
         self.warnings.extend(self.python.settle(&entries));
+        self.recycling.settle(&entries, errors);
         self.warnings.extend(Limits::judge(self, &entries));
         if self.lazy_apps
             && self.snapshots > 0

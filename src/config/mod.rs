@@ -34,6 +34,7 @@ pub mod magic;
 pub mod markdown;
 pub mod options;
 pub mod python;
+pub mod recycling;
 pub mod reload;
 pub mod scaling;
 pub mod schema;
@@ -212,6 +213,8 @@ pub struct Config {
     pub snapshots: u32,
     /// `snapshot-memory`: bytes that these may have of their own, together; `None` is no bound.
     pub snapshot_memory: Option<u64>,
+    /// When workers are replaced by fresh ones.
+    pub recycling: recycling::Recycling,
     /// Process titles.
     pub titles: ProcessTitles,
 

@@ -129,7 +129,8 @@ impl Master {
     fn proven_at(&self, slot: SlotId) -> Option<Instant> {
         let worker = &self.workers[&self.candidate(slot)?];
         match worker.stage {
-            Stage::Ready { since } => Some(since + SHORT_LIFE),
+            // One that has just been killed has proven nothing.
+            Stage::Ready { since } => worker.cause.is_none().then(|| since + SHORT_LIFE),
             Stage::Starting { .. } | Stage::Leaving { .. } => None,
         }
     }

@@ -8,8 +8,10 @@ use log::Level;
 use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::control::Command;
+use crate::sys::memory::Memory;
 use crate::sys::process::{Exit, Pid, Signal};
 
+use super::budget::Measured;
 use super::sample::Sample;
 use super::state::Policy;
 use super::workers::{Generation, SlotId, WorkerId};
@@ -86,6 +88,13 @@ pub enum Event {
         /// Why, for the log.
         reason: String,
     },
+    /// What memory the workers have, while somebody wants to know.
+    WorkersMeasured {
+        /// Of each; those that could not be measured are missing.
+        memory: BTreeMap<WorkerId, Memory>,
+    },
+    /// What memory the instance has, while there is a budget for it.
+    InstanceMeasured(Measured),
     /// A worker that was told to leave runs the application no more: it only waits to pass connections on.
     WorkerQuiet {
         /// Which.
@@ -216,6 +225,19 @@ pub enum Action {
         cell: usize,
         /// Its process id.
         pid: Pid,
+    },
+    /// Tell the log that a worker is killed that has too much memory.
+    ReportExcess {
+        /// Its number.
+        slot: SlotId,
+        /// Its scoreboard cell.
+        cell: usize,
+        /// Its process id.
+        pid: Pid,
+        /// What it has too much of, in uWSGI's words.
+        what: &'static str,
+        /// How much of it.
+        bytes: u64,
     },
     /// Tell the log that a worker must leave at once because too many generations drain.
     ReportEviction {

@@ -28,6 +28,7 @@ mod app_signals;
 mod arrival;
 mod attention;
 mod breaker;
+mod budget;
 mod cheaper;
 mod draining;
 pub mod event;
@@ -37,9 +38,11 @@ mod idle;
 mod lenders;
 mod letters;
 mod lifecycle;
+mod memory;
 mod oom;
 mod perform;
 mod queue_watch;
+mod recycling;
 mod reexec;
 mod reload;
 mod repair;
@@ -64,6 +67,7 @@ mod surge;
 mod tests;
 mod throttle;
 mod triggers;
+mod wishes;
 pub mod workers;
 mod zygotes;
 
@@ -75,6 +79,7 @@ use app_signals::AppSignals;
 use event::Event;
 use generations::Known;
 use holdings::{Holdings, Proven};
+use memory::MemoryWatch;
 use oom::OomWatch;
 use service::Service;
 use startup::Verdict;
@@ -121,6 +126,7 @@ pub(crate) struct Runner {
     activation: Activation,
     /// When files are looked at that nothing tells of.
     next_look: Option<Instant>,
+    memory: MemoryWatch,
     /// Commands of the shell that run.
     commands: Commands,
     app_signals: AppSignals,
@@ -170,6 +176,7 @@ impl Runner {
             is_copy: false,
             activation: Activation::default(),
             next_look: None,
+            memory: MemoryWatch::new(Instant::now()),
             commands: Commands::default(),
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
@@ -273,6 +280,7 @@ impl Runner {
             .chain(self.look_deadline())
             .chain(self.signal_deadline())
             .chain(self.service_deadline())
+            .chain(self.memory_deadline())
             .min()
     }
 
@@ -301,6 +309,7 @@ impl Runner {
         self.look(now);
         self.tick_signals(now);
         self.tick_service(now);
+        self.look_at_memory(now);
         if self.machine.deadline().is_some_and(|at| now >= at) {
             self.queue.push_back(Event::Tick);
         }
@@ -410,6 +419,7 @@ impl Runner {
         let mut ready = self.machine.workers().any(|(id, it)| id == worker && !it.is_starting());
         let generation = self.machine.workers().find(|(id, _)| *id == worker).map(|(_, it)| it.generation);
         let mut alive = false;
+        let mut unique = None;
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, _)) => match message {
@@ -426,6 +436,10 @@ impl Runner {
                     FromWorker::Stop => Event::Command(Command::Stop),
                     FromWorker::Pong => {
                         alive = true;
+                        continue;
+                    }
+                    FromWorker::Memory { unique: bytes } => {
+                        unique = Some(bytes);
                         continue;
                     }
                     FromWorker::Signals(request) => {
@@ -448,6 +462,9 @@ impl Runner {
         self.ask_signals(asked);
         if alive {
             self.hear_sign_of_life(worker);
+        }
+        if let Some(bytes) = unique {
+            self.memory.hear(worker, bytes);
         }
     }
 

@@ -79,6 +79,9 @@ impl Runner {
             Action::ReportImpatience { slot, cell, pid } => {
                 report::impatience(&self.holdings.scoreboard.cell(cell), slot, pid);
             }
+            Action::ReportExcess { slot, cell, pid, what, bytes } => {
+                report::excess(&self.holdings.scoreboard.cell(cell), slot, pid, what, bytes);
+            }
             Action::Retire { worker, cell } => {
                 self.forget_sign_of_life(worker);
                 if let Some(channel) = self.workers.remove(&worker) {

@@ -14,9 +14,11 @@ use crate::control::Command;
 
 use super::answer::{Kind, Outcome};
 use super::arrival::Arrival;
+use super::budget::BudgetWatch;
 use super::event::Action;
 use super::rollback::GAVE_WAY_TO_ROLLBACK;
 use super::state::{Master, Phase, Policy};
+use super::throttle::Throttle;
 use super::workers::Generation;
 
 /// How far a reload has come.
@@ -172,7 +174,9 @@ impl Master {
         }
         self.forget_deaths();
         self.roll = None;
-        self.wishes.clear();
+        // Wishes of those that leave now are void; the rest is about the new code.
+        self.recycling_throttle = Throttle::default();
+        self.budget = BudgetWatch::default();
         self.evict_oldest_generations(now);
         if self.restored {
             return self.complete_rollback(now);

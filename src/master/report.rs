@@ -43,6 +43,15 @@ pub fn impatience(cell: &Cell<'_>, slot: u32, pid: Pid) {
     warn!("worker {slot} (pid: {pid}) is taking too much time to die...NO MERCY !!! ({doing})");
 }
 
+/// A worker has too much memory and is killed, in uWSGI's words: what it was doing.
+pub fn excess(cell: &Cell<'_>, slot: u32, pid: Pid, what: &str, bytes: u64) {
+    let doing = match cell.in_flight() {
+        0 => String::new(),
+        _ => format!(" ({})", still_doing(cell)),
+    };
+    error!("*** EVIL RELOAD ON WORKER {slot} {what}: {bytes} (pid: {pid}) ***{doing}");
+}
+
 /// A worker of the oldest generation is cut because too many drain: what it was doing.
 pub fn eviction(cell: &Cell<'_>, slot: u32, pid: Pid, generation: u64, most: usize) {
     let doing = still_doing(cell);

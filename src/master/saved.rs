@@ -19,6 +19,7 @@ use super::cheaper::carried_over;
 use super::reload::Completed;
 use super::slots::SavedEnd;
 use super::state::{Master, Phase, Policy};
+use super::wishes::Wish;
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
 
 /// A worker as it travels.
@@ -90,6 +91,8 @@ pub struct SavedMaster {
     #[serde(default)]
     causes: Causes,
     #[serde(default)]
+    wishes: Vec<Wish>,
+    #[serde(default)]
     setbacks: Setbacks,
     #[serde(default)]
     ends: Vec<SavedEnd>,
@@ -143,6 +146,7 @@ impl Master {
             deferred: self.deferred.iter().copied().chain(pending.iter().copied()).collect(),
             journal: self.journal.clone(),
             causes: self.causes.clone(),
+            wishes: self.wishes.iter().copied().collect(),
             setbacks: self.setbacks,
             ends: self.save_ends(now),
             arrival: self.arrival.as_ref().map(|it| it.id),
@@ -171,6 +175,7 @@ impl Master {
         master.arrival = saved.arrival.map(|id| Arrival { kind: Kind::Reload, id, remark: None });
         master.journal = saved.journal;
         master.causes = saved.causes;
+        master.wishes = saved.wishes.into();
         master.setbacks = saved.setbacks;
         master.restore_ends(now, saved.ends);
         // This is the image that the last of them has been waiting for.

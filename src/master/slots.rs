@@ -28,7 +28,7 @@ pub(super) struct End {
     at: Instant,
 }
 
-/// An [`End`] as it travels.
+/// The end of a worker as it travels.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SavedEnd {
     slot: SlotId,

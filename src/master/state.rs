@@ -6,6 +6,7 @@
 //! supervision of workers, reload, roll (replacement within a generation), stop.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -13,6 +14,7 @@ use log::Level;
 use crate::cause::{Cause, Causes, Setbacks};
 use crate::channel::DrainMode;
 use crate::config::Config;
+use crate::config::recycling::Recycling;
 use crate::config::reload::{MaxSurge, ReloadMode};
 use crate::config::scaling::Scaling;
 use crate::control::Command;
@@ -23,6 +25,7 @@ use super::answer::Journal;
 use super::arrival::Arrival;
 use super::attention::Attention;
 use super::breaker::Breaker;
+use super::budget::BudgetWatch;
 use super::cheaper::Memory;
 use super::event::{Action, Event};
 use super::queue_watch::QueueWatch;
@@ -30,6 +33,7 @@ use super::reload::Reload;
 use super::roll::Roll;
 use super::slots::End;
 use super::throttle::Throttle;
+use super::wishes::Wish;
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
 
 /// The numbers the policy works with.
@@ -65,6 +69,8 @@ pub struct Policy {
     pub snapshot_memory: Option<u64>,
     /// The zygote has the application in its memory, so that there is something to keep (no `lazy-apps`).
     pub preloaded: bool,
+    /// When workers are replaced by fresh ones.
+    pub recycling: Arc<Recycling>,
 }
 
 impl Policy {
@@ -86,6 +92,7 @@ impl Policy {
             snapshots: config.snapshots as usize,
             snapshot_memory: config.snapshot_memory,
             preloaded: !config.lazy_apps,
+            recycling: Arc::new(config.recycling.clone()),
         }
     }
 
@@ -163,8 +170,11 @@ pub struct Master {
     /// Why the first start is given up.
     pub(super) failure: Option<String>,
     pub(super) roll: Option<Roll>,
-    /// Workers that have asked to be replaced and wait for room.
-    pub(super) wishes: VecDeque<WorkerId>,
+    /// Workers that are to be replaced when there is room.
+    pub(super) wishes: VecDeque<Wish>,
+    /// Successors for these reasons that could not be started.
+    pub(super) recycling_throttle: Throttle,
+    pub(super) budget: BudgetWatch,
     /// Commands that have to wait for the start or for a reload to end.
     pub(super) deferred: VecDeque<Command>,
     /// Unknown children that died; their fork may be reported after their death.
@@ -207,6 +217,8 @@ impl Master {
             failure: None,
             roll: None,
             wishes: VecDeque::new(),
+            recycling_throttle: Throttle::default(),
+            budget: BudgetWatch::default(),
             deferred: VecDeque::new(),
             early_exits: VecDeque::new(),
             actions: Vec::new(),
@@ -216,6 +228,11 @@ impl Master {
     /// What the master as a whole is doing.
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// The numbers that are in force.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// The generation that serves.
@@ -286,7 +303,9 @@ impl Master {
                     worker.cause.get_or_insert(Cause::LoadFailed);
                 }
             }
-            Event::WorkerLeaves { worker, cause, reason } => self.replace_on_request(worker, cause, reason),
+            Event::WorkerLeaves { worker, cause, reason } => self.replace_on_request(worker, cause, &reason),
+            Event::WorkersMeasured { memory } => self.punish(&memory),
+            Event::InstanceMeasured(measured) => self.keep_budget(now, &measured),
             Event::WorkerQuiet { worker } => {
                 if let Some(worker) = self.workers.get_mut(&worker).filter(|it| it.is_leaving()) {
                     worker.quiet = true;
@@ -327,7 +346,8 @@ impl Master {
         } else {
             self.zygote_throttle.not_before
         };
-        workers.chain(zygotes).chain(self.respawn_deadline()).chain(zygote_retry).min()
+        let recycling = self.wishes_due().into_iter().chain(self.lifetime_due());
+        workers.chain(zygotes).chain(self.respawn_deadline()).chain(zygote_retry).chain(recycling).min()
     }
 
     fn start(&mut self, now: Instant) {

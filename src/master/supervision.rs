@@ -18,6 +18,9 @@ use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, ZygoteStage};
 pub(super) const HOPELESS: u32 = 3;
 /// What a worker gets that is told to leave at once, before it is killed.
 const BRUTAL_PATIENCE: Duration = Duration::from_secs(1);
+/// A worker that is killed for its memory before that may be too large from the start: then to replace it at
+/// once is a loop.
+const HARMLESS_LIFE: Duration = Duration::from_secs(60);
 /// Exits of unknown processes that are remembered until their fork is reported.
 const EARLY_EXITS: usize = 64;
 
@@ -287,7 +290,7 @@ impl Master {
             return;
         }
         if let Some(old) = worker.replaces {
-            self.abort_roll(&reason);
+            self.replacement_failed(now, old, &reason);
             if self.workers.get(&old).is_some_and(Worker::is_ready) {
                 return;
             }
@@ -299,6 +302,7 @@ impl Master {
             Stage::Ready { since } => Some(now.saturating_duration_since(since)),
             Stage::Starting { .. } | Stage::Leaving { .. } => None,
         };
+        let lived = lived.filter(|lived| cause != Cause::EvilMemory || *lived >= HARMLESS_LIFE);
         self.slow_down(now, id, &worker, lived);
         if never_ready {
             let short_lives = self.short_lives(worker.slot);

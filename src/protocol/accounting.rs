@@ -78,6 +78,7 @@ pub struct Accounting {
     last: Cell<Duration>,
     /// Tells the master that a request has begun.
     herald: OnceCell<Box<dyn Fn()>>,
+    when_finished: OnceCell<Box<dyn Fn(u64)>>,
 }
 
 /// Start times of the requests in flight, the oldest first; [`Starts::DONE`] for finished ones
@@ -157,7 +158,14 @@ impl Accounting {
             anchor: Cell::new(Anchor::now()),
             last: Cell::default(),
             herald: OnceCell::new(),
+            when_finished: OnceCell::new(),
         })
+    }
+
+    /// Has `call` called after each request, with the number of those that have ended. Once only.
+    pub fn when_finished(&self, call: impl Fn(u64) + 'static) {
+        let set = self.when_finished.set(Box::new(call));
+        debug_assert!(set.is_ok(), "invariant: the worker says it once");
     }
 
     fn board(&self) -> BoardCell<'_> {
@@ -279,6 +287,9 @@ impl Accounting {
             record.body_bytes = request.body_bytes;
             record.aborted = !request.complete;
             log(&record);
+        }
+        if let Some(call) = self.when_finished.get() {
+            call(self.board().requests());
         }
     }
 }

@@ -317,6 +317,11 @@ impl Cell<'_> {
         self.words[Word::State as usize].store(state as u64, Relaxed);
     }
 
+    /// One more of [`Cell::exceptions`]; threads may raise some at the same time.
+    pub fn count_exception(&self) {
+        self.words[Word::Exceptions as usize].fetch_add(1, Relaxed);
+    }
+
     /// Remembers which request was begun last, for the case that it is the last one ever. A reader
     /// may see a mixture of two; it is evidence for a person, not a protocol.
     pub fn set_last_request(&self, method: &str, target: &str) {

@@ -27,6 +27,7 @@ pub mod kill_timer;
 pub mod limits;
 pub mod lock;
 pub mod mapped;
+pub mod memory;
 pub mod oom;
 pub mod output;
 pub mod process;

@@ -19,6 +19,7 @@ use tokio::task::LocalSet;
 use crate::app::slots::Slots;
 use crate::app::stray::turn_away;
 use crate::app::{self, App, AppCommand, AppFactory, ConnectionInfo, Peer, WorkerInfo};
+use crate::cause::Cause;
 use crate::channel::{Channel, FromWorker, ToWorker, bounded_reason, headline};
 use crate::config::Config;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
@@ -46,6 +47,7 @@ mod placement;
 pub mod relief;
 mod request_log;
 mod signals;
+mod wear;
 
 use accepting_hooks::AcceptingHooks;
 
@@ -247,6 +249,7 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Opt
         let message = match command {
             AppCommand::Reload => FromWorker::Reload,
             AppCommand::Stop => FromWorker::Stop,
+            AppCommand::Replace { reason } => FromWorker::Leave { cause: Cause::Exception, reason },
             AppCommand::Signals(request) => FromWorker::Signals(request),
         };
         if let Err(error) = channel.send(&message, &[]) {
@@ -262,6 +265,7 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Opt
         master: Arc::new(ask),
         set_title: Arc::new(move |text| show_title(&title, text)),
         requests_logged: request_log::is_on(&birth.config.request_log),
+        replaced_after: Arc::new(birth.config.recycling.exceptions.clone()),
     }
 }
 
@@ -285,6 +289,7 @@ async fn serve(
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
+    wear::watch(&birth, &channel, &accounting);
     let (herald, board) = (Arc::clone(&channel), Arc::clone(&birth.scoreboard));
     accounting.set_herald(move || {
         if let Err(error) = herald.send(&FromWorker::Busy, &[]) {

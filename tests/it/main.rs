@@ -54,6 +54,8 @@ mod python_reload;
 mod python_versions;
 mod races;
 mod readiness;
+mod recycling;
+mod recycling_memory;
 mod refork;
 mod relief;
 mod reload;

@@ -1,6 +1,7 @@
 //! The policy, read like a log: events on the left, what the master asks for on the right.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -22,6 +23,7 @@ mod arrival;
 mod causes;
 mod crash_loops;
 mod draining;
+mod recycling;
 mod reload;
 mod roll;
 mod rollback;
@@ -68,6 +70,7 @@ impl Bench {
             snapshots: 0,
             snapshot_memory: None,
             preloaded: true,
+            recycling: Arc::default(),
         };
         change(&mut policy);
         Bench {
