@@ -25,10 +25,6 @@ pub enum Cause {
     Asked,
     /// Fewer workers are wanted: FIFO `-` and `C`, a lower `processes`.
     Surplus,
-    /// There was too little to do (`cheaper`).
-    Cheaper,
-    /// There was no request for long (`idle`).
-    Idle,
     /// It has served enough requests (`max-requests`).
     MaxRequests,
     /// It has served long enough (`max-worker-lifetime`).
@@ -41,6 +37,10 @@ pub enum Cause {
     EvilMemory,
     /// One of its requests ended in an exception (`reload-on-exception`).
     Exception,
+    /// There was too little to do (`cheaper`).
+    Cheaper,
+    /// There was no request for long (`idle`).
+    Idle,
     /// The server stops.
     Stop,
     /// It has not left in time, and was killed (`worker-reload-mercy`).
@@ -141,14 +141,14 @@ impl fmt::Display for Cause {
             Cause::WorkersReload => "workers-reload",
             Cause::Asked => "asked",
             Cause::Surplus => "surplus",
-            Cause::Cheaper => "cheaper",
-            Cause::Idle => "idle",
             Cause::MaxRequests => "max-requests",
             Cause::Lifetime => "lifetime",
             Cause::Memory => "memory",
             Cause::MemoryBudget => "memory-budget",
             Cause::EvilMemory => "evil-memory",
             Cause::Exception => "exception",
+            Cause::Cheaper => "cheaper",
+            Cause::Idle => "idle",
             Cause::Stop => "stop",
             Cause::Mercy => "mercy",
             Cause::BootTimeout => "boot-timeout",

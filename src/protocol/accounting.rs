@@ -76,9 +76,9 @@ pub struct Accounting {
     anchor: Cell<Anchor>,
     /// How long the last request took.
     last: Cell<Duration>,
+    when_finished: OnceCell<Box<dyn Fn(u64)>>,
     /// Tells the master that a request has begun.
     herald: OnceCell<Box<dyn Fn()>>,
-    when_finished: OnceCell<Box<dyn Fn(u64)>>,
 }
 
 /// Start times of the requests in flight, the oldest first; [`Starts::DONE`] for finished ones
@@ -157,8 +157,8 @@ impl Accounting {
             starts: RefCell::default(),
             anchor: Cell::new(Anchor::now()),
             last: Cell::default(),
-            herald: OnceCell::new(),
             when_finished: OnceCell::new(),
+            herald: OnceCell::new(),
         })
     }
 
