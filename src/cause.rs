@@ -23,8 +23,24 @@ pub enum Cause {
     /// It was asked for by `SIGHUP` to the worker, or left by itself in good order.
     #[default]
     Asked,
-    /// Fewer workers are wanted: FIFO `-`, cheaper, cheap, idle.
+    /// Fewer workers are wanted: FIFO `-` and `C`, a lower `processes`.
     Surplus,
+    /// It has served enough requests (`max-requests`).
+    MaxRequests,
+    /// It has served long enough (`max-worker-lifetime`).
+    Lifetime,
+    /// It had too much memory (`reload-on-rss` and its like).
+    Memory,
+    /// All together had too much memory, and it the most (`memory-budget`).
+    MemoryBudget,
+    /// It was killed for its memory (`evil-reload-on-rss`, `evil-reload-on-as`).
+    EvilMemory,
+    /// One of its requests ended in an exception (`reload-on-exception`).
+    Exception,
+    /// There was too little to do (`cheaper`).
+    Cheaper,
+    /// There was no request for long (`idle`).
+    Idle,
     /// The server stops.
     Stop,
     /// It has not left in time, and was killed (`worker-reload-mercy`).
@@ -51,6 +67,14 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// True where a limit decides that a worker is replaced, and nobody waits for it: there is time.
+    pub fn is_recycling(self) -> bool {
+        matches!(
+            self,
+            Cause::MaxRequests | Cause::Lifetime | Cause::Memory | Cause::MemoryBudget | Cause::Exception
+        )
+    }
+
     /// What an end says by itself, of which nothing else is known.
     pub fn of(exit: Exit, was_ready: bool) -> Self {
         match exit {
@@ -119,6 +143,14 @@ impl fmt::Display for Cause {
             Cause::WorkersReload => "workers-reload",
             Cause::Asked => "asked",
             Cause::Surplus => "surplus",
+            Cause::MaxRequests => "max-requests",
+            Cause::Lifetime => "lifetime",
+            Cause::Memory => "memory",
+            Cause::MemoryBudget => "memory-budget",
+            Cause::EvilMemory => "evil-memory",
+            Cause::Exception => "exception",
+            Cause::Cheaper => "cheaper",
+            Cause::Idle => "idle",
             Cause::Stop => "stop",
             Cause::Mercy => "mercy",
             Cause::Harakiri => "harakiri",

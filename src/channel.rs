@@ -148,6 +148,8 @@ pub enum FromWorker {
     /// It was told to leave and runs the application no more; it only waits until it can pass connections
     /// on. Not told by older releases, and not understood by them.
     Quiet,
+    /// A request has begun. Told only when the scoreboard says that the master awaits one.
+    Busy,
     /// The application asks for a reload of everything.
     Reload,
     /// The application asks for a stop.
@@ -160,6 +162,11 @@ pub enum FromWorker {
     LookSooner,
     /// It was asked for its stacks, and has written down what there is: [`stacks::ANSWER`].
     Stacks,
+    /// What memory it has, when there is a budget for all. Not understood by older releases.
+    Memory {
+        /// Bytes that no other process has.
+        unique: u64,
+    },
 }
 
 /// One end of a channel that sends `S` and receives `R`.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http_body::Frame;
 
 use crate::config::Config;
+use crate::config::recycling::Exceptions;
 use crate::hooks::{self, Point};
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::sheet::Sheet;
@@ -193,6 +194,8 @@ pub struct WorkerInfo {
     pub set_title: Arc<dyn Fn(&str) + Send + Sync>,
     /// False when no request is ever logged.
     pub requests_logged: bool,
+    /// Exceptions after which this worker is to be replaced.
+    pub replaced_after: Arc<Exceptions>,
 }
 
 /// What an application may ask of the master.
@@ -202,6 +205,11 @@ pub enum AppCommand {
     Reload,
     /// A graceful stop.
     Stop,
+    /// A fresh worker in place of this one, which has raised an exception.
+    Replace {
+        /// Which, for the log.
+        reason: String,
+    },
     /// Something about signals.
     Signals(signals::Request),
     /// A request has a deadline before the master would look.

@@ -196,6 +196,7 @@ mod tests {
             master: Arc::new(|_| {}),
             set_title: Arc::new(|_| {}),
             requests_logged: true,
+            replaced_after: Arc::default(),
         });
         welcome
     }

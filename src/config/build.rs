@@ -7,10 +7,12 @@ use super::error::{ConfigError, ConfigErrors};
 use super::harakiri::Harakiri;
 use super::limits::Limits;
 use super::options::{self, MAX_FIFOS};
+use super::recycling::Recycling;
 use super::reload::ReloadMode;
 use super::schema::OptionSpec;
 use super::{
-    Config, Credentials, Entry, ListenSpec, ProcessTitles, PythonOptions, RequestLog, suggest, unserved,
+    Config, Credentials, Entry, ListenSpec, ProcessTitles, PythonOptions, RequestLog, scaling, suggest,
+    unserved,
 };
 
 /// The origin of what nobody configured.
@@ -49,6 +51,7 @@ impl Config {
             max_surge: None,
             max_draining_generations: 0,
             harakiri: Harakiri::default(),
+            scaling: scaling::Scaling::default(),
             boot_timeout: Duration::from_secs(60),
             respawn_pause: Duration::from_secs(30),
             die_on_no_workers: false,
@@ -58,6 +61,7 @@ impl Config {
             release: None,
             snapshots: 0,
             snapshot_memory: None,
+            recycling: Recycling::default(),
             titles: ProcessTitles::default(),
             listeners: vec![ListenSpec {
                 address: "127.0.0.1:8080".to_owned(),
@@ -163,6 +167,7 @@ impl Config {
         unserved::judge(self, uses, errors);
         let entries: Vec<&Entry> = uses.iter().map(|(_, entry)| entry).collect();
         self.warnings.extend(self.python.settle(&entries));
+        self.recycling.settle(&entries, errors);
         self.warnings.extend(Limits::judge(self, &entries));
         if self.lazy_apps
             && self.snapshots > 0
@@ -179,6 +184,7 @@ impl Config {
                 self.processes = 0;
             }
         }
+        scaling::settle(self, &entries, errors);
         if self.static_index.is_empty() {
             self.static_index = defaults.static_index;
         }

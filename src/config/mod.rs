@@ -35,7 +35,9 @@ pub mod magic;
 pub mod markdown;
 pub mod options;
 pub mod python;
+pub mod recycling;
 pub mod reload;
+pub mod scaling;
 pub mod schema;
 mod shape;
 pub mod source;
@@ -195,6 +197,8 @@ pub struct Config {
     pub max_draining_generations: u32,
     /// `harakiri` and all that begins with it.
     pub harakiri: Harakiri,
+    /// `cheaper`, `cheap`, `idle`: how many workers run, and when.
+    pub scaling: scaling::Scaling,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
     /// `forkbomb-delay`: longest pause before a worker is replaced that keeps dying, default 30 s; zero for none.
@@ -213,6 +217,8 @@ pub struct Config {
     pub snapshots: u32,
     /// `snapshot-memory`: bytes that these may have of their own, together; `None` is no bound.
     pub snapshot_memory: Option<u64>,
+    /// When workers are replaced by fresh ones.
+    pub recycling: recycling::Recycling,
     /// Process titles.
     pub titles: ProcessTitles,
 

@@ -8,10 +8,13 @@ use log::Level;
 use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::control::Command;
+use crate::sys::memory::Memory;
 use crate::sys::process::{Exit, Pid, Signal};
 
+use super::budget::Measured;
 use super::harakiri::Seen;
 use super::killing::{Subject, Why};
+use super::sample::Sample;
 use super::state::Policy;
 use super::workers::{Generation, SlotId, WorkerId};
 
@@ -87,6 +90,13 @@ pub enum Event {
         /// Why, for the log.
         reason: String,
     },
+    /// What memory the workers have, while somebody wants to know.
+    WorkersMeasured {
+        /// Of each; those that could not be measured are missing.
+        memory: BTreeMap<WorkerId, Memory>,
+    },
+    /// What memory the instance has, while there is a budget for it.
+    InstanceMeasured(Measured),
     /// A worker that was told to leave runs the application no more: it only waits to pass connections on.
     WorkerQuiet {
         /// Which.
@@ -137,6 +147,10 @@ pub enum Event {
         /// The system's word.
         reason: String,
     },
+    /// A worker has begun a request, as the master wanted to be told ([`Action::AwaitRequest`]).
+    RequestBegun,
+    /// What was seen of workers and listeners.
+    Sampled(Sample),
     /// Time has passed.
     Tick,
 }
@@ -235,6 +249,19 @@ pub enum Action {
     },
     /// Look at the requests in flight.
     LookAtRequests,
+    /// Tell the log that a worker is killed that has too much memory.
+    ReportExcess {
+        /// Its number.
+        slot: SlotId,
+        /// Its scoreboard cell.
+        cell: usize,
+        /// Its process id.
+        pid: Pid,
+        /// What it has too much of, in uWSGI's words.
+        what: &'static str,
+        /// How much of it.
+        bytes: u64,
+    },
     /// Tell the log that a worker must leave at once because too many generations drain.
     ReportEviction {
         /// Its number.
@@ -274,6 +301,8 @@ pub enum Action {
     },
     /// Watch the listeners for clients, or leave them to the workers.
     WatchListeners(bool),
+    /// Let the workers tell when the next request begins: until then nobody looks.
+    AwaitRequest,
     /// All workers of the first generation serve.
     FirstGenerationServes,
     /// Write a line to the log.

@@ -26,25 +26,34 @@ mod accepting;
 pub mod answer;
 mod app_signals;
 mod arrival;
+mod attention;
 mod breaker;
+mod budget;
+mod cheaper;
 mod draining;
 pub mod event;
 mod evidence;
 mod generations;
 pub mod harakiri;
 pub mod holdings;
+mod idle;
 pub mod killing;
 mod lenders;
 mod letters;
 mod lifecycle;
+mod memory;
 mod oom;
 mod perform;
+mod queue_watch;
+mod recycling;
 mod reexec;
 mod reload;
 mod repair;
 pub mod report;
 mod roll;
 mod rollback;
+mod sample;
+mod sampling;
 mod saved;
 mod service;
 pub mod slots;
@@ -61,6 +70,7 @@ mod surge;
 mod tests;
 mod throttle;
 mod triggers;
+mod wishes;
 pub mod workers;
 mod zygotes;
 
@@ -74,6 +84,7 @@ use evidence::Evidence;
 use generations::Known;
 use holdings::{Holdings, Proven};
 use killing::Subject;
+use memory::MemoryWatch;
 use oom::OomWatch;
 use service::Service;
 use startup::Verdict;
@@ -120,6 +131,7 @@ pub(crate) struct Runner {
     activation: Activation,
     /// When files are looked at that nothing tells of.
     next_look: Option<Instant>,
+    memory: MemoryWatch,
     /// Commands of the shell that run.
     commands: Commands,
     app_signals: AppSignals,
@@ -128,6 +140,8 @@ pub(crate) struct Runner {
     evidence: Evidence,
     /// What those who asked were told last.
     told: Option<Answer>,
+    /// The log knows that the kernel does not tell how many clients wait.
+    told_unmeasured: bool,
     /// The service manager, if there is one that listens.
     service: Option<Service>,
     /// What a supervisor of another kind is told once.
@@ -168,11 +182,13 @@ impl Runner {
             is_copy: false,
             activation: Activation::default(),
             next_look: None,
+            memory: MemoryWatch::new(Instant::now()),
             commands: Commands::default(),
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
             evidence: Evidence::new(),
             told: None,
+            told_unmeasured: false,
             readiness: None,
             oom: OomWatch::new(),
             epoch: (Instant::now(), SystemTime::now()),
@@ -268,9 +284,11 @@ impl Runner {
         self.machine
             .deadline()
             .into_iter()
+            .chain(self.machine.look_deadline())
             .chain(self.look_deadline())
             .chain(self.signal_deadline())
             .chain(self.service_deadline())
+            .chain(self.memory_deadline())
             .min()
     }
 
@@ -299,8 +317,12 @@ impl Runner {
         self.look(now);
         self.tick_signals(now);
         self.tick_service(now);
+        self.look_at_memory(now);
         if self.machine.deadline().is_some_and(|at| now >= at) {
             self.queue.push_back(Event::Tick);
+        }
+        if self.machine.look_deadline().is_some_and(|at| now >= at) {
+            self.sample();
         }
     }
 
@@ -414,6 +436,7 @@ impl Runner {
         let generation = self.machine.workers().find(|(id, _)| *id == worker).map(|(_, it)| it.generation);
         let mut alive = false;
         let (mut look, mut answered) = (false, false);
+        let mut unique = None;
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, _)) => match message {
@@ -426,6 +449,7 @@ impl Runner {
                     FromWorker::LoadFailed { reason } => Event::WorkerLoadFailed { worker, reason },
                     FromWorker::Leave { cause, reason } => Event::WorkerLeaves { worker, cause, reason },
                     FromWorker::Quiet => Event::WorkerQuiet { worker },
+                    FromWorker::Busy => Event::RequestBegun,
                     FromWorker::Reload => Event::Command(Command::Reload),
                     FromWorker::Stop => Event::Command(Command::Stop),
                     FromWorker::LookSooner => {
@@ -438,6 +462,10 @@ impl Runner {
                     }
                     FromWorker::Pong => {
                         alive = true;
+                        continue;
+                    }
+                    FromWorker::Memory { unique: bytes } => {
+                        unique = Some(bytes);
                         continue;
                     }
                     FromWorker::Signals(request) => {
@@ -466,6 +494,9 @@ impl Runner {
         }
         if answered {
             self.stacks_arrived(Subject::Worker(worker));
+        }
+        if let Some(bytes) = unique {
+            self.memory.hear(worker, bytes);
         }
     }
 

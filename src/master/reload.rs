@@ -14,9 +14,11 @@ use crate::control::Command;
 
 use super::answer::{Kind, Outcome};
 use super::arrival::Arrival;
+use super::budget::BudgetWatch;
 use super::event::Action;
 use super::rollback::GAVE_WAY_TO_ROLLBACK;
 use super::state::{Master, Phase, Policy};
+use super::throttle::Throttle;
 use super::workers::Generation;
 
 /// How far a reload has come.
@@ -123,10 +125,9 @@ impl Master {
 
     /// The new code is proven to load: start its workers beside the old ones, or tell those to leave.
     pub(super) fn surge(&mut self, now: Instant, policy: Policy) {
+        let wanted = self.wanted_under(&policy);
         let Some(reload) = &mut self.reload else { return };
-        // A changed `processes` takes effect; a count lowered by hand or by cheap mode stays.
-        let all = self.desired == self.policy.processes;
-        reload.wanted = if all { policy.processes } else { self.desired.min(policy.processes) };
+        reload.wanted = wanted;
         // Who has asked for it once, in the old release or in the new one, must not see both at work.
         reload.drains = [self.policy.reload_mode, policy.reload_mode].contains(&ReloadMode::Drain);
         reload.policy = Some(policy);
@@ -167,13 +168,15 @@ impl Master {
         }
         self.generation = reload.generation;
         self.restored = reload.kind == Kind::Rollback;
-        self.desired = reload.wanted;
+        self.want(reload.wanted);
         if let Some(policy) = reload.policy {
             self.policy = policy;
         }
         self.forget_deaths();
         self.roll = None;
-        self.wishes.clear();
+        // Wishes of those that leave now are void; the rest is about the new code.
+        self.recycling_throttle = Throttle::default();
+        self.budget = BudgetWatch::default();
         self.evict_oldest_generations(now);
         if self.restored {
             return self.complete_rollback(now);
@@ -201,6 +204,7 @@ impl Master {
     /// `execve` came back: the new workers serve all the same, under the old image of the master.
     pub(super) fn reexec_failed(&mut self, reason: String) {
         self.phase = Phase::Running;
+        self.watch_listeners_anew();
         if let Some(reload) = self.reload.take() {
             let remark = format!(
                 "the master could not be replaced: {reason}; the old master supervises generation {}",

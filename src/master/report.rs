@@ -6,6 +6,7 @@ use log::{error, info, warn};
 
 use crate::cause::Cause;
 use crate::channel::headline;
+use crate::net::backlog;
 use crate::scoreboard::{Cell, Scoreboard, WorkerState};
 use crate::sys::process::{self, Exit, Pid};
 
@@ -42,6 +43,15 @@ pub fn impatience(cell: &Cell<'_>, slot: u32, pid: Pid) {
     warn!("worker {slot} (pid: {pid}) is taking too much time to die...NO MERCY !!! ({doing})");
 }
 
+/// A worker has too much memory and is killed, in uWSGI's words: what it was doing.
+pub fn excess(cell: &Cell<'_>, slot: u32, pid: Pid, what: &str, bytes: u64) {
+    let doing = match cell.in_flight() {
+        0 => String::new(),
+        _ => format!(" ({})", still_doing(cell)),
+    };
+    error!("*** EVIL RELOAD ON WORKER {slot} {what}: {bytes} (pid: {pid}) ***{doing}");
+}
+
 /// A worker of the oldest generation is cut because too many drain: what it was doing.
 pub fn eviction(cell: &Cell<'_>, slot: u32, pid: Pid, generation: u64, most: usize) {
     let doing = still_doing(cell);
@@ -74,7 +84,7 @@ fn busy(cell: &Cell<'_>, now_micros: u64) -> Option<String> {
 }
 
 /// Microseconds since the epoch.
-fn now_micros() -> u64 {
+pub fn now_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
@@ -88,6 +98,9 @@ pub fn statistics(holdings: &Holdings, machine: &Master) {
     info!(";end of configuration");
     info!("workers total requests: {}", holdings.scoreboard.total_requests());
     info!("workers ended: {}; {}", machine.causes(), machine.setbacks());
+    for listener in &holdings.listeners {
+        info!("{}", backlog::line(&listener.local, listener.queue().ok()));
+    }
     for (_, worker) in machine.workers() {
         let cell = holdings.scoreboard.cell(worker.cell);
         info!(

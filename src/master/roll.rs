@@ -9,7 +9,8 @@ use crate::cause::Cause;
 use crate::channel::{DrainMode, headline};
 use crate::control::Command;
 
-use super::state::{Master, Phase};
+use super::state::Master;
+use super::throttle::Throttle;
 use super::workers::{Worker, WorkerId};
 
 /// What the log calls the replacement of one worker after the other.
@@ -45,38 +46,6 @@ impl Master {
             self.workers.iter().filter(|(_, it)| serving(it)).map(|(id, _)| *id).collect();
         self.log(Level::Info, format!("{name} starting..."));
         self.roll = Some(Roll { name, queue, at_a_time, mode });
-    }
-
-    /// A worker asked to be replaced (`SIGHUP` to it, or a limit it has reached).
-    pub(super) fn replace_on_request(&mut self, id: WorkerId, cause: Cause, reason: String) {
-        let Some(worker) = self.workers.get(&id).filter(|it| it.is_ready()) else { return };
-        let busy = self.phase != Phase::Running || self.reload.is_some();
-        let known = self.wishes.contains(&id) || self.workers.values().any(|it| it.replaces == Some(id));
-        if busy || known || worker.generation != self.generation {
-            return;
-        }
-        self.log(Level::Info, format!("worker {} asks to be replaced: {reason}", worker.slot));
-        self.wish_for_successor(id, cause);
-        self.wishes.push_back(id);
-    }
-
-    fn wish_for_successor(&mut self, id: WorkerId, cause: Cause) {
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.wish = Some(cause);
-        }
-    }
-
-    /// Starts successors for those who have asked, as long as there is room.
-    pub(super) fn grant_wishes(&mut self, now: Instant) {
-        while self.reload.is_none() && self.can_fork() && self.has_room() {
-            let Some(id) = self.wishes.pop_front() else { return };
-            let unserved = |it: &&Worker| it.is_ready() && it.generation == self.generation;
-            let replaced = self.workers.values().any(|it| it.replaces == Some(id));
-            if let Some(worker) = self.workers.get(&id).filter(unserved).filter(|_| !replaced) {
-                let (slot, generation) = (worker.slot, worker.generation);
-                self.spawn_worker(now, slot, generation, Some(id));
-            }
-        }
     }
 
     /// Starts the next successors, as many as may start at a time and there is room for.
@@ -120,6 +89,9 @@ impl Master {
     pub(super) fn replacement_ready(&mut self, now: Instant, old: WorkerId) {
         let mode = self.roll.as_ref().map_or(DrainMode::Handover, |roll| roll.mode);
         let cause = self.workers.get(&old).and_then(|it| it.wish).unwrap_or(Cause::Asked);
+        if cause.is_recycling() {
+            self.recycling_throttle = Throttle::default();
+        }
         self.drain(now, old, mode, cause);
     }
 

@@ -15,9 +15,11 @@ use crate::sys::process::Pid;
 
 use super::answer::{Journal, Kind};
 use super::arrival::Arrival;
+use super::cheaper::carried_over;
 use super::reload::Completed;
 use super::slots::SavedEnd;
 use super::state::{Master, Phase, Policy};
+use super::wishes::Wish;
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
 
 /// A worker as it travels.
@@ -89,6 +91,8 @@ pub struct SavedMaster {
     #[serde(default)]
     causes: Causes,
     #[serde(default)]
+    wishes: Vec<Wish>,
+    #[serde(default)]
     setbacks: Setbacks,
     #[serde(default)]
     ends: Vec<SavedEnd>,
@@ -142,6 +146,7 @@ impl Master {
             deferred: self.deferred.iter().copied().chain(pending.iter().copied()).collect(),
             journal: self.journal.clone(),
             causes: self.causes.clone(),
+            wishes: self.wishes.iter().copied().collect(),
             setbacks: self.setbacks,
             ends: self.save_ends(now),
             arrival: self.arrival.as_ref().map(|it| it.id),
@@ -163,14 +168,14 @@ impl Master {
         master.newest = saved.newest;
         master.next_worker = saved.next_worker;
         master.next_reload = saved.next_reload;
-        // A changed `processes` takes effect; a count lowered by hand or by cheap mode stays.
-        if saved.desired != saved.processes {
-            master.desired = saved.desired.min(master.policy.processes);
-        }
+        // They fill the lowest slots: a re-exec comes after a reload has started them anew.
+        let all = saved.desired == saved.processes;
+        master.desired = carried_over(saved.desired, all, &master.policy);
         master.paused = saved.paused;
         master.arrival = saved.arrival.map(|id| Arrival { kind: Kind::Reload, id, remark: None });
         master.journal = saved.journal;
         master.causes = saved.causes;
+        master.wishes = saved.wishes.into();
         master.setbacks = saved.setbacks;
         master.restore_ends(now, saved.ends);
         // This is the image that the last of them has been waiting for.

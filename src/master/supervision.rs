@@ -19,6 +19,9 @@ use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, ZygoteStage};
 pub(super) const HOPELESS: u32 = 3;
 /// What a worker gets that is told to leave at once, before it is killed.
 const BRUTAL_PATIENCE: Duration = Duration::from_secs(1);
+/// A worker that is killed for its memory before that may be too large from the start: then to replace it at
+/// once is a loop.
+const HARMLESS_LIFE: Duration = Duration::from_secs(60);
 /// Exits of unknown processes that are remembered until their fork is reported.
 const EARLY_EXITS: usize = 64;
 
@@ -121,14 +124,21 @@ impl Master {
             self.replacement_ready(now, old);
         }
         if self.phase == Phase::Starting && self.all_ready() {
-            self.phase = Phase::Running;
-            self.push(Action::FirstGenerationServes);
-            self.resume_deferred(now);
+            self.serve(now);
         }
     }
 
+    /// The first generation is complete.
+    pub(super) fn serve(&mut self, now: Instant) {
+        self.phase = Phase::Running;
+        self.push(Action::FirstGenerationServes);
+        self.watch_listeners(self.desired == 0);
+        self.attend(now);
+        self.resume_deferred(now);
+    }
+
     pub(super) fn all_ready(&self) -> bool {
-        (1..=self.desired).all(|slot| self.candidate(slot).is_some_and(|id| self.workers[&id].is_ready()))
+        self.wanted_slots().all(|slot| self.candidate(slot).is_some_and(|id| self.workers[&id].is_ready()))
     }
 
     /// Tells all workers to leave of which that is true.
@@ -269,6 +279,8 @@ impl Master {
         if worker.is_leaving() || self.stopping() {
             return;
         }
+        // It may have been the one to tell of a request.
+        self.attend(now);
         let never_ready = !worker.is_ready();
         let reason = reason.unwrap_or_else(|| match death {
             Some((_, exit)) => format!("worker {} ended with {exit} before it was ready", worker.slot),
@@ -281,7 +293,7 @@ impl Master {
             return;
         }
         if let Some(old) = worker.replaces {
-            self.abort_roll(&reason);
+            self.replacement_failed(now, old, &reason);
             if self.workers.get(&old).is_some_and(Worker::is_ready) {
                 return;
             }
@@ -293,6 +305,7 @@ impl Master {
             Stage::Ready { since } => Some(now.saturating_duration_since(since)),
             Stage::Starting { .. } | Stage::Leaving { .. } => None,
         };
+        let lived = lived.filter(|lived| cause != Cause::EvilMemory || *lived >= HARMLESS_LIFE);
         self.slow_down(now, id, &worker, lived);
         if never_ready {
             let short_lives = self.short_lives(worker.slot);

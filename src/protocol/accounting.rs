@@ -1,6 +1,6 @@
 //! Counts what a worker does: the figures of its scoreboard cell, and one record per logged request.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -77,6 +77,9 @@ pub struct Accounting {
     anchor: Cell<Anchor>,
     /// How long the last request took.
     last: Cell<Duration>,
+    when_finished: OnceCell<Box<dyn Fn(u64)>>,
+    /// Tells the master that a request has begun.
+    herald: OnceCell<Box<dyn Fn()>>,
 }
 
 /// Start times of the requests in flight, the oldest first; [`Starts::DONE`] for finished ones
@@ -150,7 +153,15 @@ impl Accounting {
             starts: RefCell::default(),
             anchor: Cell::new(Anchor::now()),
             last: Cell::default(),
+            when_finished: OnceCell::new(),
+            herald: OnceCell::new(),
         })
+    }
+
+    /// Has `call` called after each request, with the number of those that have ended. Once only.
+    pub fn when_finished(&self, call: impl Fn(u64) + 'static) {
+        let set = self.when_finished.set(Box::new(call));
+        debug_assert!(set.is_ok(), "invariant: the worker says it once");
     }
 
     fn board(&self) -> BoardCell<'_> {
@@ -162,6 +173,11 @@ impl Accounting {
     pub fn set_resting_state(&self, state: WorkerState) {
         self.resting.set(state);
         self.show_state();
+    }
+
+    /// What tells the master that a request has begun, when it wants to know.
+    pub fn set_herald(&self, herald: impl Fn() + 'static) {
+        self.herald.get_or_init(|| Box::new(herald));
     }
 
     fn show_state(&self) {
@@ -227,6 +243,11 @@ impl Accounting {
         if self.in_flight.get() == 1 {
             board.set_request_start(micros);
             self.show_state();
+            if self.scoreboard.take_awaited()
+                && let Some(herald) = self.herald.get()
+            {
+                herald();
+            }
         }
         if let Some((permit, sheet)) = permit.as_ref().and_then(|it| Some((it, it.sheet()?))) {
             let peer = request.connection.peer.address();
@@ -266,6 +287,9 @@ impl Accounting {
             record.body_bytes = request.body_bytes;
             record.aborted = !request.complete;
             log(&record);
+        }
+        if let Some(call) = self.when_finished.get() {
+            call(self.board().requests());
         }
     }
 }

@@ -119,8 +119,10 @@ enum HeaderWord {
     StartedAt = 5,
     /// A client may wait of whom those who sleep have not heard.
     Unheard = 6,
+    /// 1 while the master wants to be told of the next request; older releases do not ask.
+    Awaited = 7,
     /// CLOCK_MONOTONIC microseconds at which the master looks at the requests in flight; 0 is not known.
-    NextLook = 7,
+    NextLook = 8,
 }
 
 /// The mapping.
@@ -236,6 +238,18 @@ impl Scoreboard {
         self.header(HeaderWord::Unheard).load(SeqCst) == 1
     }
 
+    /// Asks the workers to tell the master when the next request begins, or takes that back.
+    pub fn set_awaited(&self, awaited: bool) {
+        self.header(HeaderWord::Awaited).store(u64::from(awaited), Relaxed);
+    }
+
+    /// True for one worker of those that ask, after each [`Scoreboard::set_awaited`]: it tells the master.
+    pub fn take_awaited(&self) -> bool {
+        let word = self.header(HeaderWord::Awaited);
+        // All workers read it with each request, and few change it.
+        word.load(Relaxed) == 1 && word.swap(0, Relaxed) == 1
+    }
+
     /// Tells workers when the master will look at the requests in flight, in microseconds of the monotonic
     /// clock; 0 says that it has to be told of every deadline. Only the master calls this.
     pub fn set_next_look(&self, micros: u64) {
@@ -316,6 +330,11 @@ impl Cell<'_> {
     /// Sets [`Cell::state`].
     pub fn set_state(&self, state: WorkerState) {
         self.words[Word::State as usize].store(state as u64, Relaxed);
+    }
+
+    /// One more of [`Cell::exceptions`]; threads may raise some at the same time.
+    pub fn count_exception(&self) {
+        self.words[Word::Exceptions as usize].fetch_add(1, Relaxed);
     }
 
     /// Remembers which request was begun last, for the case that it is the last one ever. A reader

@@ -25,7 +25,22 @@ pub fn cpus() -> usize {
 
 /// Bytes of memory that the control group may have, if that is limited.
 pub fn memory_limit() -> Option<u64> {
-    Groups::read().memory_limit()
+    memory().map(|memory| memory.limit)
+}
+
+/// Memory of a control group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupMemory {
+    /// Bytes that it may have.
+    pub limit: u64,
+    /// Bytes that it has, without what it has only read from files and not used since: the kernel takes that
+    /// back before it kills anybody.
+    pub used: u64,
+}
+
+/// The memory of the group with the least limit, if any is limited.
+pub fn memory() -> Option<GroupMemory> {
+    Groups::read().memory()
 }
 
 /// Processes of the own control group that the OOM killer has ended so far: the kernel counts before it kills.
@@ -71,10 +86,21 @@ impl Groups {
         unified.into_iter().chain(controller).min()
     }
 
-    fn memory_limit(&self) -> Option<u64> {
-        let unified = self.least(Hierarchy::Unified, |group| number(&group.join("memory.max")));
+    fn memory(&self) -> Option<GroupMemory> {
+        let of = |group: &Path, limit: u64, used: &str, idle: &str| {
+            let statistics = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+            let idle = counter(&statistics, idle).unwrap_or(0);
+            GroupMemory { limit, used: number(&group.join(used)).unwrap_or(0).saturating_sub(idle) }
+        };
+        let unified = self.least(Hierarchy::Unified, |group| {
+            let limit = number(&group.join("memory.max"))?;
+            Some(of(group, limit, "memory.current", "inactive_file"))
+        });
         let controller = self.least(Hierarchy::Controller("memory"), |group| {
-            number(&group.join("memory.limit_in_bytes")).filter(|bytes| *bytes < BEYOND_ANY_MEMORY)
+            let limit =
+                number(&group.join("memory.limit_in_bytes")).filter(|bytes| *bytes < BEYOND_ANY_MEMORY)?;
+            // The totals are those of the groups below it, too, as all other figures are.
+            Some(of(group, limit, "memory.usage_in_bytes", "total_inactive_file"))
         });
         unified.into_iter().chain(controller).min()
     }
@@ -176,13 +202,16 @@ mod tests {
         let tree = Tree::new(&[
             ("pod/cpu.max", "250000 100000\n"),
             ("pod/memory.max", "536870912\n"),
+            ("pod/memory.current", "419430400\n"),
+            ("pod/memory.stat", "anon 1\nactive_file 2\ninactive_file 104857600\nunevictable 0\n"),
             ("pod/app/cpu.max", "max 100000\n"),
             ("pod/app/memory.max", "max\n"),
             ("pod/small/cpu.max", "20000 100000\n"),
         ]);
         let at = |membership| tree.groups(membership, &[UNIFIED]);
         assert_eq!(at("0::/pod/app\n").cpu_quota(), Some(3));
-        assert_eq!(at("0::/pod/app\n").memory_limit(), Some(512 << 20));
+        let memory = at("0::/pod/app\n").memory();
+        assert_eq!(memory, Some(GroupMemory { limit: 512 << 20, used: 300 << 20 }));
         assert_eq!(at("0::/pod/small\n").cpu_quota(), Some(1));
         assert_eq!(at("0::/\n").cpu_quota(), None, "the root has no limits");
     }
@@ -195,6 +224,8 @@ mod tests {
             ("cpu/docker/cpu.cfs_quota_us", "150000\n"),
             ("cpu/docker/cpu.cfs_period_us", "100000\n"),
             ("memory/docker/memory.limit_in_bytes", "268435456\n"),
+            ("memory/docker/memory.usage_in_bytes", "125829120\n"),
+            ("memory/docker/memory.stat", "inactive_file 1\ntotal_inactive_file 20971520\n"),
             ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
         ]);
         let mounts = [
@@ -204,9 +235,9 @@ mod tests {
         ];
         let groups = tree.groups("5:memory:/docker\n1:cpu,cpuacct:/docker\n0::/\n", &mounts);
         assert_eq!(groups.cpu_quota(), Some(2));
-        assert_eq!(groups.memory_limit(), Some(256 << 20));
+        assert_eq!(groups.memory(), Some(GroupMemory { limit: 256 << 20, used: 100 << 20 }));
         let groups = tree.groups("5:memory:/\n1:cpu,cpuacct:/\n0::/\n", &mounts);
-        assert_eq!((groups.cpu_quota(), groups.memory_limit()), (None, None));
+        assert_eq!((groups.cpu_quota(), groups.memory()), (None, None));
     }
 
     #[test]
@@ -235,7 +266,7 @@ mod tests {
     fn what_is_not_there_limits_nothing() {
         let tree = Tree::new(&[("cpu.max", "a lot\n"), ("memory.max", "\n")]);
         let groups = tree.groups("0::/\n", &[UNIFIED]);
-        assert_eq!((groups.cpu_quota(), groups.memory_limit()), (None, None));
+        assert_eq!((groups.cpu_quota(), groups.memory()), (None, None));
         assert_eq!(Groups::default().cpu_quota(), None);
         assert_eq!(whole_cpus(100, 0), None);
         assert!(cpus() >= 1);

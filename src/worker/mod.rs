@@ -13,12 +13,13 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use log::{error, warn};
+use log::{debug, error, warn};
 use tokio::task::LocalSet;
 
 use crate::app::slots::Slots;
 use crate::app::stray::turn_away;
 use crate::app::{self, App, AppCommand, AppFactory, ConnectionInfo, Peer, WorkerInfo};
+use crate::cause::Cause;
 use crate::channel::{Channel, FromWorker, ToWorker, bounded_reason, headline};
 use crate::config::Config;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
@@ -47,6 +48,7 @@ mod placement;
 pub mod relief;
 mod request_log;
 mod signals;
+mod wear;
 
 use accepting_hooks::AcceptingHooks;
 
@@ -251,6 +253,7 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Opt
         let message = match command {
             AppCommand::Reload => FromWorker::Reload,
             AppCommand::Stop => FromWorker::Stop,
+            AppCommand::Replace { reason } => FromWorker::Leave { cause: Cause::Exception, reason },
             AppCommand::Signals(request) => FromWorker::Signals(request),
             AppCommand::LookSooner => FromWorker::LookSooner,
         };
@@ -268,6 +271,7 @@ fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Opt
         master: Arc::new(ask),
         set_title: Arc::new(move |text| show_title(&title, text)),
         requests_logged: request_log::is_on(&birth.config.request_log),
+        replaced_after: Arc::new(birth.config.recycling.exceptions.clone()),
     }
 }
 
@@ -292,6 +296,14 @@ async fn serve(
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
+    wear::watch(&birth, &channel, &accounting);
+    let (herald, board) = (Arc::clone(&channel), Arc::clone(&birth.scoreboard));
+    accounting.set_herald(move || {
+        if let Err(error) = herald.send(&FromWorker::Busy, &[]) {
+            debug!("the master is not told of a request: {error}");
+            board.set_awaited(true);
+        }
+    });
     let signals = Signals::new(Rc::clone(&app), Rc::clone(&slots), Arc::clone(&birth.scoreboard), birth.cell);
     let front = Front::new(HttpLimits::from(&*birth.config), app, Rc::clone(&slots), Rc::clone(&accounting));
     if let Some(path) = &birth.config.ready_path {

@@ -14,6 +14,7 @@
 //! | `/memory` | [`file::MEMORY`] bytes from a file that sendfile(2) refuses |
 //! | `/exit?code=N`, `/abort`, `/kill9` | three ways for a worker to die |
 //! | `/openfd?n=K` | leaks a descriptor without close-on-exec, numbered from K up; answers the number |
+//! | `/grow?mb=N` | leaks N MiB; with `&untouched=1` address space only |
 //! | `/reload`, `/stop` | asks the master |
 //! | `/become?uid=N` | tries to become that user; what came of it |
 //! | `/program` | `/proc/self/status` of a program that the application executes |
@@ -95,6 +96,10 @@ impl App for TestApp {
                 text("still here\n".to_owned())
             }
             "/openfd" => leak_descriptor(query.number("n", 100)),
+            "/grow" => {
+                leak::memory(query.number("mb", 1), query.number("untouched", 0) == 0);
+                text("grown\n".to_owned())
+            }
             "/reload" => self.ask(AppCommand::Reload),
             "/stop" => self.ask(AppCommand::Stop),
             "/become" => become_user(query.number("uid", 0)),

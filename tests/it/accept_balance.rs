@@ -1,7 +1,6 @@
 //! A new client wakes one worker that sleeps, and none waits while any worker is free.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
@@ -30,13 +29,6 @@ fn ask(connection: &mut Connection, path: &str) -> String {
     connection.receive(false).expect("an answer").text()
 }
 
-/// How often the process has gone to sleep by itself.
-fn sleeps(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.expect("proc(5) tells").trim().parse().expect("a number")
-}
-
 #[test]
 fn a_new_client_wakes_one_of_the_workers_that_sleep() {
     const CLIENTS: u64 = 100;
@@ -46,7 +38,7 @@ fn a_new_client_wakes_one_of_the_workers_that_sleep() {
         // Right after the start they still have things of their own to do.
         (0..20).for_each(|_| drop(server.get("/")));
         let workers = server.workers();
-        let count = || workers.iter().map(|worker| sleeps(worker.pid)).collect::<Vec<_>>();
+        let count = || workers.iter().map(|worker| processes::wakes(worker.pid)).collect::<Vec<_>>();
         let before = count();
         for _ in 0..CLIENTS {
             assert_eq!(server.client().fresh("GET", "/", &[], b"").unwrap().status, 200);
@@ -121,7 +113,6 @@ fn a_worker_that_hears_of_a_client_and_of_a_request_at_once_passes_the_client_on
         send(kept, "/gate");
         let visitor = gate.wait();
         for client in [&mut fresh, &mut other] {
-            client.set_timeout(Duration::from_secs(5)).unwrap();
             send(client, "/");
             let answer = client.receive(false).unwrap_or_else(|failure| panic!("round {round}: {failure:?}"));
             assert_eq!(answer.status, 200);
@@ -159,7 +150,7 @@ fn keep_busy(server: &Server) -> Vec<Connection> {
     let mut busy: Vec<Connection> = (0..3).map(|_| server.connect()).collect();
     let request = request("GET", "/stream?chunks=2&ms=10&size=10", &[], b"");
     for connection in &mut busy {
-        connection.send(&request.repeat(200)).expect("sent");
+        connection.send(&request.repeat(1000)).expect("sent");
         // Let in, and the first of its requests is answered.
         connection.receive(false).expect("an answer");
     }
@@ -171,7 +162,7 @@ fn connections_that_keep_the_worker_busy_do_not_keep_new_clients_out() {
     let second = "second.sock";
     let server = Server::app().args(["--master", &format!("--http={second}")]).start();
     let mut busy = keep_busy(&server);
-    // Each has to be let in, on either address, while some 600 requests wait that would take all slots.
+    // Each has to be let in, on either address, while some 3000 requests wait that would take all slots.
     let quiet = Target::Unix(server.path(second));
     for _ in 0..5 {
         assert_eq!(server.client().fresh("GET", "/", &[], b"").expect("let in").status, 200);
@@ -179,7 +170,8 @@ fn connections_that_keep_the_worker_busy_do_not_keep_new_clients_out() {
     }
     let answered = |log: &str| log.contains("GET /stream");
     let served = server.log().lines().iter().filter(|line| answered(line)).count();
-    assert!(served < 300, "clients waited for {served} requests that came after them");
+    // The test takes its time, too.
+    assert!(served < 1500, "clients waited for {served} requests that came after them");
     for connection in &mut busy {
         connection.receive(false).expect("nobody is forgotten");
     }

@@ -64,7 +64,7 @@ fn a_valid_configuration_is_called_valid() {
 #[test]
 fn json_says_the_same() {
     let directory = tempfile::tempdir().expect("a directory");
-    let ini = "http = app.sock\nmax-requests = 5\nthreads = 0\n";
+    let ini = "http = app.sock\nstats = :1717\nthreads = 0\n";
     let output = inspect(Path::new(BINARY), directory.path(), ini, &["--check-config", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert_eq!((output.status.code(), &report["valid"]), (Some(1), &Value::Bool(false)));
@@ -73,7 +73,7 @@ fn json_says_the_same() {
         problems.iter().find(|problem| problem["line"] == line).unwrap_or_else(|| panic!("{report:#}"))
     };
     assert_eq!(about(3)["severity"], "warning");
-    assert_eq!(about(3)["option"], "max-requests");
+    assert_eq!(about(3)["option"], "stats");
     assert_eq!(about(4)["severity"], "error");
     assert_eq!(about(4)["file"], "app.ini");
 }

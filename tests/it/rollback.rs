@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::reload::{another_release, versions_on_the_page};
 use crate::support::processes::{self, kill};
 use crate::support::server::Builder;
-use crate::support::{Client, LIMIT, Load, LoadSpec, Server, eventually, python_app, uwsgi_app};
+use crate::support::{Client, Exchange, LIMIT, Load, LoadSpec, Server, eventually, python_app, uwsgi_app};
 
 /// The test application with two workers and up to two snapshots.
 pub fn builder() -> Builder {
@@ -143,13 +143,11 @@ fn a_rollback_under_load_loses_nothing_and_closes_no_idle_connection() {
 fn a_request_in_flight_is_finished_by_the_generation_that_is_left() {
     let server = builder().start();
     deploy(&server, "v2");
-    let mut slow = server.connect();
-    slow.send(b"GET /stream?chunks=10&ms=100&size=10 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
-    slow.receive_status().unwrap();
+    let slow = Exchange::stream(server.target());
     assert_eq!(rollback(&server).0, Some(0));
     assert_eq!(server.get("/").text(), "hello v1\n");
     status_line(&server, "generation 2 drains: ");
-    assert!(slow.receive_chunks().unwrap().ends_with(b"end\n"));
+    slow.finish().unwrap();
 }
 
 #[test]

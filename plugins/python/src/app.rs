@@ -20,6 +20,7 @@ pub(crate) enum Helper {
     WorkerStarted,
     Stop,
     LogException,
+    NoteException,
     Summary,
     EnvironTemplate,
     FileWrapper,
@@ -31,12 +32,13 @@ pub(crate) enum Helper {
     AfterRequest,
 }
 
-const HELPERS: [(Helper, &CStr); 14] = [
+const HELPERS: [(Helper, &CStr); 15] = [
     (Helper::Prepare, c"prepare"),
     (Helper::Load, c"load"),
     (Helper::WorkerStarted, c"worker_started"),
     (Helper::Stop, c"stop"),
     (Helper::LogException, c"log_exception"),
+    (Helper::NoteException, c"note_exception"),
     (Helper::Summary, c"summary"),
     (Helper::EnvironTemplate, c"environ_template"),
     (Helper::FileWrapper, c"FileWrapper"),

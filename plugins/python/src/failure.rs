@@ -26,6 +26,14 @@ pub(crate) fn log_of(place: &str, exception: &Owned) {
     }
 }
 
+/// The same for one that has ended a request, of which the server wants to know.
+pub(crate) fn log_of_request(place: &str, exception: &Owned) {
+    log_of(place, exception);
+    if object::call(app::helper(app::Helper::NoteException), &[exception]).is_none() {
+        log("the server is told of an exception");
+    }
+}
+
 /// One line about the exception that is set, which is cleared. Its traceback goes to the log.
 pub(crate) fn take_summary() -> String {
     const UNKNOWN: &str = "an exception that cannot be shown";

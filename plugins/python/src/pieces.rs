@@ -172,7 +172,7 @@ pub(crate) extern "C" fn next(response: Response, exchange: Exchange) -> Step {
             if let Some(exception) = failure::take() {
                 // SAFETY: as above.
                 let place = wsgi::place(unsafe { &(*pieces).environ });
-                failure::log_of(&format!("{place} (in the middle of the response)"), &exception);
+                failure::log_of_request(&format!("{place} (in the middle of the response)"), &exception);
             }
             Step::Failed
         }

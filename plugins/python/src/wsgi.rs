@@ -175,7 +175,7 @@ fn plain(exchange: Exchange, status: u16, body: &[u8]) -> bool {
 /// The application raised an exception, which is set, in its first step.
 fn failed(environ: &Owned, exchange: Exchange) -> Step {
     let Some(exception) = failure::take() else { return Step::Failed };
-    failure::log_of(&place(environ), &exception);
+    failure::log_of_request(&place(environ), &exception);
     if !options().catch_exceptions {
         return Step::Failed;
     }

@@ -11,7 +11,7 @@ use appserver_plugin_abi as abi;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{exchange, facts, place, shared};
+use super::{exceptions, exchange, facts, place, shared};
 use crate::app::logvars::LogVars;
 use crate::app::{AppCommand, WorkerInfo};
 use crate::signals::{Request, Schedule, Target};
@@ -59,6 +59,10 @@ fn answer(exchange: abi::Exchange, name: &str, argument: Value) -> Result<Value,
         "is_a_reload" => Ok(json!(shared::is_a_reload())),
         "ready" => Ok(json!(WORKER.get().is_some_and(facts::is_ready))),
         "accepting" => worker().map(|it| json!(it.scoreboard.cell(it.cell).accepting() == 1)),
+        "exception" => {
+            exceptions::note(worker()?, &read(argument)?);
+            Ok(Value::Null)
+        }
         "setprocname" => {
             (worker()?.set_title)(&read::<String>(argument)?);
             Ok(Value::Null)

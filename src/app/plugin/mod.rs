@@ -27,6 +27,7 @@ use crate::sys::process::ThreadsPrepared;
 
 mod ask;
 mod draft;
+mod exceptions;
 mod exchange;
 mod facts;
 mod familiar;

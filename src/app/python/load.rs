@@ -68,6 +68,7 @@ fn settings(config: &Config) -> Value {
         "strict": options.strict,
         "start_response_nodelay": options.start_response_nodelay,
         "catch_exceptions": options.catch_exceptions,
+        "exception_texts": config.recycling.exceptions.wants_text(),
         "lc_ctype": std::env::var_os("LC_CTYPE").map(|it| it.to_string_lossy().into_owned()),
         "reload_os_env": options.reload_os_env,
         "autoreload": options.autoreload.as_secs_f64(),

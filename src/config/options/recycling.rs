@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
+use super::{A_MOMENT, to_u32};
 use crate::config::harakiri::asking_signal;
-use crate::config::limits;
+use crate::config::limits::{self, megabytes};
+use crate::config::recycling::{Budget, unless_zero};
+use crate::config::reload::MaxSurge;
 use crate::config::schema::Group::Recycling;
 use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
 
-/// Zero is no time at all.
-fn some_time(time: Duration) -> Option<Duration> {
-    (!time.is_zero()).then_some(time)
-}
+/// As the page of all options explains it.
+const MEGABYTES: &str = "MEGABYTES";
+/// Looks that nobody wants to wait for.
+const MANY_SAMPLES: u64 = 1000;
 
 pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Recycling,
         "harakiri",
-        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.harakiri.limit = some_time(time) },
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.harakiri.limit = unless_zero(time) },
         "Time limit of a request, from the call of the application on: a worker in which one takes longer is \
          killed once the log has what it was doing, and is replaced. 0 is no limit.",
     )
@@ -31,7 +34,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Recycling,
         "harakiri-graceful-timeout",
-        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.harakiri.graceful = some_time(time) },
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.harakiri.graceful = unless_zero(time) },
         "Ask a worker whose request takes too long to leave, start its successor at once, and kill it after this \
          time if that request still runs. 0 kills without asking.",
     )
@@ -59,108 +62,129 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Kind::Flag(|c, on| c.harakiri.no_after_request = on),
         "Stop the clock of a request before uwsgi.after_req_hook is called.",
     ),
-    not_yet(
+    row(
         Recycling,
         "max-requests",
-        Shape::Int,
-        "Replace a worker after this many requests.",
-        "workers are not replaced by count; reload through the FIFO (c) from a timer",
+        Kind::Int { min: 0, max: u64::MAX, set: |c, n| c.recycling.max_requests = unless_zero(n) },
+        "Replace a worker after this many requests, or up to a tenth more; its successor accepts before it leaves.",
     )
     .short('R')
     .default("0"),
-    not_yet(
+    row(
         Recycling,
         "max-requests-delta",
-        Shape::Int,
-        "Requests by which the workers differ.",
-        "workers are not replaced by count",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "max-worker-lifetime",
-        Shape::Seconds,
-        "Replace a worker after this time.",
-        "workers are not replaced by age; reload through the FIFO (c) from a timer",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "max-worker-lifetime-delta",
-        Shape::Seconds,
-        "Time by which the workers differ.",
-        "workers are not replaced by age",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "min-worker-lifetime",
-        Shape::Seconds,
-        "Never replace a worker younger than this.",
-        "a worker that dies early is replaced with a growing delay",
-    ),
-    not_yet(
-        Recycling,
-        "reload-on-rss",
-        Shape::Megabytes,
-        "Replace a worker that uses this much memory.",
-        "memory is not watched; limit it with MemoryMax of systemd",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "reload-on-as",
-        Shape::Megabytes,
-        "Replace a worker with this much address space.",
-        "memory is not watched; limit it with MemoryMax of systemd",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "reload-on-uss",
-        Shape::Megabytes,
-        "Replace a worker with this much memory of its own.",
-        "memory is not watched; limit it with MemoryMax of systemd",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "reload-on-pss",
-        Shape::Megabytes,
-        "Replace a worker with this share of memory.",
-        "memory is not watched; limit it with MemoryMax of systemd",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "evil-reload-on-rss",
-        Shape::Megabytes,
-        "Kill a worker that uses this much memory.",
-        "memory is not watched; limit it with MemoryMax of systemd",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "evil-reload-on-as",
-        Shape::Megabytes,
-        "Kill a worker with this much address space.",
-        "memory is not watched; limit it with MemoryMax of systemd",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "mem-collector-freq",
-        Shape::Seconds,
-        "How often memory is looked at.",
-        "memory is not watched",
+        Kind::Int { min: 0, max: u64::MAX, set: |c, n| c.recycling.max_requests_delta = Some(n) },
+        "Requests by which the limits of two neighbours differ, in place of the tenth: that of worker N is \
+         max-requests + (N - 1) times this.",
     ),
     row(
         Recycling,
+        "max-worker-lifetime",
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.recycling.max_lifetime = unless_zero(time) },
+        "Replace a worker that has served this long, or up to a tenth longer.",
+    )
+    .default("0"),
+    row(
+        Recycling,
+        "max-worker-lifetime-delta",
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.recycling.max_lifetime_delta = Some(time) },
+        "Time by which the limits of two neighbours differ, in place of the tenth.",
+    ),
+    row(
+        Recycling,
+        "min-worker-lifetime",
+        Kind::Seconds { min: Duration::ZERO, set: |c, time| c.recycling.min_lifetime = time },
+        "Replace no worker that has served for less, whatever limit it has reached. Must be shorter than \
+         max-worker-lifetime.",
+    )
+    .default("10"),
+    row(
+        Recycling,
+        "max-recycling",
+        Kind::Parsed(|c, text| MaxSurge::parse(text).map(|most| c.recycling.at_a_time = most)),
+        "How many workers may be replaced at a time for these reasons: from the start of the successor until the \
+         old one is gone. A part of processes is rounded up.",
+    )
+    .metavar("N|N%")
+    .default("10%"),
+    row(
+        Recycling,
+        "reload-on-rss",
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.memory.resident = bytes)),
+        "Replace a worker with this much resident memory.",
+    )
+    .metavar(MEGABYTES)
+    .default("0"),
+    row(
+        Recycling,
+        "reload-on-as",
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.memory.address_space = bytes)),
+        "Replace a worker with this much address space.",
+    )
+    .metavar(MEGABYTES)
+    .default("0"),
+    row(
+        Recycling,
+        "reload-on-uss",
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.memory.unique = bytes)),
+        "Replace a worker with this much memory that it shares with no other process.",
+    )
+    .metavar(MEGABYTES)
+    .default("0"),
+    row(
+        Recycling,
+        "reload-on-pss",
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.memory.proportional = bytes)),
+        "Replace a worker with this much memory, of which what is shared counts in parts.",
+    )
+    .metavar(MEGABYTES)
+    .default("0"),
+    row(
+        Recycling,
+        "memory-samples",
+        Kind::Int { min: 1, max: MANY_SAMPLES, set: |c, n| c.recycling.memory_samples = to_u32(n) },
+        "How many looks in a row must find too much memory before a worker is replaced for it.",
+    )
+    .default("3"),
+    row(
+        Recycling,
+        "evil-reload-on-rss",
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.evil_resident = bytes)),
+        "Kill a worker with this much resident memory, in the middle of a request.",
+    )
+    .metavar(MEGABYTES)
+    .default("0"),
+    row(
+        Recycling,
+        "evil-reload-on-as",
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.recycling.evil_address_space = bytes)),
+        "Kill a worker with this much address space, in the middle of a request.",
+    )
+    .metavar(MEGABYTES)
+    .default("0"),
+    row(
+        Recycling,
+        "memory-budget",
+        Kind::Parsed(|c, text| Budget::parse(text).map(|budget| c.recycling.budget = Some(budget))),
+        "Memory of the whole instance, as a size or as a part of what its control group may have (of the \
+         machine's memory, if that is not limited): when there is more, the largest worker is replaced.",
+    )
+    .metavar("BYTES|N%"),
+    row(
+        Recycling,
+        "mem-collector-freq",
+        Kind::Seconds { min: A_MOMENT, set: |c, time| c.recycling.look_every = time },
+        "How often the master looks at memory for evil-reload-on-rss, evil-reload-on-as and memory-budget, and \
+         a worker for reload-on-uss, reload-on-pss and memory-budget.",
+    )
+    .default("3"),
+    row(
+        Recycling,
         "limit-as",
-        Kind::Parsed(|c, text| limits::megabytes(text).map(|bytes| c.limits.address_space = bytes)),
+        Kind::Parsed(|c, text| megabytes(text).map(|bytes| c.limits.address_space = bytes)),
         "Most address space of a zygote or worker; more memory is refused to it. 0 sets no limit.",
     )
-    .metavar("MEGABYTES")
+    .metavar(MEGABYTES)
     .default("0"),
     row(
         Recycling,
@@ -182,175 +206,36 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .metavar("N")
     .default("0"),
-    not_yet(
+    row(
         Recycling,
         "reload-on-exception",
-        Shape::Flag,
-        "Replace a worker whose request ended in an exception.",
-        "workers go on after an exception",
+        Kind::Flag(|c, on| c.recycling.exceptions.any = on),
+        "Replace a worker whose request ended in an exception. The client gets its answer.",
     ),
-    not_yet(
+    row(
         Recycling,
         "reload-on-exception-type",
-        Shape::Name,
-        "The same for a type of exception.",
-        "workers go on after an exception",
+        Kind::Name(|c, text| c.recycling.exceptions.types.push(text.to_owned())),
+        "The same for exceptions of this class only: ValueError, shop.errors.Gone.",
     )
+    .metavar("CLASS")
     .repeatable(),
-    not_yet(
+    row(
         Recycling,
         "reload-on-exception-value",
-        Shape::Name,
-        "The same for the text of an exception.",
-        "workers go on after an exception",
+        Kind::Str(|c, text| c.recycling.exceptions.values.push(text.to_owned())),
+        "The same for exceptions with this text only.",
     )
+    .metavar("TEXT")
     .repeatable(),
-    not_yet(
+    row(
         Recycling,
         "reload-on-exception-repr",
-        Shape::Name,
-        "The same for both.",
-        "workers go on after an exception",
+        Kind::Name(|c, text| c.recycling.exceptions.reprs.push(text.to_owned())),
+        "The same for exceptions that are shown like this only: ValueError('no'), or ValueError: no.",
     )
+    .metavar("TEXT")
     .repeatable(),
-    not_yet(
-        Recycling,
-        "cheaper",
-        Shape::Int,
-        "Fewest workers while there is little to do.",
-        "all processes run all the time",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "cheaper-initial",
-        Shape::Int,
-        "Workers at the start.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-step",
-        Shape::Int,
-        "Workers started at a time.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-overload",
-        Shape::Seconds,
-        "How often the number of workers is considered.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-idle",
-        Shape::Seconds,
-        "How long a worker must have nothing to do.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-algo",
-        Shape::Name,
-        "How the number of workers is decided.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-busyness-max",
-        Shape::Int,
-        "Share of time, in percent, above which workers are added.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-busyness-min",
-        Shape::Int,
-        "Share of time below which workers are removed.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-busyness-multiplier",
-        Shape::Int,
-        "Rounds before a worker is removed.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-busyness-penalty",
-        Shape::Int,
-        "Rounds more after a removal that was too early.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-busyness-verbose",
-        Shape::Flag,
-        "Log the decisions.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-busyness-backlog-alert",
-        Shape::Int,
-        "Waiting connections at which workers are added.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-busyness-backlog-multiplier",
-        Shape::Int,
-        "Waiting connections per worker added.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-busyness-backlog-step",
-        Shape::Int,
-        "Workers added then.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-busyness-backlog-nonzero",
-        Shape::Seconds,
-        "How long connections may wait before workers are added.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "cheaper-rss-limit-soft",
-        Shape::Int,
-        "Memory, in bytes, above which no worker is added.",
-        "all processes run all the time",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "cheaper-rss-limit-hard",
-        Shape::Int,
-        "Memory, in bytes, above which workers are removed.",
-        "all processes run all the time",
-    )
-    .default("0"),
-    not_yet(
-        Recycling,
-        "cheap",
-        Shape::Flag,
-        "Start workers with the first request.",
-        "all processes run all the time",
-    ),
-    not_yet(
-        Recycling,
-        "idle",
-        Shape::Seconds,
-        "Send the workers home after this time without requests.",
-        "all processes run all the time",
-    )
-    .default("0"),
-    not_yet(Recycling, "die-on-idle", Shape::Flag, "Stop after that time.", "all processes run all the time"),
     row(
         Recycling,
         "die-on-no-workers",

@@ -1,6 +1,7 @@
 //! The policy, read like a log: events on the left, what the master asks for on the right.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -8,6 +9,7 @@ use log::Level;
 use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::config::reload::ReloadMode;
+use crate::config::scaling::Scaling;
 use crate::control::Command;
 use crate::sys::process::{Exit, Pid, Signal};
 
@@ -24,9 +26,11 @@ mod causes;
 mod crash_loops;
 mod draining;
 mod harakiri;
+mod recycling;
 mod reload;
 mod roll;
 mod rollback;
+mod scaling;
 mod start;
 mod stop;
 mod storm;
@@ -58,6 +62,7 @@ impl Bench {
             threads: 1,
             mercy: Duration::from_secs(60),
             drain_delay: Duration::ZERO,
+            scaling: Scaling::default(),
             boot_timeout: Duration::from_secs(10),
             harakiri_graceful: None,
             respawn_pause: Duration::from_secs(30),
@@ -69,6 +74,7 @@ impl Bench {
             snapshots: 0,
             snapshot_memory: None,
             preloaded: true,
+            recycling: Arc::default(),
         };
         change(&mut policy);
         Bench {
@@ -200,6 +206,11 @@ impl Bench {
         assert_eq!(spawned(&bench.zygote_loads(2)), [3, 4]);
         bench
     }
+}
+
+/// A master of four workers, started.
+pub(super) fn four_workers() -> Master {
+    Bench::running(4).master
 }
 
 /// The workers that these actions spawn.

@@ -45,7 +45,7 @@ class BuiltinSources:
 sys.meta_path.insert(0, BuiltinSources())
 
 from _appserver_loading import imports, load  # noqa: E402, F401
-from _appserver_report import log_exception, summary  # noqa: E402, F401
+from _appserver_report import log_exception, shown, summary  # noqa: E402, F401
 from _appserver_request import FileWrapper, environ_template, exception_page, file_range  # noqa: E402, F401
 
 
@@ -97,6 +97,15 @@ def handle_signal(number):
 def after_request():
     """A request has come to its end."""
     sys.modules["uwsgi"]._after_request()
+
+
+def note_exception(error):
+    """A request has ended in this exception."""
+    kind = type(error)
+    told = {"class": kind.__name__, "qualified": f"{kind.__module__}.{kind.__qualname__}"}
+    if settings["exception_texts"]:
+        told.update(value=shown(error, str), repr=shown(error, repr))
+    _appserver.ask("exception", json.dumps(told))
 
 
 def name_thread(core):

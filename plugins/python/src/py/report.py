@@ -27,6 +27,15 @@ def log_exception(place, error):
     return text
 
 
+def shown(error, show):
+    """The text of an exception; empty if the application cannot make one."""
+    try:
+        # Half of a character cannot travel.
+        return show(error).encode("utf-8", "replace").decode()
+    except BaseException:
+        return ""
+
+
 def from_application(frames):
     """The traceback without what is ours and the import system's, above the application."""
     while frames and frames.tb_frame.f_code.co_filename.startswith(("<appserver>", "<frozen importlib")):
