@@ -158,15 +158,15 @@ pub enum FromWorker {
     Signals(signals::Request),
     /// The answer to a ping.
     Pong,
+    /// A request has a deadline before the master would look at it.
+    LookSooner,
+    /// It was asked for its stacks, and has written down what there is: [`stacks::ANSWER`].
+    Stacks,
     /// What memory it has, when there is a budget for all. Not understood by older releases.
     Memory {
         /// Bytes that no other process has.
         unique: u64,
     },
-    /// A request has a deadline before the master would look at it.
-    LookSooner,
-    /// It was asked for its stacks, and has written down what there is: [`stacks::ANSWER`].
-    Stacks,
 }
 
 /// One end of a channel that sends `S` and receives `R`.

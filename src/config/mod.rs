@@ -195,10 +195,10 @@ pub struct Config {
     pub max_surge: Option<reload::MaxSurge>,
     /// `max-draining-generations`: older generations that may drain at a time; 0 is any number.
     pub max_draining_generations: u32,
-    /// `cheaper`, `cheap`, `idle`: how many workers run, and when.
-    pub scaling: scaling::Scaling,
     /// `harakiri` and all that begins with it.
     pub harakiri: Harakiri,
+    /// `cheaper`, `cheap`, `idle`: how many workers run, and when.
+    pub scaling: scaling::Scaling,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
     /// `forkbomb-delay`: longest pause before a worker is replaced that keeps dying, default 30 s; zero for none.

@@ -57,7 +57,7 @@ impl Master {
         if let Some(since) = self.attention.quiet_since {
             self.rest_when_idle(now, since);
         }
-        self.attention.next = self.next_sample(now);
+        self.attention.next = self.next_look(now);
     }
 
     fn note_activity(&mut self, now: Instant, sample: &Sample) {
@@ -77,7 +77,7 @@ impl Master {
         }
     }
 
-    fn next_sample(&self, now: Instant) -> Option<Instant> {
+    fn next_look(&self, now: Instant) -> Option<Instant> {
         let turn = now + self.turn();
         match self.attention.quiet_since {
             Some(since) if self.attention.quiet_looks >= QUIET_LOOKS && !self.may_shrink() => {

@@ -242,6 +242,13 @@ pub enum Action {
         /// Why.
         why: Why,
     },
+    /// Wait no longer for what it may still tell.
+    EndEvidence {
+        /// Who.
+        subject: Subject,
+    },
+    /// Look at the requests in flight.
+    LookAtRequests,
     /// Tell the log that a worker is killed that has too much memory.
     ReportExcess {
         /// Its number.
@@ -255,13 +262,6 @@ pub enum Action {
         /// How much of it.
         bytes: u64,
     },
-    /// Wait no longer for what it may still tell.
-    EndEvidence {
-        /// Who.
-        subject: Subject,
-    },
-    /// Look at the requests in flight.
-    LookAtRequests,
     /// Tell the log that a worker must leave at once because too many generations drain.
     ReportEviction {
         /// Its number.

@@ -86,7 +86,7 @@ impl Runner {
 
     /// Tells the workers when the next look is.
     pub(super) fn announce_next_look(&self) {
-        let at = self.machine.next_look().map_or(0, |at| self.evidence.clock.micros_of(at));
+        let at = self.machine.next_request_look().map_or(0, |at| self.evidence.clock.micros_of(at));
         self.holdings.scoreboard.set_next_look(at);
     }
 

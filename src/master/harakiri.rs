@@ -56,7 +56,7 @@ pub(super) struct Harakiri {
 
 impl Master {
     /// When the requests in flight are looked at; `None` while none has a deadline that anybody knows of.
-    pub fn next_look(&self) -> Option<Instant> {
+    pub fn next_request_look(&self) -> Option<Instant> {
         self.harakiri.look_at
     }
 

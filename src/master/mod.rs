@@ -435,8 +435,8 @@ impl Runner {
         let mut ready = self.machine.workers().any(|(id, it)| id == worker && !it.is_starting());
         let generation = self.machine.workers().find(|(id, _)| *id == worker).map(|(_, it)| it.generation);
         let mut alive = false;
-        let mut unique = None;
         let (mut look, mut answered) = (false, false);
+        let mut unique = None;
         loop {
             let event = match channel.receive() {
                 Ok(Incoming::Message(message, _)) => match message {
@@ -489,14 +489,14 @@ impl Runner {
         if alive {
             self.hear_sign_of_life(worker);
         }
-        if let Some(bytes) = unique {
-            self.memory.hear(worker, bytes);
-        }
         if look {
             self.look_at_requests([worker]);
         }
         if answered {
             self.stacks_arrived(Subject::Worker(worker));
+        }
+        if let Some(bytes) = unique {
+            self.memory.hear(worker, bytes);
         }
     }
 

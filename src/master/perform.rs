@@ -81,11 +81,11 @@ impl Runner {
             Action::TakeEvidence { subject, pid, worker, why } => {
                 self.take_evidence(subject, pid, worker, why);
             }
+            Action::EndEvidence { subject } => self.end_evidence(subject, "it did not answer in time"),
+            Action::LookAtRequests => self.look_at_all_requests(),
             Action::ReportExcess { slot, cell, pid, what, bytes } => {
                 report::excess(&self.holdings.scoreboard.cell(cell), slot, pid, what, bytes);
             }
-            Action::EndEvidence { subject } => self.end_evidence(subject, "it did not answer in time"),
-            Action::LookAtRequests => self.look_at_all_requests(),
             Action::Retire { worker, cell } => {
                 self.forget_sign_of_life(worker);
                 self.forget_sheet(Subject::Worker(worker));

@@ -175,14 +175,14 @@ pub struct Master {
     /// Why the first start is given up.
     pub(super) failure: Option<String>,
     pub(super) roll: Option<Roll>,
+    /// Those who are about to be killed.
+    pub(super) sentences: Sentences,
+    pub(super) harakiri: Harakiri,
     /// Workers that are to be replaced when there is room.
     pub(super) wishes: VecDeque<Wish>,
     /// Successors for these reasons that could not be started.
     pub(super) recycling_throttle: Throttle,
     pub(super) budget: BudgetWatch,
-    /// Those who are about to be killed.
-    pub(super) sentences: Sentences,
-    pub(super) harakiri: Harakiri,
     /// Commands that have to wait for the start or for a reload to end.
     pub(super) deferred: VecDeque<Command>,
     /// Unknown children that died; their fork may be reported after their death.
@@ -359,11 +359,11 @@ impl Master {
         } else {
             self.zygote_throttle.not_before
         };
-        let recycling = self.wishes_due().into_iter().chain(self.lifetime_due());
         let sentences = self.sentences.values().map(|sentence| sentence.until);
-        let looks = self.next_look().into_iter().chain(sentences);
-        let respawns = self.respawn_deadline();
-        workers.chain(zygotes).chain(respawns).chain(zygote_retry).chain(recycling).chain(looks).min()
+        let looks = self.next_request_look().into_iter().chain(sentences);
+        let recycling = self.wishes_due().into_iter().chain(self.lifetime_due());
+        let others = self.respawn_deadline().into_iter().chain(zygote_retry).chain(recycling);
+        workers.chain(zygotes).chain(others).chain(looks).min()
     }
 
     fn start(&mut self, now: Instant) {

@@ -17,7 +17,7 @@ struct Storm {
     unforked: Vec<WorkerId>,
     /// Workers that serve and were killed.
     killed: Vec<Pid>,
-    /// There are no requests any more.
+    /// There are no requests any more, and none takes too long.
     calm: bool,
     requests: u64,
     story: Vec<String>,
@@ -108,6 +108,22 @@ impl Storm {
         }
     }
 
+    /// Workers have requests in flight, some for too long.
+    fn look_at_requests(&mut self) {
+        let workers: Vec<_> = self.bench.master.workers().map(|(id, _)| id).collect();
+        let now = self.bench.now;
+        let seen = workers.into_iter().map(|worker| {
+            let due = match self.chance(3) {
+                _ if self.calm => vec![],
+                0 => vec![Due { core: 0, at: now }],
+                _ => vec![Due { core: 0, at: now + Duration::from_secs(1) }],
+            };
+            Seen { worker, limit: None, due }
+        });
+        let seen = seen.collect();
+        self.step(Event::RequestsSeen { seen });
+    }
+
     /// What the workers do, by chance.
     fn look(&mut self) -> Sample {
         let ready = self.bench.master.workers().filter(|(_, it)| it.is_ready()).map(|(id, _)| id);
@@ -125,22 +141,6 @@ impl Storm {
         let queues = vec![QueueSample { address: "a".into(), fd: 3, waiting, limit }];
         let in_flight = workers.iter().map(|it| it.in_flight).sum();
         Sample { workers, queues, requests: self.requests, in_flight, rss: 0 }
-    }
-
-    /// Workers have requests in flight, some for too long.
-    fn look_at_requests(&mut self) {
-        let workers: Vec<_> = self.bench.master.workers().map(|(id, _)| id).collect();
-        let now = self.bench.now;
-        let seen = workers.into_iter().map(|worker| {
-            let due = match self.chance(3) {
-                _ if self.calm => vec![],
-                0 => vec![Due { core: 0, at: now }],
-                _ => vec![Due { core: 0, at: now + Duration::from_secs(1) }],
-            };
-            Seen { worker, limit: None, due }
-        });
-        let seen = seen.collect();
-        self.step(Event::RequestsSeen { seen });
     }
 
     fn check(&self) {
@@ -221,7 +221,6 @@ impl Storm {
                     self.step(Event::ChildExited { pid, exit: KILLED });
                 }
             }
-            8 if self.chance(3) == 0 => self.look_at_requests(),
             8 => self.step(Event::RequestBegun),
             9 if self.chance(3) == 0 => {
                 let command = self.pick(&[Command::MoreWorkers, Command::FewerWorkers, Command::TogglePause]);
@@ -230,6 +229,7 @@ impl Storm {
             10 if self.chance(8) == 0 => self.step(Event::Command(Command::GoCheap)),
             11 if self.bench.master.is_watching() => self.step(Event::ConnectionWaiting),
             7 if self.chance(3) == 0 => self.step(Event::Command(Command::Rollback)),
+            12 if self.chance(3) == 0 => self.look_at_requests(),
             _ => {
                 self.progress();
             }
