@@ -7,9 +7,11 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use log::{error, warn};
+use log::{error, info, warn};
 
 use crate::app::plugin::Shared;
 use crate::app::stray::turn_away;
@@ -33,7 +35,8 @@ use crate::scoreboard::Scoreboard;
 use crate::signals;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
-use crate::sys::{self, cred, fd, heap, mapped, signal, stray};
+use crate::sys::{self, affinity, cred, fd, heap, mapped, signal, stray};
+use crate::worker::rebirth::Reborn;
 use crate::worker::{self, Birth};
 
 /// Signals that a terminal or `pkill` sends to the whole family; the master answers them.
@@ -65,19 +68,41 @@ impl Unfit {
 
 /// What the zygote needs to make a worker.
 struct Zygote {
-    boot: ZygoteBoot,
+    generation: u64,
     control: Channel<FromZygote, ToZygote>,
     listeners: Vec<Listener>,
     scoreboard: Arc<Scoreboard>,
     handover: (OwnedFd, OwnedFd),
     config: Arc<Config>,
-    app: Option<Box<dyn App>>,
+    app: Option<Rc<dyn App>>,
     factory: AppFactory,
-    title: Title,
+    title: Option<Title>,
     master: Pid,
+    /// Where workers begin.
+    place: Place,
 }
 
-/// Runs the zygote until its master dismisses it; the exit code. In a forked worker it never returns.
+/// Where a process is. A worker that becomes the zygote may have gone elsewhere.
+#[derive(Debug, Clone)]
+struct Place {
+    directory: Option<PathBuf>,
+    /// Processors that it may use; each worker is confined to some of them (`cpu-affinity`).
+    cpus: Option<Vec<usize>>,
+}
+
+impl Place {
+    fn here() -> Self {
+        Place { directory: std::env::current_dir().ok(), cpus: affinity::usable().ok() }
+    }
+
+    fn go_back(&self) -> io::Result<()> {
+        self.directory.as_ref().map_or(Ok(()), std::env::set_current_dir)?;
+        self.cpus.as_ref().map_or(Ok(()), |cpus| affinity::confine(cpus))
+    }
+}
+
+/// Runs the zygote until its master dismisses it; the exit code. In a forked worker it returns only if that has
+/// become a zygote (`refork-after`), as the same.
 pub fn run(start: &StartContext, envelope: Envelope, factory: AppFactory) -> u8 {
     let boot: ZygoteBoot = match envelope.body() {
         Ok(boot) => boot,
@@ -131,16 +156,17 @@ impl Zygote {
                 let master = process::parent();
                 let listeners = listeners.into_listeners().into_iter().map(sheltered).collect();
                 Ok(Zygote {
-                    boot,
+                    generation: boot.generation,
                     control,
                     listeners,
                     scoreboard,
                     handover,
                     config,
-                    app,
+                    app: app.map(Rc::from),
                     factory,
-                    title,
+                    title: Some(title),
                     master,
+                    place: Place::here(),
                 })
             }
             Err(Unfit { reason, code }) => {
@@ -154,11 +180,8 @@ impl Zygote {
         }
     }
 
-    fn serve(self) -> u8 {
-        heap::fill_holes();
-        if let Err(error) = mapped::forget_libraries() {
-            warn!("memory of libraries stays in use: {error}");
-        }
+    fn serve(mut self) -> u8 {
+        settle_memory();
         loop {
             match self.control.receive() {
                 Ok(Incoming::Message(ToZygote::Spawn { worker, slot, cell, reloads, paused }, fds)) => {
@@ -173,7 +196,16 @@ impl Zygote {
                             if let Some(app) = &self.app {
                                 app.after_fork(Side::Child);
                             }
-                            worker::run(self.birth(worker, slot, cell, reloads, paused, control));
+                            let place = self.place.clone();
+                            let reborn =
+                                worker::run(self.birth(worker, slot, cell, reloads, paused, control));
+                            match Zygote::reborn(reborn, place) {
+                                Ok(zygote) => self = zygote,
+                                Err(error) => {
+                                    info!("this worker does not become the zygote: {error}");
+                                    return EXIT_OK;
+                                }
+                            }
                         }
                         Err(error) => self.report_fork_failure(worker, &error),
                     }
@@ -187,6 +219,33 @@ impl Zygote {
                 }
             }
         }
+    }
+
+    /// The zygote that a worker of this process has become, once the master has heard of it.
+    fn reborn(reborn: Reborn, place: Place) -> io::Result<Self> {
+        logging::set_role(Role::Zygote { generation: reborn.generation });
+        signal::shrug_off(&[Signal::SIGHUP, Signal::SIGTERM])?;
+        signal::shrug_off(&signal::defaulted(FAMILY_SIGNALS))?;
+        place.go_back()?;
+        let mut title = reborn.title;
+        if let Some(title) = &mut title {
+            title.set(&logging::title::zygote(&reborn.config, reborn.generation));
+        }
+        settle_memory();
+        reborn.control.send(&FromZygote::Promoted, &[])?;
+        Ok(Zygote {
+            generation: reborn.generation,
+            control: reborn.control,
+            listeners: reborn.listeners,
+            scoreboard: reborn.scoreboard,
+            handover: reborn.handover,
+            config: reborn.config,
+            app: Some(reborn.app),
+            factory: reborn.factory,
+            title,
+            master: reborn.master,
+            place,
+        })
     }
 
     fn report_fork_failure(&self, worker: u64, error: &io::Error) {
@@ -269,7 +328,7 @@ impl Zygote {
             worker,
             slot,
             cell,
-            generation: self.boot.generation,
+            generation: self.generation,
             reloads,
             paused,
             control,
@@ -279,9 +338,17 @@ impl Zygote {
             config: self.config,
             app: self.app,
             factory: self.factory,
-            title: Some(self.title),
+            title: self.title,
             master: self.master,
         }
+    }
+}
+
+/// Makes what there is by now a good thing to share: what is allocated from here on lies together.
+fn settle_memory() {
+    heap::fill_holes();
+    if let Err(error) = mapped::forget_libraries() {
+        warn!("memory of libraries stays in use: {error}");
     }
 }
 

@@ -192,6 +192,8 @@ pub struct Config {
     pub max_surge: Option<reload::MaxSurge>,
     /// `max-draining-generations`: older generations that may drain at a time; 0 is any number.
     pub max_draining_generations: u32,
+    /// `refork-after`: requests after which a worker becomes the zygote; `None` is never.
+    pub refork_after: Option<u64>,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
     /// `forkbomb-delay`: longest pause before a worker is replaced that keeps dying, default 30 s; zero for none.

@@ -31,6 +31,7 @@ mod budget;
 mod draining;
 pub mod event;
 mod generations;
+mod heir;
 pub mod holdings;
 mod lenders;
 mod letters;
@@ -38,6 +39,7 @@ mod lifecycle;
 mod memory;
 mod oom;
 mod perform;
+mod promotion;
 mod recycling;
 mod reexec;
 mod reload;
@@ -72,6 +74,7 @@ use answer::Answer;
 use app_signals::AppSignals;
 use event::Event;
 use generations::Known;
+use heir::Heir;
 use holdings::{Holdings, Proven};
 use memory::MemoryWatch;
 use oom::OomWatch;
@@ -94,6 +97,8 @@ enum Source {
     Lender(RawFd),
     Listener,
     Zygote(Generation),
+    /// The worker that is about to become one.
+    Heir,
     Worker(WorkerId),
     AppWatches,
 }
@@ -108,6 +113,8 @@ pub(crate) struct Runner {
     next_token: usize,
     zygotes: BTreeMap<Generation, ZygoteChannel>,
     workers: BTreeMap<WorkerId, WorkerChannel>,
+    /// The worker that is about to become the zygote.
+    heir: Option<Heir>,
     /// What the zygotes have proven that do not serve yet.
     proven: BTreeMap<Generation, Proven>,
     /// What the zygotes have told of their generations.
@@ -161,6 +168,7 @@ impl Runner {
             next_token: 1,
             zygotes: BTreeMap::new(),
             workers: BTreeMap::new(),
+            heir: None,
             proven: BTreeMap::new(),
             known: BTreeMap::new(),
             queue: VecDeque::from([Event::Start]),
@@ -280,6 +288,7 @@ impl Runner {
         for source in ready {
             match source {
                 Source::Zygote(generation) => self.hear_zygote(*generation),
+                Source::Heir => self.hear_heir(),
                 Source::Worker(worker) => self.hear_worker(*worker),
                 Source::Fifo => self.read_fifo(),
                 Source::FifoWatch => self.check_fifo(),
@@ -342,6 +351,7 @@ impl Runner {
         for generation in self.zygotes.keys().copied().collect::<Vec<_>>() {
             self.hear_zygote(generation);
         }
+        self.hear_heir();
         for worker in self.workers.keys().copied().collect::<Vec<_>>() {
             self.hear_worker(worker);
         }
@@ -377,6 +387,10 @@ impl Runner {
                     }
                     FromZygote::Forked { worker, pid } => {
                         Event::WorkerForked { worker, pid: Pid::from_raw(pid) }
+                    }
+                    FromZygote::Promoted => {
+                        warn!("zygote of generation {generation} was one before");
+                        continue;
                     }
                     FromZygote::ForkFailed { worker, reason } => Event::WorkerForkFailed { worker, reason },
                 },
@@ -417,6 +431,7 @@ impl Runner {
                     }
                     FromWorker::LoadFailed { reason } => Event::WorkerLoadFailed { worker, reason },
                     FromWorker::Leave { cause, reason } => Event::WorkerLeaves { worker, cause, reason },
+                    FromWorker::Warm { obstacle } => Event::WorkerWarm { worker, obstacle },
                     FromWorker::Quiet => Event::WorkerQuiet { worker },
                     FromWorker::Reload => Event::Command(Command::Reload),
                     FromWorker::Stop => Event::Command(Command::Stop),

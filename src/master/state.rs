@@ -25,6 +25,7 @@ use super::arrival::Arrival;
 use super::breaker::Breaker;
 use super::budget::BudgetWatch;
 use super::event::{Action, Event};
+use super::promotion::Promotion;
 use super::reload::Reload;
 use super::roll::Roll;
 use super::slots::End;
@@ -125,6 +126,8 @@ pub struct Master {
     /// The highest generation ever started.
     pub(super) newest: Generation,
     pub(super) zygotes: BTreeMap<Generation, Zygote>,
+    /// Zygotes that a warmer one has replaced, until they are reaped.
+    pub(super) former_zygotes: Vec<Pid>,
     pub(super) zygote_throttle: Throttle,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     pub(super) next_worker: WorkerId,
@@ -154,6 +157,7 @@ pub struct Master {
     /// Why the first start is given up.
     pub(super) failure: Option<String>,
     pub(super) roll: Option<Roll>,
+    pub(super) promotion: Option<Promotion>,
     /// Workers that are to be replaced when there is room.
     pub(super) wishes: VecDeque<Wish>,
     /// Successors for these reasons that could not be started.
@@ -176,6 +180,7 @@ impl Master {
             generation: 1,
             newest: 1,
             zygotes: BTreeMap::new(),
+            former_zygotes: Vec::new(),
             zygote_throttle: Throttle::default(),
             workers: BTreeMap::new(),
             next_worker: 1,
@@ -195,6 +200,7 @@ impl Master {
             ends: BTreeMap::new(),
             failure: None,
             roll: None,
+            promotion: None,
             wishes: VecDeque::new(),
             recycling_throttle: Throttle::default(),
             budget: BudgetWatch::default(),
@@ -285,6 +291,9 @@ impl Master {
             Event::WorkerLeaves { worker, cause, reason } => self.replace_on_request(worker, cause, &reason),
             Event::WorkersMeasured { memory } => self.punish(&memory),
             Event::InstanceMeasured(measured) => self.keep_budget(now, &measured),
+            Event::WorkerWarm { worker, obstacle } => self.worker_warm(worker, obstacle),
+            Event::HeirReady { worker } => self.heir_ready(worker),
+            Event::HeirUnfit { worker, reason } => self.heir_unfit(worker, &reason),
             Event::WorkerQuiet { worker } => {
                 if let Some(worker) = self.workers.get_mut(&worker).filter(|it| it.is_leaving()) {
                     worker.quiet = true;

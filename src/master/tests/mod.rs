@@ -22,6 +22,7 @@ mod arrival;
 mod causes;
 mod crash_loops;
 mod draining;
+mod promotion;
 mod recycling;
 mod reload;
 mod roll;

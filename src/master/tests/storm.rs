@@ -13,6 +13,10 @@ struct Storm {
     loading: Vec<Generation>,
     /// Workers asked for and not forked.
     unforked: Vec<WorkerId>,
+    /// The worker that was told to become the zygote.
+    heir: Option<WorkerId>,
+    /// Zygotes that it has replaced.
+    killed: Vec<Pid>,
     story: Vec<String>,
 }
 
@@ -23,6 +27,8 @@ impl Storm {
             seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             loading: vec![],
             unforked: vec![],
+            heir: None,
+            killed: vec![],
             story: vec![],
         };
         let (processes, surge) = (1 + storm.chance(4) as u32, storm.chance(4) as u32);
@@ -67,6 +73,11 @@ impl Storm {
                     self.step(Event::ZygoteSpawned { generation, pid });
                 }
                 Action::SpawnWorker { worker, .. } => self.unforked.push(worker),
+                Action::Promote { worker, .. } => self.heir = Some(worker),
+                Action::CallOffPromotion | Action::Enthrone { .. } => self.heir = None,
+                Action::Kill { pid, .. } if self.bench.master.former_zygotes.contains(&pid) => {
+                    self.killed.push(pid);
+                }
                 Action::ReExec if self.chance(3) == 0 => {
                     self.step(Event::ReExecFailed { reason: "no".into() });
                 }
@@ -146,6 +157,12 @@ impl Storm {
                 }
             }
             7 if self.chance(3) == 0 => self.step(Event::Command(Command::Rollback)),
+            8 if self.chance(2) == 0 => {
+                if let Some((worker, ..)) = self.pick(&workers) {
+                    let obstacle = (self.chance(4) == 0).then(|| "it has threads".to_owned());
+                    self.step(Event::WorkerWarm { worker, obstacle });
+                }
+            }
             _ => {
                 self.progress();
             }
@@ -159,6 +176,17 @@ impl Storm {
             self.bench.master.zygotes().find(|(_, it)| matches!(it.stage, ZygoteStage::Failed { .. }));
         if let Some(pid) = dismissed.and_then(|(_, it)| it.pid) {
             self.step(Event::ChildExited { pid, exit: KILLED });
+            return true;
+        }
+        if let Some(pid) = self.killed.pop() {
+            self.step(Event::ChildExited { pid, exit: KILLED });
+            return true;
+        }
+        if let Some(worker) = self.heir.take() {
+            match self.chance(4) {
+                0 => self.step(Event::HeirUnfit { worker, reason: "it has threads".into() }),
+                _ => self.step(Event::HeirReady { worker }),
+            }
             return true;
         }
         if !self.loading.is_empty() {
@@ -213,6 +241,7 @@ impl Storm {
 
 #[test]
 fn storms_end_with_every_slot_served_by_one_generation() {
+    let mut promoted = 0;
     for seed in 1..=400 {
         let mut storm = Storm::new(seed);
         for _ in 0..150 {
@@ -230,9 +259,10 @@ fn storms_end_with_every_slot_served_by_one_generation() {
         }
         assert_eq!(slots, (1..=master.desired).collect::<Vec<_>>(), "seed {seed}\n{}", story());
         assert!(rest.iter().all(|(_, generation, ready)| *ready && *generation == master.generation()));
+        assert!(master.former_zygotes.is_empty());
         assert_eq!(
-            (master.phase(), &master.reload, &master.arrival),
-            (Phase::Running, &None, &None),
+            (master.phase(), &master.reload, &master.arrival, &master.promotion),
+            (Phase::Running, &None, &None, &None),
             "{}",
             story()
         );
@@ -241,5 +271,7 @@ fn storms_end_with_every_slot_served_by_one_generation() {
                 matches!(it.outcome, Outcome::Underway | Outcome::Serves | Outcome::Failing { .. })
             });
         assert_eq!(waiting.count(), 0, "seed {seed}\n{}", story());
+        promoted += master.causes().of(Cause::Promoted);
     }
+    assert!(promoted > 100, "{promoted} promotions are no storm");
 }
