@@ -23,7 +23,7 @@ pub enum Cause {
     /// It was asked for by `SIGHUP` to the worker, or left by itself in good order.
     #[default]
     Asked,
-    /// Fewer workers are wanted: FIFO `-`, cheaper, cheap, idle.
+    /// Fewer workers are wanted: FIFO `-` and `C`, a lower `processes`.
     Surplus,
     /// It became the zygote (`refork-after`), or was about to.
     Promoted,
@@ -41,6 +41,10 @@ pub enum Cause {
     EvilMemory,
     /// One of its requests ended in an exception (`reload-on-exception`).
     Exception,
+    /// There was too little to do (`cheaper`).
+    Cheaper,
+    /// There was no request for long (`idle`).
+    Idle,
     /// The server stops.
     Stop,
     /// It has not left in time, and was killed (`worker-reload-mercy`).
@@ -149,6 +153,8 @@ impl fmt::Display for Cause {
             Cause::MemoryBudget => "memory-budget",
             Cause::EvilMemory => "evil-memory",
             Cause::Exception => "exception",
+            Cause::Cheaper => "cheaper",
+            Cause::Idle => "idle",
             Cause::Stop => "stop",
             Cause::Mercy => "mercy",
             Cause::BootTimeout => "boot-timeout",

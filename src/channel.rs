@@ -157,6 +157,8 @@ pub enum FromWorker {
         /// What keeps it from being forked.
         obstacle: Option<String>,
     },
+    /// A request has begun. Told only when the scoreboard says that the master awaits one.
+    Busy,
     /// The application asks for a reload of everything.
     Reload,
     /// The application asks for a stop.

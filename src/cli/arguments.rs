@@ -11,6 +11,7 @@ use super::parser::{Audience, FILES, parser};
 use super::{CliError, Command, Inspection, Invocation, Wait, reference};
 use crate::config::Entry;
 use crate::config::options::OPTIONS;
+use crate::config::scaling::Algorithm;
 use crate::config::schema::{CommandKind, Kind};
 
 /// The origin of entries made here.
@@ -130,6 +131,10 @@ fn arguments(matches: &ArgMatches) -> Arguments {
     }
     if matches.get_flag("dump-options") {
         let names: String = OPTIONS.iter().map(|row| format!("{}\n", row.name)).collect();
+        return Arguments::Done(Invocation::Print(names));
+    }
+    if matches.get_flag("cheaper-algo-list") {
+        let names: String = Algorithm::ALL.iter().map(|it| format!("{it}\n")).collect();
         return Arguments::Done(Invocation::Print(names));
     }
     let form = |name: &str| matches.get_one::<String>(name).map(|form| form == "json");

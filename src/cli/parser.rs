@@ -80,7 +80,7 @@ fn argument(row: &OptionSpec, audience: Audience) -> Arg {
     match row.kind {
         Kind::Command(CommandKind::Version) => arg.action(ArgAction::Version),
         Kind::Command(CommandKind::Help) => arg.action(ArgAction::Help),
-        Kind::Command(CommandKind::Man | CommandKind::DumpOptions) => {
+        Kind::Command(CommandKind::Man | CommandKind::DumpOptions | CommandKind::AlgorithmList) => {
             arg.action(ArgAction::SetTrue).exclusive(true)
         }
         Kind::Command(CommandKind::Completions) => {

@@ -10,7 +10,8 @@ use super::recycling::Recycling;
 use super::reload::ReloadMode;
 use super::schema::OptionSpec;
 use super::{
-    Config, Credentials, Entry, ListenSpec, ProcessTitles, PythonOptions, RequestLog, suggest, unserved,
+    Config, Credentials, Entry, ListenSpec, ProcessTitles, PythonOptions, RequestLog, scaling, suggest,
+    unserved,
 };
 
 /// The origin of what nobody configured.
@@ -49,6 +50,7 @@ impl Config {
             max_surge: None,
             max_draining_generations: 0,
             refork_after: None,
+            scaling: scaling::Scaling::default(),
             boot_timeout: Duration::from_secs(60),
             respawn_pause: Duration::from_secs(30),
             die_on_no_workers: false,
@@ -189,6 +191,7 @@ impl Config {
                 self.processes = 0;
             }
         }
+        scaling::settle(self, &entries, errors);
         if self.static_index.is_empty() {
             self.static_index = defaults.static_index;
         }

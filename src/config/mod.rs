@@ -36,6 +36,7 @@ pub mod options;
 pub mod python;
 pub mod recycling;
 pub mod reload;
+pub mod scaling;
 pub mod schema;
 mod shape;
 pub mod source;
@@ -194,6 +195,8 @@ pub struct Config {
     pub max_draining_generations: u32,
     /// `refork-after`: requests after which a worker becomes the zygote; `None` is never.
     pub refork_after: Option<u64>,
+    /// `cheaper`, `cheap`, `idle`: how many workers run, and when.
+    pub scaling: scaling::Scaling,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.
     pub boot_timeout: Duration,
     /// `forkbomb-delay`: longest pause before a worker is replaced that keeps dying, default 30 s; zero for none.

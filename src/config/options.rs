@@ -27,6 +27,7 @@ mod python;
 mod recycling;
 mod reload_and_stop;
 mod routing;
+mod scaling;
 mod services;
 mod static_files;
 mod titles;
@@ -48,6 +49,7 @@ const TOPICS: &[&[OptionSpec]] = &[
     python::ROWS,
     applications::ROWS,
     recycling::ROWS,
+    scaling::ROWS,
     listeners::ROWS,
     http::ROWS,
     routing::ROWS,

@@ -156,6 +156,8 @@ pub enum CommandKind {
     Get,
     /// Print the names of all options.
     DumpOptions,
+    /// Print the algorithms of `cheaper`.
+    AlgorithmList,
     /// Print the man page.
     Man,
     /// Print completions for a shell.
@@ -181,6 +183,7 @@ impl CommandKind {
             | CommandKind::ShowConfig
             | CommandKind::Get
             | CommandKind::DumpOptions
+            | CommandKind::AlgorithmList
             | CommandKind::Man
             | CommandKind::Completions
             | CommandKind::Version

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::cause::{Causes, Setbacks};
 use crate::error::{EXIT_ERROR, EXIT_OK, EXIT_STATUS_RUNNING, EXIT_STATUS_STOPPED, EXIT_STATUS_UNKNOWN};
 use crate::master::report;
+use crate::net::backlog;
 use crate::scoreboard::{Scoreboard, WorkerState};
 use crate::sys::process::{self, Pid, Signal};
 
@@ -74,6 +75,10 @@ fn describe(pid: Pid) -> String {
         for standing in &answer.generations {
             text.push('\n');
             text.push_str(&report::generation_line(standing, now));
+        }
+        for (socket, queue) in answer.listeners.iter().zip(backlog::of_others(&answer.listeners)) {
+            text.push('\n');
+            text.push_str(&backlog::line(&socket.address, queue));
         }
         if answer.causes != Causes::default() {
             text.push_str(&format!("\nworkers ended: {}", answer.causes));

@@ -17,7 +17,7 @@ use crate::sys::output::{self, Kind};
 /// How long a process waits for whoever reads the log, once.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What descriptor 2 is, as [`look`] has seen it.
+/// What descriptor 2 is, as `look` has seen it.
 static KIND: AtomicU8 = AtomicU8::new(encode(Kind::Plain));
 /// Its reader was waited for in vain.
 static STUCK: AtomicBool = AtomicBool::new(false);

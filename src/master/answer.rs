@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::cause::{Causes, Setbacks};
+use crate::net::backlog::Socket;
 
 use super::slots::SlotStanding;
 use super::standing::Standing;
@@ -192,6 +193,8 @@ pub struct Answer {
     pub reloads: Vec<Record>,
     /// Why workers have ended, and how many.
     pub causes: Causes,
+    /// Where it listens.
+    pub listeners: Vec<Socket>,
     /// What did not come about.
     pub setbacks: Setbacks,
     /// Slots of which there is something to tell: the degraded ones first, then those of which a worker ended
@@ -237,6 +240,8 @@ impl Master {
             generations: self.standings(),
             reloads: self.journal.0.iter().cloned().collect(),
             causes: self.causes.clone(),
+            // For those to say who have them.
+            listeners: Vec::new(),
             setbacks: self.setbacks,
             // When something was, in everybody's time, is for others to say.
             slots: Vec::new(),

@@ -86,11 +86,11 @@ impl Master {
     }
 
     fn keeps_dying(&self, slot: SlotId) -> bool {
-        slot <= self.desired && self.short_lives(slot) >= LOOP
+        self.is_wanted(slot) && self.short_lives(slot) >= LOOP
     }
 
     fn check_common_reason(&mut self, now: Instant, pauses: Pauses) {
-        let dying = (1..=self.desired).filter(|slot| self.keeps_dying(*slot)).count();
+        let dying = self.wanted_slots().filter(|slot| self.keeps_dying(*slot)).count();
         // A first start ends anyway when it is hopeless.
         if self.breaker.is_some() || dying < COMMON || self.phase == Phase::Starting {
             return;
@@ -141,7 +141,7 @@ impl Master {
             return;
         }
         self.forgive(now);
-        if (1..=self.desired).all(|slot| !self.keeps_dying(slot)) {
+        if self.wanted_slots().all(|slot| !self.keeps_dying(slot)) {
             self.breaker = None;
         }
     }
@@ -173,7 +173,7 @@ impl Master {
     /// The slot of which a worker is on trial.
     fn trial(&self) -> Option<SlotId> {
         self.breaker?;
-        (1..=self.desired).find(|slot| self.keeps_dying(*slot) && self.candidate(*slot).is_some())
+        self.wanted_slots().find(|slot| self.keeps_dying(*slot) && self.candidate(*slot).is_some())
     }
 
     /// The slot that is tried next, if it is not too early.
@@ -223,7 +223,7 @@ impl Master {
             return None;
         }
         let starts = self.vacancies().filter_map(|slot| self.next_start(slot));
-        let trials = (1..=self.desired).filter(|slot| self.breaker.is_some() && self.keeps_dying(*slot));
+        let trials = self.wanted_slots().filter(|slot| self.breaker.is_some() && self.keeps_dying(*slot));
         starts.chain(trials.filter_map(|slot| self.proven_at(slot))).min()
     }
 

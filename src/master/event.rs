@@ -12,6 +12,7 @@ use crate::sys::memory::Memory;
 use crate::sys::process::{Exit, Pid, Signal};
 
 use super::budget::Measured;
+use super::sample::Sample;
 use super::state::Policy;
 use super::workers::{Generation, SlotId, WorkerId};
 
@@ -151,6 +152,10 @@ pub enum Event {
         /// The system's word.
         reason: String,
     },
+    /// A worker has begun a request, as the master wanted to be told ([`Action::AwaitRequest`]).
+    RequestBegun,
+    /// What was seen of workers and listeners.
+    Sampled(Sample),
     /// Time has passed.
     Tick,
 }
@@ -308,6 +313,8 @@ pub enum Action {
     },
     /// Watch the listeners for clients, or leave them to the workers.
     WatchListeners(bool),
+    /// Let the workers tell when the next request begins: until then nobody looks.
+    AwaitRequest,
     /// All workers of the first generation serve.
     FirstGenerationServes,
     /// Write a line to the log.

@@ -11,12 +11,13 @@ use log::{error, warn};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Entry};
+use crate::net::backlog::Socket;
 use crate::net::set::Announced;
 use crate::signals::Request;
 use crate::signals::table::{Origin, Waiting};
 use crate::sys::process;
 
-use super::answer::Answer;
+use super::answer::{Answer, Doing};
 use super::event::Event;
 use super::holdings::{Holdings, Proven};
 use super::state::Policy;
@@ -86,6 +87,9 @@ impl Runner {
             if let Some(known) = self.known.get(&standing.generation) {
                 standing.labelled(known.loaded_at, known.release.as_deref());
             }
+        }
+        if answer.doing != Doing::Stopping {
+            answer.listeners = self.holdings.listeners.iter().filter_map(|it| Socket::of(it).ok()).collect();
         }
         answer
     }

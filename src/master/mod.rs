@@ -26,13 +26,16 @@ mod accepting;
 pub mod answer;
 mod app_signals;
 mod arrival;
+mod attention;
 mod breaker;
 mod budget;
+mod cheaper;
 mod draining;
 pub mod event;
 mod generations;
 mod heir;
 pub mod holdings;
+mod idle;
 mod lenders;
 mod letters;
 mod lifecycle;
@@ -40,6 +43,7 @@ mod memory;
 mod oom;
 mod perform;
 mod promotion;
+mod queue_watch;
 mod recycling;
 mod reexec;
 mod reload;
@@ -47,6 +51,8 @@ mod repair;
 pub mod report;
 mod roll;
 mod rollback;
+mod sample;
+mod sampling;
 mod saved;
 mod service;
 pub mod slots;
@@ -135,6 +141,8 @@ pub(crate) struct Runner {
     accepting: Accepting,
     /// What those who asked were told last.
     told: Option<Answer>,
+    /// The log knows that the kernel does not tell how many clients wait.
+    told_unmeasured: bool,
     /// The service manager, if there is one that listens.
     service: Option<Service>,
     /// What a supervisor of another kind is told once.
@@ -181,6 +189,7 @@ impl Runner {
             app_signals: AppSignals::default(),
             accepting: Accepting::default(),
             told: None,
+            told_unmeasured: false,
             readiness: None,
             oom: OomWatch::new(),
             epoch: (Instant::now(), SystemTime::now()),
@@ -275,6 +284,7 @@ impl Runner {
         self.machine
             .deadline()
             .into_iter()
+            .chain(self.machine.look_deadline())
             .chain(self.look_deadline())
             .chain(self.signal_deadline())
             .chain(self.service_deadline())
@@ -311,6 +321,9 @@ impl Runner {
         self.look_at_memory(now);
         if self.machine.deadline().is_some_and(|at| now >= at) {
             self.queue.push_back(Event::Tick);
+        }
+        if self.machine.look_deadline().is_some_and(|at| now >= at) {
+            self.sample();
         }
     }
 
@@ -433,6 +446,7 @@ impl Runner {
                     FromWorker::Leave { cause, reason } => Event::WorkerLeaves { worker, cause, reason },
                     FromWorker::Warm { obstacle } => Event::WorkerWarm { worker, obstacle },
                     FromWorker::Quiet => Event::WorkerQuiet { worker },
+                    FromWorker::Busy => Event::RequestBegun,
                     FromWorker::Reload => Event::Command(Command::Reload),
                     FromWorker::Stop => Event::Command(Command::Stop),
                     FromWorker::Pong => {

@@ -95,6 +95,7 @@ impl Runner {
                 }
             }
             Action::WatchListeners(watch) => self.watch_listeners(watch),
+            Action::AwaitRequest => self.holdings.scoreboard.set_awaited(true),
             Action::FirstGenerationServes => self.first_generation_serves(),
             Action::Log(level, line) => log!(level, "{line}"),
             Action::LogStatistics => report::statistics(&self.holdings, &self.machine),
@@ -213,7 +214,16 @@ impl Runner {
         }
         let addresses: Vec<&str> = self.holdings.listeners.iter().map(|it| it.local.as_str()).collect();
         let workers = self.machine.workers().filter(|(_, worker)| worker.is_ready()).count();
-        info!("ready: {workers} workers of generation {generation} accept on {}", addresses.join(", "));
+        let addresses = addresses.join(", ");
+        match self.machine.desired() {
+            0 if self.holdings.config.processes > 0 => {
+                info!("cheap mode enabled: waiting for socket connection...");
+                info!(
+                    "ready: generation {generation} is loaded, its workers start with the first connection to {addresses}"
+                );
+            }
+            _ => info!("ready: {workers} workers of generation {generation} accept on {addresses}"),
+        }
         if !self.strangers.is_empty() {
             self.strangers.clear();
             // One of them may have been a descriptor of a pidfile: closing it drops the lock (fcntl(2)).

@@ -92,7 +92,7 @@ impl Master {
 
     fn is_calm(&self) -> bool {
         let replaces_nobody = self.reload.is_none() && self.arrival.is_none() && self.roll.is_none();
-        self.phase == Phase::Running && replaces_nobody && !self.paused
+        self.phase == Phase::Running && replaces_nobody
     }
 
     /// Takes the next step, whatever has happened.

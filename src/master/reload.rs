@@ -125,10 +125,9 @@ impl Master {
 
     /// The new code is proven to load: start its workers beside the old ones, or tell those to leave.
     pub(super) fn surge(&mut self, now: Instant, policy: Policy) {
+        let wanted = self.wanted_under(&policy);
         let Some(reload) = &mut self.reload else { return };
-        // A changed `processes` takes effect; a count lowered by hand or by cheap mode stays.
-        let all = self.desired == self.policy.processes;
-        reload.wanted = if all { policy.processes } else { self.desired.min(policy.processes) };
+        reload.wanted = wanted;
         // Who has asked for it once, in the old release or in the new one, must not see both at work.
         reload.drains = [self.policy.reload_mode, policy.reload_mode].contains(&ReloadMode::Drain);
         reload.policy = Some(policy);
@@ -169,7 +168,7 @@ impl Master {
         }
         self.generation = reload.generation;
         self.restored = reload.kind == Kind::Rollback;
-        self.desired = reload.wanted;
+        self.want(reload.wanted);
         if let Some(policy) = reload.policy {
             self.policy = policy;
         }
@@ -206,6 +205,7 @@ impl Master {
     /// `execve` came back: the new workers serve all the same, under the old image of the master.
     pub(super) fn reexec_failed(&mut self, reason: String) {
         self.phase = Phase::Running;
+        self.watch_listeners_anew();
         if let Some(reload) = self.reload.take() {
             let remark = format!(
                 "the master could not be replaced: {reason}; the old master supervises generation {}",

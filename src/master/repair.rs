@@ -80,7 +80,7 @@ impl Master {
 
     /// Slots for which the serving generation has to start a worker.
     pub(super) fn vacancies(&self) -> impl Iterator<Item = SlotId> {
-        (1..=self.desired).filter(|slot| self.is_vacant(*slot))
+        self.wanted_slots().filter(|slot| self.is_vacant(*slot))
     }
 
     fn is_vacant(&self, slot: SlotId) -> bool {
@@ -97,7 +97,7 @@ impl Master {
 
     fn drain_surplus(&mut self, now: Instant) {
         self.drain_those(now, DrainMode::Handover, Cause::Surplus, |master, it| {
-            it.slot > master.desired && it.generation == master.generation && !it.is_leaving()
+            !master.is_wanted(it.slot) && it.generation == master.generation && !it.is_leaving()
         });
     }
 }

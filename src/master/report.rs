@@ -6,6 +6,7 @@ use log::{error, info, warn};
 
 use crate::cause::Cause;
 use crate::channel::headline;
+use crate::net::backlog;
 use crate::scoreboard::{Cell, Scoreboard, WorkerState};
 use crate::sys::process::{self, Exit, Pid};
 
@@ -83,7 +84,7 @@ fn busy(cell: &Cell<'_>, now_micros: u64) -> Option<String> {
 }
 
 /// Microseconds since the epoch.
-fn now_micros() -> u64 {
+pub fn now_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
@@ -97,6 +98,9 @@ pub fn statistics(holdings: &Holdings, machine: &Master) {
     info!(";end of configuration");
     info!("workers total requests: {}", holdings.scoreboard.total_requests());
     info!("workers ended: {}; {}", machine.causes(), machine.setbacks());
+    for listener in &holdings.listeners {
+        info!("{}", backlog::line(&listener.local, listener.queue().ok()));
+    }
     for (_, worker) in machine.workers() {
         let cell = holdings.scoreboard.cell(worker.cell);
         info!(

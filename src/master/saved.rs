@@ -15,6 +15,7 @@ use crate::sys::process::Pid;
 
 use super::answer::{Journal, Kind};
 use super::arrival::Arrival;
+use super::cheaper::carried_over;
 use super::promotion::Warmth;
 use super::reload::Completed;
 use super::slots::SavedEnd;
@@ -180,10 +181,9 @@ impl Master {
         master.newest = saved.newest;
         master.next_worker = saved.next_worker;
         master.next_reload = saved.next_reload;
-        // A changed `processes` takes effect; a count lowered by hand or by cheap mode stays.
-        if saved.desired != saved.processes {
-            master.desired = saved.desired.min(master.policy.processes);
-        }
+        // They fill the lowest slots: a re-exec comes after a reload has started them anew.
+        let all = saved.desired == saved.processes;
+        master.desired = carried_over(saved.desired, all, &master.policy);
         master.paused = saved.paused;
         master.arrival = saved.arrival.map(|id| Arrival { kind: Kind::Reload, id, remark: None });
         master.journal = saved.journal;

@@ -111,7 +111,7 @@ impl Master {
     /// What to tell of the slots: first those that are degraded, then those of which a worker ended last.
     /// `clock` turns an instant into milliseconds of CLOCK_REALTIME.
     pub fn slot_standings(&self, clock: impl Fn(Instant) -> u64) -> Vec<SlotStanding> {
-        let degraded = (1..=self.desired).filter(|slot| self.is_degraded(*slot));
+        let degraded = self.wanted_slots().filter(|slot| self.is_degraded(*slot));
         let mut slots: Vec<SlotId> = degraded.take(TOLD).collect();
         let mut ended: Vec<(&SlotId, &End)> =
             self.ends.iter().filter(|(slot, _)| !slots.contains(slot)).collect();

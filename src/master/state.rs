@@ -5,7 +5,7 @@
 //! after every event. What follows from each kind of event stands in files of its own: zygotes,
 //! supervision of workers, reload, roll (replacement within a generation), stop.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,16 +16,20 @@ use crate::channel::DrainMode;
 use crate::config::Config;
 use crate::config::recycling::Recycling;
 use crate::config::reload::{MaxSurge, ReloadMode};
+use crate::config::scaling::Scaling;
 use crate::control::Command;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
 use crate::sys::process::{Exit, Pid};
 
 use super::answer::Journal;
 use super::arrival::Arrival;
+use super::attention::Attention;
 use super::breaker::Breaker;
 use super::budget::BudgetWatch;
+use super::cheaper::Memory;
 use super::event::{Action, Event};
 use super::promotion::Promotion;
+use super::queue_watch::QueueWatch;
 use super::reload::Reload;
 use super::roll::Roll;
 use super::slots::End;
@@ -44,6 +48,8 @@ pub struct Policy {
     pub mercy: Duration,
     /// How long workers serve on after a stop was asked for.
     pub drain_delay: Duration,
+    /// How many workers there are, and when.
+    pub scaling: Scaling,
     /// How long a zygote or worker may take to become ready.
     pub boot_timeout: Duration,
     /// Longest pause before a worker is replaced that keeps dying; zero for none.
@@ -76,6 +82,7 @@ impl Policy {
             threads: config.threads,
             mercy: config.worker_reload_mercy,
             drain_delay: config.drain_delay,
+            scaling: config.scaling.clone(),
             boot_timeout: config.boot_timeout,
             respawn_pause: config.respawn_pause,
             die_on_no_workers: config.die_on_no_workers,
@@ -136,8 +143,17 @@ pub struct Master {
     pub(super) breaker: Option<Breaker>,
     /// Workers forked per generation and slot; tells a first spawn from a respawn.
     pub(super) forks: BTreeMap<(Generation, SlotId), u64>,
-    /// Workers wanted: `processes`, less after `-`, none when cheap.
+    /// Workers wanted: `processes`, less after `-` or with `cheaper`, none when cheap.
     pub(super) desired: u32,
+    /// Slots without a worker below the highest that has one.
+    pub(super) cheaped: BTreeSet<SlotId>,
+    /// What the algorithm of `cheaper` remembers.
+    pub(super) memory: Memory,
+    /// The log knows that no worker is added for want of memory.
+    pub(super) told_scarce: bool,
+    /// When to look at the workers.
+    pub(super) attention: Attention,
+    pub(super) queue_watch: QueueWatch,
     pub(super) paused: bool,
     pub(super) watching: bool,
     pub(super) reload: Option<Reload>,
@@ -174,7 +190,12 @@ impl Master {
     /// A master that has not started anything.
     pub fn new(policy: Policy) -> Self {
         Master {
-            desired: policy.processes,
+            desired: policy.scaling.at_start(policy.processes),
+            cheaped: BTreeSet::new(),
+            memory: Memory::default(),
+            told_scarce: false,
+            attention: Attention::default(),
+            queue_watch: QueueWatch::default(),
             policy,
             phase: Phase::Starting,
             generation: 1,
@@ -301,7 +322,9 @@ impl Master {
             }
             Event::OutOfMemory { pid, evidence } => self.explain_end(pid, evidence),
             Event::ChildExited { pid, exit } => self.child_exited(now, pid, exit),
-            Event::ConnectionWaiting => self.wake_from_cheap(),
+            Event::ConnectionWaiting => self.wake_from_cheap(now),
+            Event::RequestBegun => self.attend(now),
+            Event::Sampled(sample) => self.sampled(now, &sample),
             Event::SnapshotUnfit { generation, reason } => self.drop_snapshot(generation, &reason),
             Event::SnapshotsMeasured { bytes } => self.bound_snapshots(&bytes),
             Event::ReExecFailed { reason } => {
@@ -311,6 +334,7 @@ impl Master {
             Event::Tick => self.tick(now),
         }
         self.repair(now);
+        self.stay_awake(now);
         std::mem::take(&mut self.actions)
     }
 
@@ -340,8 +364,9 @@ impl Master {
         if self.phase == Phase::Starting && self.zygotes.is_empty() {
             self.spawn_zygote(now, self.generation);
         }
-        if self.desired == 0 {
-            self.watch_listeners(true);
+        if self.phase == Phase::Running {
+            self.attend(now);
+            self.watch_listeners(self.desired == 0);
         }
         for command in waiting {
             self.command(now, command);
@@ -365,9 +390,9 @@ impl Master {
                 self.log(Level::Warn, format!("{command:?} ignored: the server is stopping"));
             }
             Command::Refork => self.push(Action::Refork),
-            Command::TogglePause => self.set_paused(!self.paused),
-            Command::Pause => self.set_paused(true),
-            Command::Resume => self.set_paused(false),
+            Command::TogglePause => self.set_paused(now, !self.paused),
+            Command::Pause => self.set_paused(now, true),
+            Command::Resume => self.set_paused(now, false),
             Command::Reload | Command::BrutalReload => {
                 self.try_again();
                 self.request_reload(now, command);
@@ -384,9 +409,11 @@ impl Master {
             Command::MoreWorkers | Command::FewerWorkers | Command::GoCheap if self.replacing() => {
                 self.defer(command);
             }
+            // Without workers the start would not end.
+            Command::GoCheap if self.phase == Phase::Starting => self.defer(command),
             Command::MoreWorkers => self.change_desired(1),
             Command::FewerWorkers => self.change_desired(-1),
-            Command::GoCheap => self.go_cheap(now),
+            Command::GoCheap => self.go_cheap(now, Cause::Surplus),
         }
     }
 
@@ -406,7 +433,7 @@ impl Master {
         }
     }
 
-    fn set_paused(&mut self, paused: bool) {
+    fn set_paused(&mut self, now: Instant, paused: bool) {
         if self.paused == paused {
             return;
         }
@@ -422,36 +449,40 @@ impl Master {
         for worker in workers {
             self.push(if self.paused { Action::Pause { worker } } else { Action::Resume { worker } });
         }
+        self.attend(now);
+        self.watch_listeners_anew();
     }
 
     fn change_desired(&mut self, change: i64) {
-        let most = i64::from(self.policy.processes);
-        let wanted = (i64::from(self.desired) + change).clamp(most.min(1), most) as u32;
-        if wanted == self.desired {
-            self.log(
-                Level::Warn,
-                format!("{wanted} of {} workers wanted: cannot change", self.policy.processes),
-            );
-        } else {
-            self.desired = wanted;
-            self.log(Level::Info, format!("{wanted} of {} workers wanted", self.policy.processes));
+        let before = self.desired;
+        if change > 0 && before < self.policy.processes {
+            self.want_one_more();
+        } else if change < 0 && before > self.fewest() {
+            self.want_one_less(None);
         }
-        self.watch_listeners(false);
+        let (wanted, most) = (self.desired, self.policy.processes);
+        let line = format!("{wanted} of {most} workers wanted");
+        match wanted == before {
+            true => self.log(Level::Warn, format!("{line}: cannot change")),
+            false => self.log(Level::Info, line),
+        }
+        self.watch_listeners(self.desired == 0);
     }
 
-    fn go_cheap(&mut self, now: Instant) {
+    pub(super) fn go_cheap(&mut self, now: Instant, cause: Cause) {
         self.log(Level::Info, "going cheap: workers leave until the next connection".to_owned());
-        self.desired = 0;
+        self.want(0);
         // Not a hand-over: nobody would be there to take the connections.
-        self.drain_those(now, DrainMode::Stop, Cause::Surplus, |_, _| true);
+        self.drain_those(now, DrainMode::Stop, cause, |_, _| true);
         self.watch_listeners(true);
     }
 
-    fn wake_from_cheap(&mut self) {
-        if self.watching && self.phase == Phase::Running {
+    fn wake_from_cheap(&mut self, now: Instant) {
+        if self.watching && self.phase == Phase::Running && !self.paused {
             self.watch_listeners(false);
-            self.desired = self.policy.processes;
+            self.want(self.policy.scaling.when_woken(self.policy.processes));
             self.log(Level::Info, "a connection waits: leaving cheap mode".to_owned());
+            self.attend(now);
         }
     }
 
@@ -459,6 +490,14 @@ impl Master {
         if self.watching != watch {
             self.watching = watch;
             self.push(Action::WatchListeners(watch));
+        }
+    }
+
+    /// Asks again for clients that wait: they are told of once, and may have come when that was of no use.
+    pub(super) fn watch_listeners_anew(&mut self) {
+        if self.watching {
+            self.watch_listeners(false);
+            self.watch_listeners(true);
         }
     }
 

@@ -124,14 +124,21 @@ impl Master {
             self.replacement_ready(now, old);
         }
         if self.phase == Phase::Starting && self.all_ready() {
-            self.phase = Phase::Running;
-            self.push(Action::FirstGenerationServes);
-            self.resume_deferred(now);
+            self.serve(now);
         }
     }
 
+    /// The first generation is complete.
+    pub(super) fn serve(&mut self, now: Instant) {
+        self.phase = Phase::Running;
+        self.push(Action::FirstGenerationServes);
+        self.watch_listeners(self.desired == 0);
+        self.attend(now);
+        self.resume_deferred(now);
+    }
+
     pub(super) fn all_ready(&self) -> bool {
-        (1..=self.desired).all(|slot| self.candidate(slot).is_some_and(|id| self.workers[&id].is_ready()))
+        self.wanted_slots().all(|slot| self.candidate(slot).is_some_and(|id| self.workers[&id].is_ready()))
     }
 
     /// Tells all workers to leave of which that is true.
@@ -274,6 +281,8 @@ impl Master {
         if worker.is_leaving() || self.stopping() {
             return;
         }
+        // It may have been the one to tell of a request.
+        self.attend(now);
         let never_ready = !worker.is_ready();
         let reason = reason.unwrap_or_else(|| match death {
             Some((_, exit)) => format!("worker {} ended with {exit} before it was ready", worker.slot),

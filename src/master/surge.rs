@@ -25,7 +25,7 @@ impl Master {
         let extra = self.policy.max_surge.into_iter().chain(next).map(|it| it.of(wanted)).min();
         let Some(extra) = extra else { return true };
         // A slot whose next worker is only put off keeps its place.
-        let missing = (1..=self.desired).filter(|slot| {
+        let missing = self.wanted_slots().filter(|slot| {
             self.candidate(*slot).is_none() && self.successor(*slot).is_none() && !self.has_stand_in(*slot)
         });
         self.workers.len() + missing.count() < wanted as usize + extra
@@ -113,7 +113,7 @@ impl Master {
     pub(super) fn send_strangers_home(&mut self, now: Instant) {
         self.drain_those(now, DrainMode::Handover, Cause::Refused, |master, it| {
             let old = master.candidate(it.slot).map(|id| &master.workers[&id]);
-            let replaced = it.slot > master.desired
+            let replaced = !master.is_wanted(it.slot)
                 || old.into_iter().chain(master.successor(it.slot)).any(Worker::is_ready);
             master.is_stranger(it) && replaced
         });

@@ -40,11 +40,10 @@ impl Master {
         zygote.stage = ZygoteStage::Ready;
         if generation == self.generation {
             self.zygote_throttle = Throttle::default();
-            if self.policy.processes == 0 && self.phase == Phase::Starting {
-                // A server that only lends sockets: there are no workers whose word would end the start.
-                self.phase = Phase::Running;
-                self.push(Action::FirstGenerationServes);
-                self.resume_deferred(now);
+            if self.desired == 0 && self.phase == Phase::Starting {
+                // Cheap, or a server that only lends sockets: there are no workers whose word would end the
+                // start.
+                self.serve(now);
             }
         }
         if self.reload.as_ref().is_some_and(|reload| reload.generation == generation) {

@@ -3,10 +3,11 @@
 //! [`addr`] reads what the operator wrote, without touching the system. [`listener`] turns it
 //! into a listening socket, hands that over to the next image and takes it back; `unix_path`
 //! owns the rules for sockets that have a name in the file system. [`inherited`] finds the socket that a
-//! configuration means among those that are open already. [`zerg`] lends sockets to other
+//! configuration means among those that are open already. [`backlog`] tells how many clients wait. [`zerg`] lends sockets to other
 //! instances, and takes those that are lent.
 
 pub mod addr;
+pub mod backlog;
 pub mod error;
 pub mod inherited;
 pub mod listener;

@@ -81,6 +81,8 @@ pub struct Accounting {
     milestone: Cell<u64>,
     reached: Notify,
     when_finished: OnceCell<Box<dyn Fn(u64)>>,
+    /// Tells the master that a request has begun.
+    herald: OnceCell<Box<dyn Fn()>>,
 }
 
 /// Start times of the requests in flight, the oldest first; [`Starts::DONE`] for finished ones
@@ -162,6 +164,7 @@ impl Accounting {
             milestone: Cell::new(u64::MAX),
             reached: Notify::new(),
             when_finished: OnceCell::new(),
+            herald: OnceCell::new(),
         })
     }
 
@@ -180,6 +183,11 @@ impl Accounting {
     pub fn set_resting_state(&self, state: WorkerState) {
         self.resting.set(state);
         self.show_state();
+    }
+
+    /// What tells the master that a request has begun, when it wants to know.
+    pub fn set_herald(&self, herald: impl Fn() + 'static) {
+        self.herald.get_or_init(|| Box::new(herald));
     }
 
     fn show_state(&self) {
@@ -251,6 +259,11 @@ impl Accounting {
         if self.in_flight.get() == 1 {
             board.set_request_start(micros);
             self.show_state();
+            if self.scoreboard.take_awaited()
+                && let Some(herald) = self.herald.get()
+            {
+                herald();
+            }
         }
         let record = self.log.as_ref().map(|_| record(request, anchor.time_of(started), permit.as_ref()));
         state.claim.begin(permit);

@@ -117,6 +117,8 @@ enum HeaderWord {
     StartedAt = 5,
     /// A client may wait of whom those who sleep have not heard.
     Unheard = 6,
+    /// 1 while the master wants to be told of the next request; older releases do not ask.
+    Awaited = 7,
 }
 
 /// The mapping.
@@ -230,6 +232,18 @@ impl Scoreboard {
     /// Whether [`Scoreboard::set_unheard`] said so.
     pub fn unheard(&self) -> bool {
         self.header(HeaderWord::Unheard).load(SeqCst) == 1
+    }
+
+    /// Asks the workers to tell the master when the next request begins, or takes that back.
+    pub fn set_awaited(&self, awaited: bool) {
+        self.header(HeaderWord::Awaited).store(u64::from(awaited), Relaxed);
+    }
+
+    /// True for one worker of those that ask, after each [`Scoreboard::set_awaited`]: it tells the master.
+    pub fn take_awaited(&self) -> bool {
+        let word = self.header(HeaderWord::Awaited);
+        // All workers read it with each request, and few change it.
+        word.load(Relaxed) == 1 && word.swap(0, Relaxed) == 1
     }
 
     /// Whether a worker other than that of cell `own` sleeps and would take a client.

@@ -37,6 +37,7 @@ pub mod sendfile;
 pub mod seqpacket;
 pub mod shm;
 pub mod signal;
+pub mod sock_diag;
 pub mod stray;
 pub mod title;
 pub mod watch;

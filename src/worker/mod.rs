@@ -13,7 +13,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use log::{error, warn};
+use log::{debug, error, warn};
 use tokio::task::LocalSet;
 
 use crate::app::slots::Slots;
@@ -321,6 +321,13 @@ async fn serve(
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);
     wear::watch(&birth, &channel, &accounting);
+    let (herald, board) = (Arc::clone(&channel), Arc::clone(&birth.scoreboard));
+    accounting.set_herald(move || {
+        if let Err(error) = herald.send(&FromWorker::Busy, &[]) {
+            debug!("the master is not told of a request: {error}");
+            board.set_awaited(true);
+        }
+    });
     let signals = Signals::new(Rc::clone(&app), Rc::clone(&slots), Arc::clone(&birth.scoreboard), birth.cell);
     if let Some(requests) = birth.config.refork_after {
         let (app, relief) = (Rc::clone(&app), engine.relief.clone());

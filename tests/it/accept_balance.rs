@@ -29,13 +29,6 @@ fn ask(connection: &mut Connection, path: &str) -> String {
     connection.receive(false).expect("an answer").text()
 }
 
-/// How often the process has gone to sleep by itself.
-fn sleeps(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.expect("proc(5) tells").trim().parse().expect("a number")
-}
-
 #[test]
 fn a_new_client_wakes_one_of_the_workers_that_sleep() {
     const CLIENTS: u64 = 100;
@@ -45,7 +38,7 @@ fn a_new_client_wakes_one_of_the_workers_that_sleep() {
         // Right after the start they still have things of their own to do.
         (0..20).for_each(|_| drop(server.get("/")));
         let workers = server.workers();
-        let count = || workers.iter().map(|worker| sleeps(worker.pid)).collect::<Vec<_>>();
+        let count = || workers.iter().map(|worker| processes::wakes(worker.pid)).collect::<Vec<_>>();
         let before = count();
         for _ in 0..CLIENTS {
             assert_eq!(server.client().fresh("GET", "/", &[], b"").unwrap().status, 200);

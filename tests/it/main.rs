@@ -4,9 +4,11 @@ mod support;
 
 mod accept_balance;
 mod activation;
+mod backlog;
 mod bed;
 mod broken_reload;
 mod causes;
+mod cheaper;
 mod check_config;
 mod command_line;
 mod config_files;

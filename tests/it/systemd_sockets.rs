@@ -102,6 +102,25 @@ fn no_client_is_refused_under_a_newer_systemd_either() {
 }
 
 #[test]
+fn a_service_on_demand_stops_when_idle_and_comes_back_with_the_next_client() {
+    let Some(systemd) = Systemd::start() else { return };
+    let idle = "--cheap --idle=200ms --die-on-idle --check-interval=50ms";
+    install(&systemd, &format!("ListenStream={ADDRESS}"), idle, "Restart=on-failure");
+    systemd.systemctl(["start", "app.socket"]).succeeds();
+    for _ in 0..3 {
+        assert_eq!(answer(&systemd), "hello v1\n");
+        systemd.wait_show("app", "ActiveState", |state| state == "inactive");
+        assert_eq!(systemd.show("app", "Result"), "success");
+    }
+    // Clients that come about when it stops.
+    let pause = Duration::from_millis(250);
+    let spec = LoadSpec { keep_alive: 0, fresh: 1, pause, timeout: LIMIT, ..LoadSpec::gets() };
+    let load = systemd.within(|| Load::start(&target(), &spec));
+    load.wait_for(10);
+    load.stop().assert_nothing_lost();
+}
+
+#[test]
 fn a_unit_may_have_many_sockets_of_every_kind() {
     let Some(systemd) = Systemd::start() else { return };
     let lines = format!(

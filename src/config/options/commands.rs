@@ -81,8 +81,14 @@ pub(super) const ROWS: &[OptionSpec] = &[
         "Print the plugins that are built in.",
         "all that works is listed by --man",
     )
-    .and(&["loop-list", "cheaper-algo-list", "hooks-list"])
+    .and(&["loop-list", "hooks-list"])
     .application(),
+    row(
+        Commands,
+        "cheaper-algo-list",
+        Kind::Command(CommandKind::AlgorithmList),
+        "Print the names that cheaper-algo knows.",
+    ),
     not_yet(
         Commands,
         "cflags",

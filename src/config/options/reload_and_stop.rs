@@ -242,13 +242,6 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Kind::Flag(|c, on| c.python.skip_atexit_teardown = on),
         "Run uwsgi.atexit only, and leave the interpreter as it is.",
     ),
-    accepted(
-        ReloadAndStop,
-        "check-interval",
-        Shape::Seconds,
-        "How often the master looks around.",
-        "the master is woken by what happens",
-    ),
     row(
         ReloadAndStop,
         "forkbomb-delay",

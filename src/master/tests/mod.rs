@@ -9,6 +9,7 @@ use log::Level;
 use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::config::reload::ReloadMode;
+use crate::config::scaling::Scaling;
 use crate::control::Command;
 use crate::sys::process::{Exit, Pid, Signal};
 
@@ -27,6 +28,7 @@ mod recycling;
 mod reload;
 mod roll;
 mod rollback;
+mod scaling;
 mod start;
 mod stop;
 mod storm;
@@ -58,6 +60,7 @@ impl Bench {
             threads: 1,
             mercy: Duration::from_secs(60),
             drain_delay: Duration::ZERO,
+            scaling: Scaling::default(),
             boot_timeout: Duration::from_secs(10),
             respawn_pause: Duration::from_secs(30),
             die_on_no_workers: false,
@@ -186,6 +189,11 @@ impl Bench {
         assert_eq!(spawned(&bench.zygote_loads(2)), [3, 4]);
         bench
     }
+}
+
+/// A master of four workers, started.
+pub(super) fn four_workers() -> Master {
+    Bench::running(4).master
 }
 
 /// The workers that these actions spawn.

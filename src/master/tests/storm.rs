@@ -1,8 +1,10 @@
 //! Whatever happens in whatever order: bounds hold, the clock does not spin, and it all comes to rest.
 
 use crate::config::reload::MaxSurge;
+use crate::config::scaling::Algorithm;
 use crate::control::Command;
 
+use super::super::sample::{QueueSample, Sample, WorkerSample};
 use super::*;
 
 /// A machine whose children do what chance wants.
@@ -17,6 +19,9 @@ struct Storm {
     heir: Option<WorkerId>,
     /// Zygotes that it has replaced.
     killed: Vec<Pid>,
+    /// There are no requests any more.
+    calm: bool,
+    requests: u64,
     story: Vec<String>,
 }
 
@@ -29,13 +34,21 @@ impl Storm {
             unforked: vec![],
             heir: None,
             killed: vec![],
+            calm: true,
+            requests: 0,
             story: vec![],
         };
         let (processes, surge) = (1 + storm.chance(4) as u32, storm.chance(4) as u32);
         let snapshots = storm.chance(3) as usize;
         let mode = if storm.chance(3) == 0 { ReloadMode::Drain } else { ReloadMode::Surge };
+        let algorithm = storm.pick(&Algorithm::ALL).expect("there are some");
+        let (cheaper, idle) = (storm.chance(3) as u32, storm.chance(4) == 0);
         storm.bench = Bench::with(processes, |policy| {
             policy.reload_mode = mode;
+            policy.scaling.algorithm = algorithm;
+            policy.scaling.fewest = if cheaper < processes { cheaper } else { 0 };
+            policy.scaling.busyness.multiplier = 2;
+            policy.scaling.idle = if idle { Duration::from_secs(20) } else { Duration::ZERO };
             policy.snapshots = snapshots;
             policy.max_surge = (surge > 0).then_some(MaxSurge::Workers(surge));
         });
@@ -91,12 +104,34 @@ impl Storm {
         }
     }
 
+    /// What the workers do, by chance.
+    fn look(&mut self) -> Sample {
+        let ready = self.bench.master.workers().filter(|(_, it)| it.is_ready()).map(|(id, _)| id);
+        let mut workers: Vec<_> =
+            ready.map(|worker| WorkerSample { worker, in_flight: 0, busy_micros: 0 }).collect();
+        if self.calm {
+            return Sample { workers, requests: self.requests, ..Sample::default() };
+        }
+        for worker in &mut workers {
+            worker.in_flight = self.chance(2);
+            worker.busy_micros = self.chance(1 << 30);
+        }
+        self.requests += self.chance(2);
+        let (waiting, limit) = (self.chance(9) as u32, 8);
+        let queues = vec![QueueSample { address: "a".into(), fd: 3, waiting, limit }];
+        let in_flight = workers.iter().map(|it| it.in_flight).sum();
+        Sample { workers, queues, requests: self.requests, in_flight, rss: 0 }
+    }
+
     fn check(&self) {
         let master = &self.bench.master;
         let fail = |what: &str| -> ! { panic!("{what}\n{}\n{master:#?}", self.story.join("\n")) };
         // Those that were told to leave before they served have a second to live.
         let doomed = |stage| matches!(stage, Stage::Leaving { since, kill_at, .. } if kill_at <= since + Duration::from_secs(1));
-        let staying = master.workers().filter(|(_, it)| !it.quiet && !doomed(it.stage)).count();
+        // Those that go cheap leave as one, whoever comes after them.
+        let cheap = |stage| matches!(stage, Stage::Leaving { mode: DrainMode::Stop, .. });
+        let staying =
+            master.workers().filter(|(_, it)| !it.quiet && !doomed(it.stage) && !cheap(it.stage)).count();
         if let Some(extra) = master.policy.max_surge
             && master.policy.reload_mode == ReloadMode::Surge
             && staying > master.policy.processes as usize + extra.of(1)
@@ -116,11 +151,21 @@ impl Storm {
 
     /// Time passes up to the next deadline, once.
     fn wait(&mut self) {
-        let Some(at) = self.bench.master.deadline() else { return };
+        let Some(at) = self.due() else { return };
         self.bench.now = self.bench.now.max(at);
+        if self.bench.master.look_deadline().is_some_and(|at| at <= self.bench.now) {
+            let sample = self.look();
+            self.step(Event::Sampled(sample));
+        }
         self.step(Event::Tick);
-        let next = self.bench.master.deadline();
+        let next = self.due();
         assert!(next.is_none_or(|next| next > self.bench.now), "the clock spins\n{}", self.story.join("\n"));
+    }
+
+    /// When there is something to do.
+    fn due(&self) -> Option<Instant> {
+        let master = &self.bench.master;
+        master.deadline().into_iter().chain(master.look_deadline()).min()
     }
 
     /// One more thing happens, good or bad.
@@ -131,7 +176,7 @@ impl Storm {
             .workers()
             .filter_map(|(id, it)| it.pid.map(|pid| (id, pid, it.stage)))
             .collect();
-        match self.chance(16) {
+        match self.chance(20) {
             0 => self.step(Event::Command(Command::Reload)),
             1 if self.chance(4) == 0 => self.step(Event::Command(Command::ReloadWorkers)),
             2 if self.chance(4) == 0 => self.step(Event::Command(Command::ChainReload)),
@@ -156,8 +201,15 @@ impl Storm {
                     self.step(Event::ChildExited { pid, exit: KILLED });
                 }
             }
+            8 => self.step(Event::RequestBegun),
+            9 if self.chance(3) == 0 => {
+                let command = self.pick(&[Command::MoreWorkers, Command::FewerWorkers, Command::TogglePause]);
+                self.step(Event::Command(command.expect("there are some")));
+            }
+            10 if self.chance(8) == 0 => self.step(Event::Command(Command::GoCheap)),
+            11 if self.bench.master.is_watching() => self.step(Event::ConnectionWaiting),
             7 if self.chance(3) == 0 => self.step(Event::Command(Command::Rollback)),
-            8 if self.chance(2) == 0 => {
+            12 if self.chance(2) == 0 => {
                 if let Some((worker, ..)) = self.pick(&workers) {
                     let obstacle = (self.chance(4) == 0).then(|| "it has threads".to_owned());
                     self.step(Event::WorkerWarm { worker, obstacle });
@@ -227,9 +279,10 @@ impl Storm {
 
     /// Nothing goes wrong any more.
     fn settle(&mut self) {
+        self.calm = true;
         for _ in 0..500 {
             if !self.progress() {
-                if self.bench.master.deadline().is_none() {
+                if self.due().is_none() {
                     return;
                 }
                 self.wait();
@@ -244,6 +297,7 @@ fn storms_end_with_every_slot_served_by_one_generation() {
     let mut promoted = 0;
     for seed in 1..=400 {
         let mut storm = Storm::new(seed);
+        storm.calm = false;
         for _ in 0..150 {
             storm.happen();
         }
@@ -257,7 +311,7 @@ fn storms_end_with_every_slot_served_by_one_generation() {
             // Nobody can be started from what is not there any more; who serves, serves on.
             continue;
         }
-        assert_eq!(slots, (1..=master.desired).collect::<Vec<_>>(), "seed {seed}\n{}", story());
+        assert_eq!(slots, master.wanted_slots().collect::<Vec<_>>(), "seed {seed}\n{}", story());
         assert!(rest.iter().all(|(_, generation, ready)| *ready && *generation == master.generation()));
         assert!(master.former_zygotes.is_empty());
         assert_eq!(

@@ -62,6 +62,13 @@ pub fn kill(pid: u32, signal: Signal) {
     nix::sys::signal::kill(pid, signal).expect("the process exists");
 }
 
+/// How often the process has gone to sleep by itself.
+pub fn wakes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("the kernel counts them").trim().parse().expect("a number")
+}
+
 /// The title of a process, as `ps` shows it.
 pub fn title(pid: u32) -> String {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();

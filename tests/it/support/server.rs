@@ -357,7 +357,12 @@ impl Server {
     pub fn reload(&self) {
         let mark = self.log.mark();
         self.signal(Signal::SIGHUP);
-        self.wait_for_log_after(mark, " complete: generation ");
+        // Not the line of a rollback before it, which may arrive late.
+        let is_it = |line: &str| line.contains(" INFO reload ") && line.contains(" complete: generation ");
+        assert!(
+            self.log.wait_for(mark, LIMIT, is_it).is_some(),
+            "the server did not log the end of a reload"
+        );
     }
 
     /// Sends a signal to the master.
@@ -419,6 +424,14 @@ impl Server {
     /// Waits until the running workers satisfy `check`.
     pub fn wait_workers(&self, what: &str, check: impl Fn(&[Worker]) -> bool) -> Vec<Worker> {
         eventually(what, LIMIT, || Some(self.workers()).filter(|workers| check(workers)))
+    }
+
+    /// True when the master is not woken for so long.
+    pub fn sleeps_for(&self, time: Duration) -> bool {
+        let wakes = || processes::wakes(self.pid());
+        let before = wakes();
+        std::thread::sleep(time);
+        wakes() == before
     }
 
     /// Pids of all children of the master: zygotes and workers.
