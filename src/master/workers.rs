@@ -87,6 +87,7 @@ impl Worker {
 
 /// Where a zygote is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each generation, and a few at most")]
 pub enum ZygoteStage {
     /// Loading the application.
     Loading {
