@@ -25,6 +25,10 @@ pub enum Cause {
     Asked,
     /// Fewer workers are wanted: FIFO `-` and `C`, a lower `processes`.
     Surplus,
+    /// It became the zygote (`refork-after`), or was about to.
+    Promoted,
+    /// Its successor shares the memory of such a zygote.
+    Warmed,
     /// It has served enough requests (`max-requests`).
     MaxRequests,
     /// It has served long enough (`max-worker-lifetime`).
@@ -143,6 +147,8 @@ impl fmt::Display for Cause {
             Cause::WorkersReload => "workers-reload",
             Cause::Asked => "asked",
             Cause::Surplus => "surplus",
+            Cause::Promoted => "promoted",
+            Cause::Warmed => "warmed",
             Cause::MaxRequests => "max-requests",
             Cause::Lifetime => "lifetime",
             Cause::Memory => "memory",

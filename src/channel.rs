@@ -65,6 +65,9 @@ pub enum FromZygote {
         /// Exit code for a first start.
         code: u8,
     },
+    /// It was a worker until now, and can fork others. In place of `Loaded`; in place of `LoadFailed` when
+    /// it cannot.
+    Promoted,
     /// A worker was forked and is a child of the master by now.
     Forked {
         /// Which.
@@ -107,6 +110,12 @@ pub enum ToWorker {
         #[serde(default)]
         delay_ms: u64,
     },
+    /// Leave to a newer worker, then become the zygote of its generation; the zygote's end of a new control
+    /// channel comes along. Sent only to workers that have said [`FromWorker::Warm`].
+    Promote {
+        /// Milliseconds that requests in flight may take.
+        patience_ms: u64,
+    },
     /// Stop accepting.
     Pause,
     /// Accept again.
@@ -148,6 +157,11 @@ pub enum FromWorker {
     /// It was told to leave and runs the application no more; it only waits until it can pass connections
     /// on. Not told by older releases, and not understood by them.
     Quiet,
+    /// It has served `refork-after` requests, so that those forked from it would share what it has warmed up.
+    Warm {
+        /// What keeps it from being forked.
+        obstacle: Option<String>,
+    },
     /// A request has begun. Told only when the scoreboard says that the master awaits one.
     Busy,
     /// The application asks for a reload of everything.

@@ -7,9 +7,11 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use log::{error, warn};
+use log::{error, info, warn};
 
 use crate::app::plugin::Shared;
 use crate::app::stray::turn_away;
@@ -34,7 +36,8 @@ use crate::scoreboard::sheet::{Sheet, SheetFile};
 use crate::signals;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
-use crate::sys::{self, cred, fd, heap, mapped, signal, stacks, stray};
+use crate::sys::{self, affinity, cred, fd, heap, mapped, signal, stacks, stray};
+use crate::worker::rebirth::Reborn;
 use crate::worker::{self, Birth};
 
 /// Signals that a terminal or `pkill` sends to the whole family; the master answers them.
@@ -66,7 +69,7 @@ impl Unfit {
 
 /// What the zygote needs to make a worker.
 struct Zygote {
-    boot: ZygoteBoot,
+    generation: u64,
     control: Channel<FromZygote, ToZygote>,
     listeners: Vec<Listener>,
     scoreboard: Arc<Scoreboard>,
@@ -74,13 +77,35 @@ struct Zygote {
     /// Where its stacks go; a worker's has the same number.
     sheet: OwnedFd,
     config: Arc<Config>,
-    app: Option<Box<dyn App>>,
+    app: Option<Rc<dyn App>>,
     factory: AppFactory,
-    title: Title,
+    title: Option<Title>,
     master: Pid,
+    /// Where workers begin.
+    place: Place,
 }
 
-/// Runs the zygote until its master dismisses it; the exit code. In a forked worker it never returns.
+/// Where a process is. A worker that becomes the zygote may have gone elsewhere.
+#[derive(Debug, Clone)]
+struct Place {
+    directory: Option<PathBuf>,
+    /// Processors that it may use; each worker is confined to some of them (`cpu-affinity`).
+    cpus: Option<Vec<usize>>,
+}
+
+impl Place {
+    fn here() -> Self {
+        Place { directory: std::env::current_dir().ok(), cpus: affinity::usable().ok() }
+    }
+
+    fn go_back(&self) -> io::Result<()> {
+        self.directory.as_ref().map_or(Ok(()), std::env::set_current_dir)?;
+        self.cpus.as_ref().map_or(Ok(()), |cpus| affinity::confine(cpus))
+    }
+}
+
+/// Runs the zygote until its master dismisses it; the exit code. In a forked worker it returns only if that has
+/// become a zygote (`refork-after`), as the same.
 pub fn run(start: &StartContext, envelope: Envelope, factory: AppFactory) -> u8 {
     let boot: ZygoteBoot = match envelope.body() {
         Ok(boot) => boot,
@@ -134,17 +159,18 @@ impl Zygote {
                 let master = process::parent();
                 let listeners = listeners.into_listeners().into_iter().map(sheltered).collect();
                 Ok(Zygote {
-                    boot,
+                    generation: boot.generation,
                     control,
                     listeners,
                     scoreboard,
                     handover,
                     sheet,
                     config,
-                    app,
+                    app: app.map(Rc::from),
                     factory,
-                    title,
+                    title: Some(title),
                     master,
+                    place: Place::here(),
                 })
             }
             Err(Unfit { reason, code }) => {
@@ -158,11 +184,8 @@ impl Zygote {
         }
     }
 
-    fn serve(self) -> u8 {
-        heap::fill_holes();
-        if let Err(error) = mapped::forget_libraries() {
-            warn!("memory of libraries stays in use: {error}");
-        }
+    fn serve(mut self) -> u8 {
+        settle_memory();
         loop {
             match self.control.receive() {
                 Ok(Incoming::Message(ToZygote::Spawn { worker, slot, cell, reloads, paused }, fds)) => {
@@ -178,12 +201,20 @@ impl Zygote {
                             if let Some(app) = &self.app {
                                 app.after_fork(Side::Child);
                             }
+                            let place = self.place.clone();
                             let order = Order { worker, slot, cell, reloads, paused, control, sheet };
-                            match self.birth(order) {
-                                Ok(birth) => worker::run(birth),
+                            let birth = match self.birth(order) {
+                                Ok(birth) => birth,
                                 Err(error) => {
                                     error!("worker cannot start: {error}");
                                     process::exit_now(i32::from(EXIT_ERROR));
+                                }
+                            };
+                            match Zygote::reborn(worker::run(birth), place) {
+                                Ok(zygote) => self = zygote,
+                                Err(error) => {
+                                    info!("this worker does not become the zygote: {error}");
+                                    return EXIT_OK;
                                 }
                             }
                         }
@@ -199,6 +230,36 @@ impl Zygote {
                 }
             }
         }
+    }
+
+    /// The zygote that a worker of this process has become, once the master has heard of it.
+    fn reborn(reborn: Reborn, place: Place) -> io::Result<Self> {
+        logging::set_role(Role::Zygote { generation: reborn.generation });
+        signal::shrug_off(&[Signal::SIGHUP, Signal::SIGTERM])?;
+        signal::shrug_off(&signal::defaulted(FAMILY_SIGNALS))?;
+        place.go_back()?;
+        let mut title = reborn.title;
+        if let Some(title) = &mut title {
+            title.set(&logging::title::zygote(&reborn.config, reborn.generation));
+        }
+        let sheet = Sheet::give_away(reborn.sheet)?;
+        stacks::answer_on(reborn.control.as_fd());
+        settle_memory();
+        reborn.control.send(&FromZygote::Promoted, &[])?;
+        Ok(Zygote {
+            generation: reborn.generation,
+            control: reborn.control,
+            listeners: reborn.listeners,
+            scoreboard: reborn.scoreboard,
+            handover: reborn.handover,
+            config: reborn.config,
+            app: Some(reborn.app),
+            factory: reborn.factory,
+            title,
+            master: reborn.master,
+            sheet,
+            place,
+        })
     }
 
     fn report_fork_failure(&self, worker: u64, error: &io::Error) {
@@ -277,7 +338,7 @@ impl Zygote {
             worker,
             slot,
             cell,
-            generation: self.boot.generation,
+            generation: self.generation,
             reloads,
             paused,
             control,
@@ -288,7 +349,7 @@ impl Zygote {
             config: self.config,
             app: self.app,
             factory: self.factory,
-            title: Some(self.title),
+            title: self.title,
             master: self.master,
         })
     }
@@ -304,6 +365,14 @@ struct Order {
     control: OwnedFd,
     /// None from a master of an older release.
     sheet: Option<OwnedFd>,
+}
+
+/// Makes what there is by now a good thing to share: what is allocated from here on lies together.
+fn settle_memory() {
+    heap::fill_holes();
+    if let Err(error) = mapped::forget_libraries() {
+        warn!("memory of libraries stays in use: {error}");
+    }
 }
 
 /// Which process [`Zygote::fork_worker`] returned in.

@@ -147,6 +147,18 @@ pub trait App {
     /// Called last thing in a worker that leaves in good order.
     fn worker_stops(&self) {}
 
+    /// What keeps this worker from being forked, were it asked to become the zygote. Beside its own the process
+    /// has `server_threads` threads of the server, which will have ended by then.
+    fn fork_obstacle(&self, _server_threads: u32) -> Option<String> {
+        None
+    }
+
+    /// Called in place of [`App::worker_stops`] in a worker that is about to become the zygote: no request is
+    /// left, nor the runtime of the server. An error is what keeps it from that; then the worker leaves.
+    fn become_zygote(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// True when a request occupies one of the worker's `threads` slots until its response is
     /// finished. False for applications that never wait (static files, the built-in page): the
     /// worker then always has a free slot.

@@ -157,6 +157,14 @@ impl App for StaticFiles {
         self.behind.worker_stops();
     }
 
+    fn fork_obstacle(&self, server_threads: u32) -> Option<String> {
+        self.behind.fork_obstacle(server_threads)
+    }
+
+    fn become_zygote(&mut self) -> Result<(), String> {
+        self.behind.become_zygote()
+    }
+
     fn occupies_slot(&self) -> bool {
         self.behind.occupies_slot()
     }

@@ -51,6 +51,7 @@ impl Config {
             max_surge: None,
             max_draining_generations: 0,
             harakiri: Harakiri::default(),
+            refork_after: None,
             scaling: scaling::Scaling::default(),
             boot_timeout: Duration::from_secs(60),
             respawn_pause: Duration::from_secs(30),
@@ -175,6 +176,14 @@ impl Config {
         {
             let problem = "has no effect with lazy-apps: the application is not in the memory that is kept";
             self.warnings.push(ConfigError::new(entry, problem));
+        }
+        if self.lazy_apps
+            && self.refork_after.is_some()
+            && let Some(entry) = entries.iter().rfind(|entry| entry.name == "refork-after")
+        {
+            let problem = "has no effect with lazy-apps: each worker loads the application by itself";
+            self.warnings.push(ConfigError::new(entry, problem));
+            self.refork_after = None;
         }
         if self.listeners.is_empty() && self.zergs.is_empty() {
             if self.zerg_pools.is_empty() {

@@ -197,6 +197,8 @@ pub struct Config {
     pub max_draining_generations: u32,
     /// `harakiri` and all that begins with it.
     pub harakiri: Harakiri,
+    /// `refork-after`: requests after which a worker becomes the zygote; `None` is never.
+    pub refork_after: Option<u64>,
     /// `cheaper`, `cheap`, `idle`: how many workers run, and when.
     pub scaling: scaling::Scaling,
     /// `boot-timeout`: how long zygote and workers may take to become ready, default 60 s.

@@ -102,6 +102,25 @@ pub enum Event {
         /// Which.
         worker: WorkerId,
     },
+    /// A worker has served `refork-after` requests.
+    WorkerWarm {
+        /// Which.
+        worker: WorkerId,
+        /// What keeps it from being forked.
+        obstacle: Option<String>,
+    },
+    /// A worker that was told to become the zygote can fork others.
+    HeirReady {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// A worker that was told to become the zygote cannot.
+    HeirUnfit {
+        /// Which.
+        worker: WorkerId,
+        /// Why, for the log.
+        reason: String,
+    },
     /// The kernel has killed a child for want of memory; that it was reaped follows.
     OutOfMemory {
         /// Whom.
@@ -202,6 +221,22 @@ pub enum Action {
         /// Until it is killed.
         patience: Duration,
     },
+    /// Tell a worker to leave and to become the zygote of its generation.
+    Promote {
+        /// Which.
+        worker: WorkerId,
+        /// How long its requests may take.
+        patience: Duration,
+    },
+    /// What was this worker is the zygote of this generation from now on.
+    Enthrone {
+        /// The generation.
+        generation: Generation,
+        /// Which.
+        worker: WorkerId,
+    },
+    /// The worker that was told to become the zygote just leaves.
+    CallOffPromotion,
     /// Tell a worker that the server is about to go away, and to leave after that.
     Farewell {
         /// Which.

@@ -42,6 +42,13 @@ impl Evidence {
         Evidence { sheets: BTreeMap::new(), asked: BTreeMap::new(), clock: Monotonic::read() }
     }
 
+    /// A child goes on as something else.
+    pub(super) fn pass_sheet_on(&mut self, from: Subject, to: Subject) {
+        if let Some(sheet) = self.sheets.remove(&from) {
+            self.sheets.insert(to, sheet);
+        }
+    }
+
     fn reading(&self, subject: Subject) -> Reading {
         let Some(sheet) = self.sheets.get(&subject) else { return Reading::default() };
         sheet.read().unwrap_or_else(|error| {

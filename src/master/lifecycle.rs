@@ -330,7 +330,7 @@ pub fn catch_signals() -> std::io::Result<SignalSource> {
 }
 
 impl Runner {
-    fn adopt_zygote(&mut self, generation: Generation, channel: ZygoteChannel) {
+    pub(super) fn adopt_zygote(&mut self, generation: Generation, channel: ZygoteChannel) {
         self.watch(channel.as_raw_fd(), Source::Zygote(generation));
         self.zygotes.insert(generation, channel);
     }

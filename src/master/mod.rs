@@ -35,6 +35,7 @@ pub mod event;
 mod evidence;
 mod generations;
 pub mod harakiri;
+mod heir;
 pub mod holdings;
 mod idle;
 pub mod killing;
@@ -44,6 +45,7 @@ mod lifecycle;
 mod memory;
 mod oom;
 mod perform;
+mod promotion;
 mod queue_watch;
 mod recycling;
 mod reexec;
@@ -82,6 +84,7 @@ use app_signals::AppSignals;
 use event::Event;
 use evidence::Evidence;
 use generations::Known;
+use heir::Heir;
 use holdings::{Holdings, Proven};
 use killing::Subject;
 use memory::MemoryWatch;
@@ -105,6 +108,8 @@ enum Source {
     Lender(RawFd),
     Listener,
     Zygote(Generation),
+    /// The worker that is about to become one.
+    Heir,
     Worker(WorkerId),
     AppWatches,
 }
@@ -119,6 +124,8 @@ pub(crate) struct Runner {
     next_token: usize,
     zygotes: BTreeMap<Generation, ZygoteChannel>,
     workers: BTreeMap<WorkerId, WorkerChannel>,
+    /// The worker that is about to become the zygote.
+    heir: Option<Heir>,
     /// What the zygotes have proven that do not serve yet.
     proven: BTreeMap<Generation, Proven>,
     /// What the zygotes have told of their generations.
@@ -175,6 +182,7 @@ impl Runner {
             next_token: 1,
             zygotes: BTreeMap::new(),
             workers: BTreeMap::new(),
+            heir: None,
             proven: BTreeMap::new(),
             known: BTreeMap::new(),
             queue: VecDeque::from([Event::Start]),
@@ -298,6 +306,7 @@ impl Runner {
         for source in ready {
             match source {
                 Source::Zygote(generation) => self.hear_zygote(*generation),
+                Source::Heir => self.hear_heir(),
                 Source::Worker(worker) => self.hear_worker(*worker),
                 Source::Fifo => self.read_fifo(),
                 Source::FifoWatch => self.check_fifo(),
@@ -363,6 +372,7 @@ impl Runner {
         for generation in self.zygotes.keys().copied().collect::<Vec<_>>() {
             self.hear_zygote(generation);
         }
+        self.hear_heir();
         for worker in self.workers.keys().copied().collect::<Vec<_>>() {
             self.hear_worker(worker);
         }
@@ -399,6 +409,10 @@ impl Runner {
                     }
                     FromZygote::Forked { worker, pid } => {
                         Event::WorkerForked { worker, pid: Pid::from_raw(pid) }
+                    }
+                    FromZygote::Promoted => {
+                        warn!("zygote of generation {generation} was one before");
+                        continue;
                     }
                     FromZygote::ForkFailed { worker, reason } => Event::WorkerForkFailed { worker, reason },
                     FromZygote::Stacks => {
@@ -448,6 +462,7 @@ impl Runner {
                     }
                     FromWorker::LoadFailed { reason } => Event::WorkerLoadFailed { worker, reason },
                     FromWorker::Leave { cause, reason } => Event::WorkerLeaves { worker, cause, reason },
+                    FromWorker::Warm { obstacle } => Event::WorkerWarm { worker, obstacle },
                     FromWorker::Quiet => Event::WorkerQuiet { worker },
                     FromWorker::Busy => Event::RequestBegun,
                     FromWorker::Reload => Event::Command(Command::Reload),

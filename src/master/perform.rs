@@ -56,6 +56,9 @@ impl Runner {
                 let (patience_ms, delay_ms) = (patience.as_millis() as u64, delay.as_millis() as u64);
                 self.tell(worker, &ToWorker::Drain { mode: DrainMode::Stop, patience_ms, delay_ms });
             }
+            Action::Promote { worker, patience } => self.promote(worker, patience),
+            Action::Enthrone { generation, worker } => self.enthrone(generation, worker),
+            Action::CallOffPromotion => self.call_off_promotion(),
             Action::ReleaseListeners => self.holdings.release_listeners(),
             Action::Pause { worker } => {
                 self.tell(worker, &ToWorker::Pause);
@@ -138,7 +141,7 @@ impl Runner {
         }
     }
 
-    fn drop_zygote_channel(&mut self, generation: Generation) {
+    pub(super) fn drop_zygote_channel(&mut self, generation: Generation) {
         self.forget_sheet(Subject::Zygote(generation));
         if let Some(channel) = self.zygotes.remove(&generation) {
             self.unwatch(channel.as_raw_fd(), Source::Zygote(generation));
@@ -272,6 +275,11 @@ impl Runner {
     /// Gives the log's descriptor to the children.
     pub(super) fn pass_log_on(&self) {
         let Some(log) = &self.holdings.log else { return };
+        if let Some(heir) = &self.heir
+            && let Err(error) = heir.channel.send(&ToZygote::LogFile, &[log.fd()])
+        {
+            warn!("the worker that is to become the zygote keeps the old log: {error}");
+        }
         for (generation, channel) in &self.zygotes {
             if let Err(error) = channel.send(&ToZygote::LogFile, &[log.fd()]) {
                 warn!("zygote of generation {generation} keeps the old log: {error}");

@@ -174,6 +174,7 @@ impl Master {
         }
         self.forget_deaths();
         self.roll = None;
+        self.call_off_promotion();
         // Wishes of those that leave now are void; the rest is about the new code.
         self.recycling_throttle = Throttle::default();
         self.budget = BudgetWatch::default();

@@ -33,6 +33,7 @@ impl Master {
         self.check_refusal(now);
         self.check_arrival();
         self.check_breaker(now);
+        self.advance_promotion(now);
         // First what is missing, from code that is known to work, then the new.
         self.fill_slots(now);
         self.check_surge(now);

@@ -16,6 +16,9 @@ use super::workers::{Worker, WorkerId};
 /// What the log calls the replacement of one worker after the other.
 const CHAIN: &str = "chain reload";
 
+/// What the log calls the same after a promotion.
+const WARM: &str = "warm roll";
+
 /// A replacement of several workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roll {
@@ -27,6 +30,8 @@ pub struct Roll {
     at_a_time: usize,
     /// How the old ones leave.
     mode: DrainMode,
+    /// Why they leave.
+    cause: Cause,
 }
 
 impl Master {
@@ -41,11 +46,20 @@ impl Master {
             Command::BrutalReloadWorkers => ("brutal workers reload", usize::MAX, DrainMode::Now),
             _ => ("workers reload", usize::MAX, DrainMode::Handover),
         };
+        self.roll_all(name, at_a_time, mode, Cause::WorkersReload);
+    }
+
+    /// After a promotion: as FIFO `c`.
+    pub(super) fn start_warm_roll(&mut self) {
+        self.roll_all(WARM, 1, DrainMode::Handover, Cause::Warmed);
+    }
+
+    fn roll_all(&mut self, name: &'static str, at_a_time: usize, mode: DrainMode, cause: Cause) {
         let serving = |it: &Worker| it.generation == self.generation && it.is_ready();
         let queue: VecDeque<WorkerId> =
             self.workers.iter().filter(|(_, it)| serving(it)).map(|(id, _)| *id).collect();
         self.log(Level::Info, format!("{name} starting..."));
-        self.roll = Some(Roll { name, queue, at_a_time, mode });
+        self.roll = Some(Roll { name, queue, at_a_time, mode, cause });
     }
 
     /// Starts the next successors, as many as may start at a time and there is room for.
@@ -71,7 +85,7 @@ impl Master {
                 return;
             }
             roll.queue.pop_front();
-            let chain = roll.name == CHAIN;
+            let (chain, cause) = (roll.name == CHAIN, roll.cause);
             let replaced = self.workers.values().any(|it| it.replaces == Some(victim));
             let Some(worker) = self.workers.get(&victim).filter(|it| it.is_ready() && !replaced) else {
                 continue;
@@ -80,13 +94,16 @@ impl Master {
             if chain {
                 self.log(Level::Info, format!("chain next victim is worker {slot}"));
             }
-            self.wish_for_successor(victim, Cause::WorkersReload);
+            self.wish_for_successor(victim, cause);
             self.spawn_worker(now, slot, generation, Some(victim));
         }
     }
 
     /// The successor accepts: its predecessor may go.
     pub(super) fn replacement_ready(&mut self, now: Instant, old: WorkerId) {
+        if self.promotes(now, old) {
+            return;
+        }
         let mode = self.roll.as_ref().map_or(DrainMode::Handover, |roll| roll.mode);
         let cause = self.workers.get(&old).and_then(|it| it.wish).unwrap_or(Cause::Asked);
         if cause.is_recycling() {

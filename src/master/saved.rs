@@ -16,6 +16,7 @@ use crate::sys::process::Pid;
 use super::answer::{Journal, Kind};
 use super::arrival::Arrival;
 use super::cheaper::carried_over;
+use super::promotion::Warmth;
 use super::reload::Completed;
 use super::slots::SavedEnd;
 use super::state::{Master, Phase, Policy};
@@ -41,6 +42,8 @@ pub struct SavedWorker {
     wish: Option<Cause>,
     #[serde(default)]
     quiet: bool,
+    #[serde(default)]
+    warm: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -61,6 +64,9 @@ pub struct SavedZygote {
     /// next reload.
     #[serde(default)]
     asleep: bool,
+    /// It was a worker.
+    #[serde(default)]
+    warm: bool,
 }
 
 /// The state machine as it travels.
@@ -70,6 +76,9 @@ pub struct SavedMaster {
     newest: Generation,
     /// Zygotes alive, the dismissed ones too: they still have to be reaped.
     pub zygotes: Vec<SavedZygote>,
+    /// Those that a warmer one has replaced and that still have to be reaped.
+    #[serde(default)]
+    former_zygotes: Vec<i32>,
     /// Workers alive, the draining ones too.
     pub workers: Vec<SavedWorker>,
     next_worker: WorkerId,
@@ -126,17 +135,21 @@ impl Master {
             cause: worker.cause,
             wish: worker.wish,
             quiet: worker.quiet,
+            warm: worker.warm,
         });
         let zygotes = self.zygotes.iter().filter_map(|(generation, zygote)| {
             let asleep = zygote.is_asleep();
             let ready = asleep || zygote.stage == ZygoteStage::Ready;
-            zygote.pid.map(|pid| SavedZygote { generation: *generation, pid: pid.as_raw(), ready, asleep })
+            let warm = zygote.warmth == Warmth::Warm;
+            let pid = zygote.pid?.as_raw();
+            Some(SavedZygote { generation: *generation, pid, ready, asleep, warm })
         });
         let completed = self.reload.as_ref().filter(|it| !it.drains);
         SavedMaster {
             generation: self.generation,
             newest: self.newest,
             zygotes: zygotes.collect(),
+            former_zygotes: self.former_zygotes.iter().map(|pid| pid.as_raw()).collect(),
             workers: workers.collect(),
             next_worker: self.next_worker,
             next_reload: self.next_reload,
@@ -182,7 +195,9 @@ impl Master {
         master.journal.complete();
         master.deferred = saved.deferred.into();
         let dismissed = || ZygoteStage::Failed { reason: "dismissed".to_owned(), code: 1 };
+        master.former_zygotes = saved.former_zygotes.into_iter().map(Pid::from_raw).collect();
         for zygote in saved.zygotes {
+            let warmth = if zygote.warm { Warmth::Warm } else { Warmth::Cold(0) };
             let stage = match zygote {
                 SavedZygote { asleep: true, generation, .. } => {
                     let policy = policies.remove(&generation).unwrap_or_else(|| master.policy.clone());
@@ -191,7 +206,8 @@ impl Master {
                 SavedZygote { ready: true, .. } => ZygoteStage::Ready,
                 _ => dismissed(),
             };
-            master.zygotes.insert(zygote.generation, Zygote { pid: Some(Pid::from_raw(zygote.pid)), stage });
+            let pid = Some(Pid::from_raw(zygote.pid));
+            master.zygotes.insert(zygote.generation, Zygote { pid, stage, warmth });
         }
         master.workers = saved.workers.into_iter().map(|worker| (worker.id, worker.restore(now))).collect();
         let slots = master.workers.values().map(|worker| ((worker.generation, worker.slot), 1));
@@ -220,6 +236,7 @@ impl SavedWorker {
             cause: self.cause,
             wish: self.wish,
             quiet: self.quiet,
+            warm: self.warm,
         }
     }
 }

@@ -30,6 +30,7 @@ use super::cheaper::Memory;
 use super::event::{Action, Event};
 use super::harakiri::Harakiri;
 use super::killing::Sentences;
+use super::promotion::Promotion;
 use super::queue_watch::QueueWatch;
 use super::reload::Reload;
 use super::roll::Roll;
@@ -137,6 +138,8 @@ pub struct Master {
     /// The highest generation ever started.
     pub(super) newest: Generation,
     pub(super) zygotes: BTreeMap<Generation, Zygote>,
+    /// Zygotes that a warmer one has replaced, until they are reaped.
+    pub(super) former_zygotes: Vec<Pid>,
     pub(super) zygote_throttle: Throttle,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     pub(super) next_worker: WorkerId,
@@ -178,6 +181,7 @@ pub struct Master {
     /// Those who are about to be killed.
     pub(super) sentences: Sentences,
     pub(super) harakiri: Harakiri,
+    pub(super) promotion: Option<Promotion>,
     /// Workers that are to be replaced when there is room.
     pub(super) wishes: VecDeque<Wish>,
     /// Successors for these reasons that could not be started.
@@ -205,6 +209,7 @@ impl Master {
             generation: 1,
             newest: 1,
             zygotes: BTreeMap::new(),
+            former_zygotes: Vec::new(),
             zygote_throttle: Throttle::default(),
             workers: BTreeMap::new(),
             next_worker: 1,
@@ -226,6 +231,7 @@ impl Master {
             roll: None,
             sentences: Sentences::new(),
             harakiri: Harakiri::default(),
+            promotion: None,
             wishes: VecDeque::new(),
             recycling_throttle: Throttle::default(),
             budget: BudgetWatch::default(),
@@ -316,6 +322,9 @@ impl Master {
             Event::WorkerLeaves { worker, cause, reason } => self.replace_on_request(worker, cause, &reason),
             Event::WorkersMeasured { memory } => self.punish(&memory),
             Event::InstanceMeasured(measured) => self.keep_budget(now, &measured),
+            Event::WorkerWarm { worker, obstacle } => self.worker_warm(worker, obstacle),
+            Event::HeirReady { worker } => self.heir_ready(worker),
+            Event::HeirUnfit { worker, reason } => self.heir_unfit(worker, &reason),
             Event::WorkerQuiet { worker } => {
                 if let Some(worker) = self.workers.get_mut(&worker).filter(|it| it.is_leaving()) {
                     worker.quiet = true;

@@ -61,6 +61,7 @@ impl Master {
         self.wishes.clear();
         self.journal.stop();
         self.roll = None;
+        self.call_off_promotion();
         self.watch_listeners(false);
         for generation in self.zygotes.keys().copied().collect::<Vec<_>>() {
             self.dismiss_zygote(generation);
@@ -75,7 +76,7 @@ impl Master {
 
     /// What there is left to do of a stop.
     pub(super) fn go_on_stopping(&mut self, now: Instant, code: u8) {
-        if !self.zygotes.is_empty() {
+        if !self.zygotes.is_empty() || !self.former_zygotes.is_empty() {
             // A zygote has the listeners, too. Only when it is gone, the last worker that closes them has
             // really emptied their queues.
             return;

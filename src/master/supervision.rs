@@ -64,6 +64,7 @@ impl Master {
                 cause: None,
                 wish: None,
                 quiet: false,
+                warm: false,
             },
         );
         self.push(Action::SpawnWorker { worker, slot, cell, generation, paused: self.paused });
@@ -212,6 +213,10 @@ impl Master {
     }
 
     pub(super) fn child_exited(&mut self, now: Instant, pid: Pid, exit: Exit) {
+        if let Some(position) = self.former_zygotes.iter().position(|it| *it == pid) {
+            self.former_zygotes.swap_remove(position);
+            return;
+        }
         let zygote = self
             .zygotes
             .iter()

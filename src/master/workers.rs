@@ -6,6 +6,7 @@ use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::sys::process::Pid;
 
+use super::promotion::Warmth;
 use super::state::Policy;
 
 /// Identity of a worker process for the life of the instance; never reused.
@@ -63,6 +64,8 @@ pub struct Worker {
     /// Told to leave, and runs no code of the application any more: it only waits to pass connections
     /// on, or has been killed.
     pub quiet: bool,
+    /// It has served `refork-after` requests, and could be forked.
+    pub warm: bool,
 }
 
 impl Worker {
@@ -114,6 +117,8 @@ pub struct Zygote {
     pub pid: Option<Pid>,
     /// Where it is in its life.
     pub stage: ZygoteStage,
+    /// Whether it has served as a worker.
+    pub warmth: Warmth,
 }
 
 impl Zygote {

@@ -10,6 +10,7 @@ use crate::sys::process::{Exit, Pid, Signal};
 
 use super::event::Action;
 use super::killing::Subject;
+use super::promotion::Warmth;
 use super::reload::Reload;
 use super::state::{Master, Phase, Policy};
 use super::throttle::Throttle;
@@ -19,7 +20,7 @@ impl Master {
     pub(super) fn spawn_zygote(&mut self, now: Instant, generation: Generation) {
         let stage = ZygoteStage::Loading { deadline: now + self.policy.boot_timeout };
         self.newest = self.newest.max(generation);
-        self.zygotes.insert(generation, Zygote { pid: None, stage });
+        self.zygotes.insert(generation, Zygote { pid: None, stage, warmth: Warmth::Cold(0) });
         self.push(Action::SpawnZygote { generation });
     }
 

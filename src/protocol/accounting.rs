@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::header::{self, HeaderMap, HeaderName};
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use tokio::sync::Notify;
 
 use super::state::ConnectionState;
 use crate::app::logvars::LogVars;
@@ -77,6 +78,9 @@ pub struct Accounting {
     anchor: Cell<Anchor>,
     /// How long the last request took.
     last: Cell<Duration>,
+    /// Requests after which somebody is told.
+    milestone: Cell<u64>,
+    reached: Notify,
     when_finished: OnceCell<Box<dyn Fn(u64)>>,
     /// Tells the master that a request has begun.
     herald: OnceCell<Box<dyn Fn()>>,
@@ -153,6 +157,8 @@ impl Accounting {
             starts: RefCell::default(),
             anchor: Cell::new(Anchor::now()),
             last: Cell::default(),
+            milestone: Cell::new(u64::MAX),
+            reached: Notify::new(),
             when_finished: OnceCell::new(),
             herald: OnceCell::new(),
         })
@@ -196,6 +202,12 @@ impl Accounting {
     /// How long the last request took that ended since this was asked.
     pub(crate) fn take_last(&self) -> Duration {
         self.last.take()
+    }
+
+    /// Waits until this worker has served so many requests. Only one may wait.
+    pub async fn served(&self, requests: u64) {
+        self.milestone.set(requests);
+        self.reached.notified().await;
     }
 
     /// Requests in flight.
@@ -276,7 +288,11 @@ impl Accounting {
         let board = self.board();
         board.set_in_flight(self.in_flight.get());
         board.set_request_start(oldest);
-        board.set_requests(board.requests() + 1);
+        let served = board.requests() + 1;
+        board.set_requests(served);
+        if served == self.milestone.get() {
+            self.reached.notify_one();
+        }
         board.set_running_micros(board.running_micros() + micros);
         board.set_average_micros((board.average_micros() + micros) / 2);
         if self.in_flight.get() == 0 {

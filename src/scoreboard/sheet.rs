@@ -12,10 +12,12 @@ use std::io::{self, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::sys::clock::{Monotonic, whole_micros};
+use crate::sys::fd;
 use crate::sys::shm::SharedMemory;
 
 use super::line;
@@ -205,6 +207,17 @@ impl Sheet {
     /// When no descriptor is left.
     pub fn file(&self) -> io::Result<SheetFile> {
         Ok(SheetFile::adopt(self.fd().try_clone_to_owned()?))
+    }
+
+    /// Gives the descriptor away under its number, which plugins know; who still has the sheet sees its rows.
+    ///
+    /// # Errors
+    /// When the number has another owner.
+    pub fn give_away(sheet: Arc<Self>) -> io::Result<OwnedFd> {
+        let raw = sheet.fd().as_raw_fd();
+        // Never dropped, so that the number has one owner.
+        std::mem::forget(sheet);
+        fd::claim(raw)
     }
 
     /// The memory file.

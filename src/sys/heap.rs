@@ -17,7 +17,7 @@ const SMALLEST: usize = 24;
 /// Gives unused pages back, and takes what free memory there is between used pieces out of use: what
 /// is allocated from now on lies together at the end of the heap.
 ///
-/// Call it once, before the first fork: the holes are never freed.
+/// Call it before the first fork of a process, for the holes are never freed.
 #[cfg(target_env = "gnu")]
 pub fn fill_holes() {
     // SAFETY: takes a number; only gives back memory that nobody uses.

@@ -5,13 +5,13 @@
 //! whether or not a master is left to watch.
 #![allow(unsafe_code)]
 
-use std::os::fd::{BorrowedFd, IntoRawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 use std::{io, mem, ptr};
 
 use super::process::Signal;
-use super::{cvt, fd};
+use super::{cvt, fd, signal};
 
 /// Handle of the kernel timer; null until [`KillTimer::install`].
 static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
@@ -75,6 +75,26 @@ impl KillTimer {
         action.sa_flags = libc::SA_RESTART;
         // SAFETY: the handler has the signature its flags ask for and is async-signal-safe.
         cvt(unsafe { libc::sigaction(trigger as libc::c_int, &raw const action, ptr::null_mut()) })?;
+        Ok(())
+    }
+
+    /// Takes the timer away, armed or not: this process goes on as something else. The trigger does nothing
+    /// from now on.
+    ///
+    /// # Errors
+    /// `NotFound` when the timer is not installed in this process.
+    pub fn remove(trigger: Signal) -> io::Result<()> {
+        if OWNER.load(SeqCst) != nix::unistd::getpid().as_raw() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the kill timer is not installed"));
+        }
+        // First the handler, which uses all the rest.
+        signal::shrug_off(&[trigger])?;
+        OWNER.store(0, SeqCst);
+        // SAFETY: the timer was made by `install` in this process, and nobody can arm it any more.
+        cvt(unsafe { libc::timer_delete(TIMER.swap(ptr::null_mut(), SeqCst)) })?;
+        let notify = NOTIFY.swap(-1, SeqCst);
+        // SAFETY: `install` gave up a copy that nobody else owns, and no handler writes to it any more.
+        drop(unsafe { OwnedFd::from_raw_fd(notify) });
         Ok(())
     }
 
@@ -191,6 +211,31 @@ mod tests {
                 assert_eq!(wait(pid).unwrap(), KILLED);
             }
         });
+    }
+
+    #[test]
+    fn a_timer_that_is_taken_away_kills_nobody_and_can_be_installed_again() {
+        alone(
+            "sys::kill_timer::tests::a_timer_that_is_taken_away_kills_nobody_and_can_be_installed_again",
+            || {
+                let (_read, write) = fd::pipe().unwrap();
+                let pid = spawn_child(|| {
+                    let hour = Duration::from_secs(3600);
+                    let before = fd::open_fds().unwrap();
+                    KillTimer::install(Signal::SIGUSR1, hour, write.as_fd()).unwrap();
+                    KillTimer::arm_kill(Duration::from_millis(30)).unwrap();
+                    KillTimer::remove(Signal::SIGUSR1).unwrap();
+                    kill(this(), Signal::SIGUSR1).unwrap();
+                    assert!(KillTimer::remove(Signal::SIGUSR1).is_err());
+                    assert_eq!(fd::open_fds().unwrap(), before);
+                    // Longer than it was armed for.
+                    std::thread::sleep(Duration::from_millis(60));
+                    KillTimer::install(Signal::SIGUSR1, hour, write.as_fd()).unwrap();
+                    super::super::process::exit_now(7);
+                });
+                assert_eq!(wait(pid).unwrap(), Exit::Code(7));
+            },
+        );
     }
 
     #[test]

@@ -102,7 +102,10 @@ pub fn hostname() -> String {
 }
 
 /// Threads of this process: field 20 of `/proc/self/stat` (proc_pid_stat(5)).
-fn threads() -> io::Result<u64> {
+///
+/// # Errors
+/// When `/proc` is not mounted.
+pub fn threads() -> io::Result<u64> {
     const NUM_THREADS: usize = 20;
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     stat_field(&stat, NUM_THREADS)

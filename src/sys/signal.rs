@@ -151,9 +151,28 @@ pub fn shrug_off(signals: &[Signal]) -> io::Result<()> {
 ///
 /// # Errors
 /// For signals nobody may catch.
-pub fn write_on(signal: Signal, pipe: OwnedFd) -> io::Result<()> {
-    signal_hook::low_level::pipe::register(signal as libc::c_int, pipe)?;
-    Ok(())
+pub fn write_on(signal: Signal, pipe: OwnedFd) -> io::Result<Writing> {
+    let number = signal as libc::c_int;
+    let is_first = HANDLER.load(Ordering::Relaxed) == 0;
+    let writing = Writing(signal_hook::low_level::pipe::register(number, pipe)?);
+    // Where it was caught before, signal-hook does not look whose handler is there now.
+    if is_first {
+        ensure_caught(number)?
+    } else {
+        install_again(number)?
+    }
+    Ok(writing)
+}
+
+/// What [`write_on`] does, for as long as the process lives or until it is ended.
+#[derive(Debug)]
+pub struct Writing(signal_hook::SigId);
+
+impl Writing {
+    /// Closes the pipe; the signal does nothing from now on.
+    pub fn end(self) {
+        signal_hook::low_level::unregister(self.0);
+    }
 }
 
 /// Whether a blocked signal has arrived and waits for its delivery.
@@ -243,6 +262,12 @@ fn ensure_caught(number: libc::c_int) -> io::Result<()> {
         HANDLER.store(action.sa_sigaction, Ordering::Relaxed);
         return Ok(());
     }
+    install_again(number)
+}
+
+fn install_again(number: libc::c_int) -> io::Result<()> {
+    // SAFETY: all zeroes is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = HANDLER.load(Ordering::Relaxed);
     if action.sa_sigaction == 0 {
         return Err(io::Error::other(format!("the handler of signal {number} was not installed")));

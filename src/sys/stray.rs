@@ -63,6 +63,15 @@ pub fn withhold(fd: BorrowedFd<'_>) {
     }
 }
 
+/// What was withheld is forgotten: this process is done with all of it. Strays that were made are forgotten
+/// too, for none of them has a descriptor of what comes.
+pub fn start_over() {
+    for slot in &WITHHELD {
+        slot.raw.store(NONE, Relaxed);
+    }
+    MADE.store(false, Relaxed);
+}
+
 /// Async-signal-safe; 0 for a number that is not open.
 fn inode(raw: i32) -> u64 {
     // SAFETY: all zeroes is a valid stat.

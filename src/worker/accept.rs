@@ -124,8 +124,9 @@ impl Acceptor {
         Acceptor { lookout, slots, bounded, door, outlives, scoreboard, cell, taken: 0 }
     }
 
-    /// Hands each connection to `serve`; returns once the door is closed.
-    pub async fn run(mut self, mut serve: impl FnMut(Accepted)) {
+    /// Hands each connection to `serve`; returns once the door is closed. What it has watched is returned,
+    /// unless all of it was closed because nobody comes after.
+    pub async fn run(mut self, mut serve: impl FnMut(Accepted)) -> Option<Rc<Lookout>> {
         self.say_accepting(true);
         loop {
             match self.door.mode() {
@@ -140,10 +141,14 @@ impl Acceptor {
                     self.door.changed.notified().await;
                     self.stand_ready().await;
                 }
-                Mode::Closed => return self.stand_aside(),
+                Mode::Closed => {
+                    self.stand_aside();
+                    return Some(self.lookout);
+                }
                 Mode::Emptying => {
                     self.stand_aside();
-                    return empty(self.lookout, &self.outlives, &mut serve);
+                    empty(self.lookout, &self.outlives, &mut serve);
+                    return None;
                 }
             }
         }

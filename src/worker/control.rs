@@ -59,13 +59,19 @@ pub(super) struct Leave {
 /// What an order to leave means.
 enum Goodbye {
     Now(Leave),
+    /// And then to become the zygote, with this channel.
+    Promotion(Leave, OwnedFd),
     /// Serve on until then; what follows may take that long.
     At(Instant, Duration),
 }
 
 impl Control {
-    /// Carries out orders until one of them is to leave.
-    pub(super) async fn until_told_to_leave(&self, wake: OwnedFd, hup: OwnedFd) -> io::Result<Leave> {
+    /// Carries out orders until one of them is to leave; with the channel of a zygote if it is to become one.
+    pub(super) async fn until_told_to_leave(
+        &self,
+        wake: OwnedFd,
+        hup: OwnedFd,
+    ) -> io::Result<(Leave, Option<OwnedFd>)> {
         let wake = watch::readable(wake)?;
         let hup = watch::readable(hup)?;
         let mut farewell: Option<(Instant, Duration)> = None;
@@ -74,13 +80,14 @@ impl Control {
             tokio::select! {
                 () = tokio::time::sleep_until(at.into()), if farewell.is_some() => {
                     let patience = farewell.map_or(self.birth_mercy, |(_, patience)| patience);
-                    return Ok(self.close_door(DrainMode::Stop, patience));
+                    return Ok((self.close_door(DrainMode::Stop, patience), None));
                 }
                 ready = self.orders.readable() => {
                     let mut ready = ready?;
                     while let Some(message) = self.next_message(&mut ready) {
                         match self.obey(message) {
-                            Some(Goodbye::Now(leave)) => return Ok(leave),
+                            Some(Goodbye::Now(leave)) => return Ok((leave, None)),
+                            Some(Goodbye::Promotion(leave, channel)) => return Ok((leave, Some(channel))),
                             Some(Goodbye::At(at, patience)) => farewell = Some((at, patience)),
                             None => {}
                         }
@@ -89,7 +96,7 @@ impl Control {
                 ready = wake.readable() => {
                     drop(ready?);
                     info!("told to leave by signal, or by the master's death");
-                    return Ok(self.close_door(DrainMode::Stop, self.birth_mercy));
+                    return Ok((self.close_door(DrainMode::Stop, self.birth_mercy), None));
                 }
                 ready = hup.readable() => {
                     ready?.try_io(|fd| drain_pipe(fd.get_ref())).ok();
@@ -132,6 +139,17 @@ impl Control {
                 let at = Instant::now() + Duration::from_millis(delay_ms);
                 Some(Goodbye::At(at, Duration::from_millis(patience_ms)))
             }
+            Order::Message(ToWorker::Promote { patience_ms }, fds) => match fds.into_iter().next() {
+                Some(channel) => {
+                    info!("about to become the zygote (refork-after): finishing requests");
+                    let leave = self.close_door(DrainMode::Handover, Duration::from_millis(patience_ms));
+                    Some(Goodbye::Promotion(leave, channel))
+                }
+                None => {
+                    warn!("a promotion without a control channel");
+                    None
+                }
+            },
             Order::Message(ToWorker::Pause, _) => {
                 self.door.set(Mode::Paused);
                 self.accounting.set_resting_state(WorkerState::Paused);
@@ -177,9 +195,11 @@ impl Control {
         Leave { mode, deadline: Instant::now() + patience }
     }
 
-    /// Finishes what is in flight, as long as patience lasts.
-    pub(super) async fn leave(&self, leave: Leave) {
+    /// Finishes what is in flight, as long as patience lasts. False when something was cut, or could have
+    /// been: it was told to hurry meanwhile, or the master is gone.
+    pub(super) async fn leave(&self, leave: Leave) -> bool {
         self.begin(leave);
+        let mut in_peace = true;
         let mut deadline = leave.deadline;
         let mut master_gone = false;
         let mut quiet = false;
@@ -204,18 +224,20 @@ impl Control {
                     if !self.slots.all_free() {
                         self.tell_what_is_cut();
                     }
-                    return;
+                    return false;
                 }
                 ready = self.orders.readable(), if !master_gone => {
-                    let Ok(mut ready) = ready else { return };
+                    let Ok(mut ready) = ready else { return false };
                     while let Some(order) = self.next_message(&mut ready) {
                         match order {
                             // Asked again: less patience than before, never more.
                             Order::Message(ToWorker::Drain { mode, patience_ms, .. }, _) => {
+                                in_peace = false;
                                 deadline = deadline.min(Instant::now() + Duration::from_millis(patience_ms));
                                 self.begin(Leave { mode, deadline });
                             }
                             Order::MasterGone => {
+                                in_peace = false;
                                 master_gone = true;
                                 deadline = deadline.min(Instant::now() + self.birth_mercy);
                                 self.begin(Leave { mode: DrainMode::Stop, deadline });
@@ -228,6 +250,7 @@ impl Control {
                                 | ToWorker::Resume
                                 | ToWorker::Signal { .. }
                                 | ToWorker::Accepting { .. }
+                                | ToWorker::Promote { .. }
                                 | ToWorker::Ping,
                                 _,
                             ) => {}
@@ -236,6 +259,7 @@ impl Control {
                 }
             }
         }
+        in_peace
     }
 
     /// What the master would find out before it kills.

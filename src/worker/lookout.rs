@@ -119,7 +119,13 @@ impl Lookout {
 
     /// The bare listeners, in the order of [`Lookout::new`].
     pub fn into_listeners(self) -> impl Iterator<Item = OwnedFd> {
-        self.listeners.into_iter().map(|watched| watched.listener.into_inner())
+        self.into_parts().0
+    }
+
+    /// The same, and the hand-over queue: the end to take from and the end to give to.
+    pub fn into_parts(self) -> (impl Iterator<Item = OwnedFd>, (OwnedFd, OwnedFd)) {
+        let listeners = self.listeners.into_iter().map(|watched| watched.listener.into_inner());
+        (listeners, (self.ringer, self.bell.into_inner()))
     }
 
     /// Listener number `index`.

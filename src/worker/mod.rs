@@ -2,7 +2,7 @@
 //!
 //! One thread, one tokio runtime, no locks. [`accept`] takes connections, [`lookout`] hears of them, [`connection`] is one of
 //! them, [`connections`] all of them with their time limits, [`handover`] how they go to another
-//! worker, `control` what the master says and hears.
+//! worker, `control` what the master says and hears, [`rebirth`] how it becomes a zygote.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -45,6 +45,7 @@ mod control;
 pub mod handover;
 pub mod lookout;
 mod placement;
+pub mod rebirth;
 pub mod relief;
 mod request_log;
 mod signals;
@@ -57,6 +58,7 @@ use connection::Connection;
 use connections::ConnectionSet;
 use handover::{Giver, Parcel};
 use lookout::{Lookout, Parking};
+use rebirth::{Keepsake, Reborn, Returned};
 use relief::Relief;
 use signals::Signals;
 
@@ -87,7 +89,7 @@ pub struct Birth {
     /// The configuration of its generation.
     pub config: Arc<Config>,
     /// The application, unless each worker loads its own.
-    pub app: Option<Box<dyn App>>,
+    pub app: Option<Rc<dyn App>>,
     /// How to load it.
     pub factory: AppFactory,
     /// Its line in `ps`.
@@ -99,11 +101,13 @@ pub struct Birth {
 /// The master's end as the worker sees it.
 type MasterChannel = Channel<FromWorker, ToWorker>;
 
-/// Serves until told to leave. Never returns: what is on the stack below belongs to the zygote.
-pub fn run(birth: Birth) -> ! {
+/// Serves until told to leave, and ends the process: what is on the stack below belongs to the zygote. Returns
+/// only when this is one by now.
+pub fn run(birth: Birth) -> Reborn {
     logging::set_role(Role::Worker { slot: birth.slot });
     let code = match live(birth) {
-        Ok(code) => code,
+        Ok(End::Zygote(reborn)) => return *reborn,
+        Ok(End::Exit(code)) => code,
         Err(error) => {
             error!("worker cannot start: {error}");
             EXIT_ERROR
@@ -113,7 +117,15 @@ pub fn run(birth: Birth) -> ! {
     std::process::exit(i32::from(code))
 }
 
-fn live(mut birth: Birth) -> io::Result<u8> {
+/// How a worker ends.
+enum End {
+    /// The process ends with this code.
+    Exit(u8),
+    /// It goes on as a zygote.
+    Zygote(Box<Reborn>),
+}
+
+fn live(mut birth: Birth) -> io::Result<End> {
     let cell = birth.scoreboard.cell(birth.cell);
     cell.set_pid(process::this().as_raw() as u64);
     let title = Arc::new(Mutex::new(birth.title.take()));
@@ -132,23 +144,25 @@ fn live(mut birth: Birth) -> io::Result<u8> {
     if let Err(reason) = hooks::run_all(&birth.config.hooks, Point::PostFork) {
         error!("{reason}");
         channel.send(&FromWorker::LoadFailed { reason: bounded_reason(reason) }, &[])?;
-        return Ok(EXIT_ERROR);
+        return Ok(End::Exit(EXIT_ERROR));
     }
     let mut app = match birth.app.take() {
         Some(app) => app,
         None => match app::load(&birth.config, birth.factory) {
-            Ok(app) => app,
+            Ok(app) => Rc::from(app),
             Err(error) => {
                 error!("no application: {}", headline(&error.to_string()));
                 channel.send(
                     &FromWorker::LoadFailed { reason: bounded_reason(format!("no application: {error}")) },
                     &[],
                 )?;
-                return Ok(EXIT_NO_APP);
+                return Ok(End::Exit(EXIT_NO_APP));
             }
         },
     };
-    app.worker_started(&worker_info(&birth, &channel, Arc::clone(&title)));
+    Rc::get_mut(&mut app)
+        .expect("invariant: nobody else has it before there are requests")
+        .worker_started(&worker_info(&birth, &channel, Arc::clone(&title)));
     turn_away("at the start of a worker");
     take_back()?;
     // What the reactor opens stays out of the application's way, too.
@@ -188,13 +202,24 @@ fn live(mut birth: Birth) -> io::Result<u8> {
             None
         }
     };
-    let app: Rc<dyn App> = Rc::from(app);
-    let engine = Engine { parking, relief, inline };
-    let code = LocalSet::new()
-        .block_on(&runtime.build()?, serve(birth, Rc::clone(&app), engine, channel, wake, low))?;
+    let keepsake = Keepsake::of(&birth, &title);
+    let (hup, sighup) = catch_hup()?;
+    let engine = Engine { parking, relief: relief.clone(), inline, wake, hup };
+    let runtime = runtime.build()?;
+    let local = LocalSet::new();
+    let returned = local.block_on(&runtime, serve(birth, Rc::clone(&app), engine, channel, low))?;
+    // Tasks that are left have connections, the application, descriptors.
+    drop(local);
+    drop(runtime);
+    if let Some(returned) = returned {
+        match keepsake.shed(&mut app, relief.as_deref(), sighup) {
+            Ok(()) => return Ok(End::Zygote(Box::new(keepsake.reborn(returned, app)))),
+            Err(obstacle) => rebirth::refuse(&returned.control, obstacle),
+        }
+    }
     app.worker_stops();
     turn_away("at the exit of a worker");
-    Ok(code)
+    Ok(End::Exit(EXIT_OK))
 }
 
 /// Keeps from processes that the application forks what would let them meddle.
@@ -248,8 +273,10 @@ fn show_title(title: &Mutex<Option<Title>>, text: &str) {
 }
 
 fn worker_info(birth: &Birth, channel: &Arc<MasterChannel>, title: Arc<Mutex<Option<Title>>>) -> WorkerInfo {
-    let channel = Arc::clone(channel);
+    // Applications keep this for as long as the process lives, which may outlive the worker.
+    let channel = Arc::downgrade(channel);
     let ask = move |command| {
+        let Some(channel) = channel.upgrade() else { return };
         let message = match command {
             AppCommand::Reload => FromWorker::Reload,
             AppCommand::Stop => FromWorker::Stop,
@@ -281,16 +308,20 @@ struct Engine {
     relief: Option<Arc<Relief>>,
     /// Requests run on this thread, and nothing else does meanwhile.
     inline: bool,
+    /// Readable when the worker is told to leave by signal.
+    wake: OwnedFd,
+    /// Readable when it is asked for a successor by signal.
+    hup: OwnedFd,
 }
 
+/// Serves until told to leave, and leaves; what it had in its hands, if it is to become a zygote.
 async fn serve(
     birth: Birth,
     app: Rc<dyn App>,
     engine: Engine,
     channel: Arc<MasterChannel>,
-    wake: OwnedFd,
     low: Vec<OwnedFd>,
-) -> io::Result<u8> {
+) -> io::Result<Option<Returned>> {
     let slots = Slots::new(birth.config.threads);
     slots.write_down(Arc::clone(&birth.sheet));
     let bounded = app.occupies_slot();
@@ -305,6 +336,11 @@ async fn serve(
         }
     });
     let signals = Signals::new(Rc::clone(&app), Rc::clone(&slots), Arc::clone(&birth.scoreboard), birth.cell);
+    if let Some(requests) = birth.config.refork_after {
+        let (app, relief) = (Rc::clone(&app), engine.relief.clone());
+        let tell = rebirth::tell_warm(Rc::clone(&accounting), requests, app, relief, Arc::clone(&channel));
+        tokio::task::spawn_local(tell);
+    }
     let front = Front::new(HttpLimits::from(&*birth.config), app, Rc::clone(&slots), Rc::clone(&accounting));
     if let Some(path) = &birth.config.ready_path {
         front.tell_readiness_at(path);
@@ -361,7 +397,6 @@ async fn serve(
         accept::take_handed_over(watch::readable(take_from)?, birth.scoreboard, birth.cell, defers, receive);
     let taking = tokio::task::spawn_local(taking).abort_handle();
     accounting.set_resting_state(if birth.paused { WorkerState::Paused } else { WorkerState::Idle });
-    let hup = catch_hup()?;
     drop(low);
     channel.send(&FromWorker::Ready, &[])?;
     let control = control::Control {
@@ -377,11 +412,17 @@ async fn serve(
         hooks: AcceptingHooks { slot: birth.slot, config: birth.config },
         taking,
     };
-    let how = control.until_told_to_leave(wake, hup).await?;
+    let (how, throne) = control.until_told_to_leave(engine.wake, engine.hup).await?;
     // The accept loop ends with the door closed or, for good, once the queues are empty.
-    accepting.await.map_err(io::Error::other)?;
-    control.leave(how).await;
-    Ok(EXIT_OK)
+    let lookout = accepting.await.map_err(io::Error::other)?;
+    let lookout = if throne.is_some() { lookout } else { None };
+    let in_peace = control.leave(how).await;
+    let (Some(throne), Some(lookout), true) = (throne, lookout.and_then(Rc::into_inner), in_peace) else {
+        return Ok(None);
+    };
+    let (listeners, handover) = lookout.into_parts();
+    let control = rebirth::zygote_channel(throne)?;
+    Ok(Some(Returned { control, listeners: listeners.collect(), handover }))
 }
 
 /// Starts serving a connection that was just taken.
@@ -408,11 +449,11 @@ fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted
 }
 
 /// Catches the signal that asks one worker to be replaced; the descriptor becomes readable then.
-fn catch_hup() -> io::Result<OwnedFd> {
+fn catch_hup() -> io::Result<(OwnedFd, signal::Writing)> {
     let (out, into) = wake_pipe()?;
-    signal::write_on(Signal::SIGHUP, into)?;
+    let writing = signal::write_on(Signal::SIGHUP, into)?;
     signal::remember_own_handler(Signal::SIGHUP);
-    Ok(out)
+    Ok((out, writing))
 }
 
 /// A pipe for signal handlers to write to: neither side ever waits.

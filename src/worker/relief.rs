@@ -14,6 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::handover;
@@ -46,6 +47,9 @@ pub struct Relief {
     asleep: AtomicBool,
     /// There is a helper.
     started: AtomicBool,
+    helper: Mutex<Option<JoinHandle<()>>>,
+    /// The helper shall end.
+    ended: AtomicBool,
     /// A slow request has come to its end since the helper looked.
     slow: AtomicBool,
     bed: Mutex<()>,
@@ -96,6 +100,8 @@ impl Relief {
             waiting: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             started: AtomicBool::new(false),
+            helper: Mutex::default(),
+            ended: AtomicBool::new(false),
             slow: AtomicBool::new(false),
             bed: Mutex::new(()),
             bell: Condvar::new(),
@@ -123,8 +129,26 @@ impl Relief {
             signal::block_all();
             helper.watch();
         });
-        if let Err(error) = spawned {
-            log::warn!("relief: {error}; connections wait for their own worker");
+        match spawned {
+            Ok(helper) => *locked(&self.helper) = Some(helper),
+            Err(error) => log::warn!("relief: {error}; connections wait for their own worker"),
+        }
+    }
+
+    /// Threads of it, beside the worker's.
+    pub fn threads(&self) -> u32 {
+        u32::from(locked(&self.helper).is_some())
+    }
+
+    /// Ends the helper: the worker serves no more.
+    pub fn end(&self) {
+        let helper = locked(&self.helper).take();
+        self.ended.store(true, Ordering::Relaxed);
+        // Should it sleep.
+        self.after_wait();
+        if let Some(helper) = helper {
+            // One that has panicked has ended, too.
+            drop(helper.join());
         }
     }
 
@@ -174,7 +198,7 @@ impl Relief {
     fn watch(&self) {
         let mut vigilant_until = Instant::now();
         let mut seen = (self.turns.load(Ordering::Relaxed), Instant::now());
-        loop {
+        while !self.ended.load(Ordering::Relaxed) {
             let turns = self.turns.load(Ordering::Relaxed);
             let now = Instant::now();
             if turns != seen.0 {
@@ -195,7 +219,8 @@ impl Relief {
     }
 
     fn is_stuck_since(&self, turns: u64) -> bool {
-        !self.waiting.load(Ordering::Relaxed) && self.turns.load(Ordering::Relaxed) == turns
+        let is_moving = self.waiting.load(Ordering::Relaxed) || self.ended.load(Ordering::Relaxed);
+        !is_moving && self.turns.load(Ordering::Relaxed) == turns
     }
 
     /// Sleeps until the worker has something to do.

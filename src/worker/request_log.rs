@@ -26,6 +26,11 @@ pub(super) fn flush() {
     });
 }
 
+/// Writes out what is buffered: nothing more is logged by this worker.
+pub(super) fn close() {
+    LOG.with_borrow_mut(|log| drop(log.take()));
+}
+
 /// False when no request is ever logged.
 pub(super) fn is_on(config: &config::RequestLog) -> bool {
     config.enabled || config.log_4xx || config.log_5xx || config.slow.is_some()

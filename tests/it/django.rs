@@ -7,7 +7,8 @@ use crate::shipped_config::{self, find_address};
 use crate::support::browser::{Browser, noise};
 use crate::support::http::request;
 use crate::support::python::Project;
-use crate::support::{LIMIT, Load, LoadSpec, Server};
+use crate::support::server::promoted_worker;
+use crate::support::{LIMIT, Load, LoadSpec, Server, processes};
 
 const PASSWORD: &str = "secret";
 
@@ -142,6 +143,32 @@ fn reloads_under_load_lose_nothing() {
     }
     load.wait_for(50);
     load.stop().assert_nothing_lost();
+}
+
+#[test]
+fn a_warmed_worker_becomes_the_zygote_without_its_connections_to_the_database() {
+    let project = project();
+    for threads in ["--threads=1", "--threads=2"] {
+        let builder = project.builder().env("SHOP_CONN_MAX_AGE", "600").arg(threads);
+        let mut server = builder.arg("--refork-after=30").start();
+        find_address(&mut server);
+        let has_database = |pid: u32| {
+            let open = processes::descriptors(pid);
+            open.values().any(|path| path.to_string_lossy().contains("shop.sqlite3"))
+        };
+        let mut ada = browser(&server);
+        assert_eq!(ada.get("/visits").json()["visits"], 1);
+        let load = Load::start(server.target(), &LoadSpec::gets());
+        let line = server.wait_for_log("is the zygote of generation 1 from now on");
+        server.wait_for_log("warm roll complete");
+        load.wait_for(50);
+        let kept = server.workers().iter().any(|worker| has_database(worker.pid));
+        load.stop().assert_nothing_lost();
+        assert!(kept, "connections are not kept at all");
+        assert!(!has_database(promoted_worker(&line).expect("the line names it")), "{threads}");
+        assert_eq!(ada.get("/visits").json()["visits"], 2);
+        assert_eq!(server.get("/products.json").json()["count"], 100);
+    }
 }
 
 #[test]

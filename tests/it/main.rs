@@ -58,6 +58,7 @@ mod readiness;
 mod recycling;
 mod recycling_memory;
 mod refork;
+mod refork_after;
 mod relief;
 mod reload;
 mod reload_answers;

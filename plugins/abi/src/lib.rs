@@ -9,16 +9,17 @@
 //! # The life of a plugin
 //! Zygote: `init`, `load`; then for each worker `before_fork`, fork, `after_fork`. Worker: `worker_started`,
 //! then requests, then `stop`. With `lazy-apps` the worker does all of it and there is no fork.
+//! With `settle` in place of `stop` a worker becomes a zygote, and what follows `load` begins again.
 //!
 //! # Threads
 //! The runtime of the plugin's language may allow one thread at a time (Python's GIL). It is held when
 //! `load` and `after_fork(CHILD)` return; `release` lets go of it and `acquire` takes it back. Every
-//! other function but `init` and `thread_started` is called with it held.
+//! other function but `init`, `thread_started` and `thread_stopped` is called with it held.
 
 use std::ffi::c_void;
 
 /// Version of everything below. Changes whenever any of it does.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Name of the symbol a plugin exports.
 pub const ENTRY: &std::ffi::CStr = c"appserver_plugin";
@@ -322,6 +323,14 @@ pub struct Plugin {
     pub signal: extern "C" fn(number: u8),
     /// The worker leaves: runs what the application wanted to be run at its exit.
     pub stop: extern "C" fn(),
+    /// Last thing in a thread that said `thread_started`. The runtime is not held.
+    pub thread_stopped: extern "C" fn(),
+    /// Whether the process could be forked once the `server_threads` beside this one have ended. False after
+    /// a `report`.
+    pub may_fork: extern "C" fn(server_threads: u32, report: Report, context: *mut c_void) -> bool,
+    /// In place of `stop` in a worker that becomes a zygote: other threads of the server have ended. False after
+    /// a `report`; then `stop` follows.
+    pub settle: extern "C" fn(report: Report, context: *mut c_void) -> bool,
 }
 
 /// Takes an error message of the plugin.

@@ -30,9 +30,11 @@ pub(crate) enum Helper {
     NameThread,
     Signal,
     AfterRequest,
+    MayFork,
+    Settle,
 }
 
-const HELPERS: [(Helper, &CStr); 15] = [
+const HELPERS: [(Helper, &CStr); 17] = [
     (Helper::Prepare, c"prepare"),
     (Helper::Load, c"load"),
     (Helper::WorkerStarted, c"worker_started"),
@@ -48,6 +50,8 @@ const HELPERS: [(Helper, &CStr); 15] = [
     (Helper::NameThread, c"name_thread"),
     (Helper::Signal, c"handle_signal"),
     (Helper::AfterRequest, c"after_request"),
+    (Helper::MayFork, c"may_fork"),
+    (Helper::Settle, c"settle"),
 ];
 
 static TABLE: AtomicPtr<Vec<Owned>> = AtomicPtr::new(std::ptr::null_mut());
@@ -218,4 +222,24 @@ pub(crate) extern "C" fn stop() {
     if object::call(helper(Helper::Stop), &[]).is_none() {
         failure::log("at the exit of the worker");
     }
+}
+
+pub(crate) extern "C" fn may_fork(server_threads: u32, report: Report, context: *mut c_void) -> bool {
+    // SAFETY: the GIL is held; the result is new.
+    let argument = unsafe { Owned::new(ffi::PyLong_FromUnsignedLong(server_threads.into())) };
+    let may = argument.and_then(|argument| object::call(helper(Helper::MayFork), &[&argument])).is_some();
+    if !may {
+        Reporter { report, context }.say(&failure::take_summary());
+    }
+    may
+}
+
+pub(crate) extern "C" fn settle(report: Report, context: *mut c_void) -> bool {
+    if object::call(helper(Helper::Settle), &[]).is_none() {
+        Reporter { report, context }.say(&failure::take_summary());
+        return false;
+    }
+    module::set_worker(0);
+    runtime::refill_pools();
+    true
 }

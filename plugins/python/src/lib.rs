@@ -53,6 +53,9 @@ static PLUGIN: Plugin = Plugin {
     release_bytes,
     signal: app::signal,
     stop: app::stop,
+    thread_stopped: runtime::thread_stopped,
+    may_fork: app::may_fork,
+    settle: app::settle,
 };
 
 /// What the server looks up: takes its functions, returns the plugin's.

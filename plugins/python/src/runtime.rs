@@ -2,8 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::sync::Once;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use appserver_plugin_abi::{Bytes, Report, Side};
 use pyo3_ffi as ffi;
@@ -38,6 +37,14 @@ unsafe extern "C" {
     fn PyOS_BeforeFork();
     fn PyOS_AfterFork_Parent();
     fn PyOS_AfterFork_Child();
+}
+
+/// The allocator is as it should be before a fork.
+static FILLED: AtomicBool = AtomicBool::new(false);
+
+/// This process has allocated much since its last fork, and is about to be forked again.
+pub(crate) fn refill_pools() {
+    FILLED.store(false, Ordering::Relaxed);
 }
 
 /// The thread state of the main thread while it does not hold the GIL.
@@ -134,10 +141,20 @@ pub(crate) extern "C" fn thread_started(core: u32) {
     release();
 }
 
+/// Takes the state of the thread away again.
+pub(crate) extern "C" fn thread_stopped() {
+    acquire();
+    OWN.set(std::ptr::null_mut());
+    // SAFETY: matches the call in `thread_started`, which found the thread without a state; clears the state
+    // and lets go of the GIL.
+    unsafe { ffi::PyGILState_Release(ffi::PyGILState_STATE::PyGILState_UNLOCKED) };
+}
+
 pub(crate) extern "C" fn before_fork() {
-    static ONCE: Once = Once::new();
     // Not after loading: with lazy-apps that is done by the workers, and nothing is shared.
-    ONCE.call_once(pools::fill);
+    if !FILLED.swap(true, Ordering::Relaxed) {
+        pools::fill();
+    }
     // SAFETY: the GIL is held: no Python thread can hold a lock of the interpreter's own.
     unsafe { PyOS_BeforeFork() }
 }

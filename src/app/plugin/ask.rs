@@ -4,7 +4,8 @@
 
 use std::ffi::c_void;
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use appserver_plugin_abi as abi;
@@ -17,8 +18,9 @@ use crate::app::{AppCommand, WorkerInfo};
 use crate::signals::{Request, Schedule, Target};
 use crate::sys::process;
 
-/// The worker, once this process is one.
-static WORKER: OnceLock<WorkerInfo> = OnceLock::new();
+/// The worker, while this process is one: from a leaked box. A process is a worker seldom more than once, and
+/// an answer may be under way on another thread.
+static WORKER: AtomicPtr<WorkerInfo> = AtomicPtr::new(std::ptr::null_mut());
 
 /// What was asked of the master before this process was a worker.
 static EARLY: Mutex<Vec<Request>> = Mutex::new(Vec::new());
@@ -28,10 +30,20 @@ const EARLY_LIMIT: usize = 24 * 1024;
 
 /// From here on questions are answered for this worker.
 pub(super) fn set_worker(worker: &WorkerInfo) {
-    let worker = WORKER.get_or_init(|| worker.clone());
+    WORKER.store(Box::into_raw(Box::new(worker.clone())), Ordering::Release);
     for request in take_early() {
         (worker.master)(AppCommand::Signals(request));
     }
+}
+
+/// From here on this process is a worker no more.
+pub(super) fn forget_worker() {
+    WORKER.store(std::ptr::null_mut(), Ordering::Release);
+}
+
+fn known_worker() -> Option<&'static WorkerInfo> {
+    // SAFETY: null, or from a box that is never freed.
+    unsafe { WORKER.load(Ordering::Acquire).as_ref() }
 }
 
 /// What was asked of the master while the application was loaded.
@@ -45,7 +57,8 @@ type Refusal = String;
 const NO_REQUEST: &str = "there is no request in this thread";
 
 pub(super) fn worker() -> Result<&'static WorkerInfo, Refusal> {
-    WORKER.get().ok_or_else(|| "only a worker can do that; the application is still being loaded".to_owned())
+    known_worker()
+        .ok_or_else(|| "only a worker can do that; the application is still being loaded".to_owned())
 }
 
 fn answer(exchange: abi::Exchange, name: &str, argument: Value) -> Result<Value, Refusal> {
@@ -57,7 +70,7 @@ fn answer(exchange: abi::Exchange, name: &str, argument: Value) -> Result<Value,
         "total_requests" => worker().map(|it| json!(it.scoreboard.total_requests())),
         "workers" => worker().map(|it| facts::workers(&it.scoreboard)),
         "is_a_reload" => Ok(json!(shared::is_a_reload())),
-        "ready" => Ok(json!(WORKER.get().is_some_and(facts::is_ready))),
+        "ready" => Ok(json!(known_worker().is_some_and(facts::is_ready))),
         "accepting" => worker().map(|it| json!(it.scoreboard.cell(it.cell).accepting() == 1)),
         "exception" => {
             exceptions::note(worker()?, &read(argument)?);
@@ -148,7 +161,7 @@ fn set_own_limit(limit: Option<Duration>) -> Result<Value, Refusal> {
 
 /// Passes a request on to the master, or keeps it until there is a way.
 fn signals(request: Request) -> Result<Value, Refusal> {
-    if WORKER.get().is_some() {
+    if known_worker().is_some() {
         return tell(AppCommand::Signals(request));
     }
     let mut early = EARLY.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,14 +1,18 @@
 //! Bytes that belong to the plugin and are lent to the server until they have been sent.
 
 use std::ffi::c_void;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use appserver_plugin_abi as abi;
 use bytes::Bytes;
 
 /// Gives an owner back to the plugin. In a worker with application threads that is one of theirs: the
 /// thread of the connections never waits for the runtime.
-static RETURN: OnceLock<Box<dyn Fn(Owner) + Send + Sync>> = OnceLock::new();
+///
+/// From a leaked box: bytes may be on their way to it whenever another one takes its place.
+static RETURN: AtomicPtr<GiveBack> = AtomicPtr::new(std::ptr::null_mut());
+
+type GiveBack = Box<dyn Fn(Owner) + Send + Sync>;
 
 /// An object of the plugin that keeps bytes alive.
 pub(super) struct Owner(*mut c_void);
@@ -41,7 +45,8 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(give_back) = RETURN.get() {
+        // SAFETY: null, or from a box that is never freed.
+        if let Some(give_back) = unsafe { RETURN.load(Ordering::Acquire).as_ref() } {
             give_back(Owner(self.owner));
         }
     }
@@ -54,5 +59,6 @@ pub(super) fn bytes(bytes: abi::Bytes, owner: *mut c_void) -> Bytes {
 
 /// Says how owners are given back, before the first request.
 pub(super) fn set_return(give_back: impl Fn(Owner) + Send + Sync + 'static) {
-    RETURN.get_or_init(|| Box::new(give_back));
+    let give_back: GiveBack = Box::new(give_back);
+    RETURN.store(Box::into_raw(Box::new(give_back)), Ordering::Release);
 }

@@ -284,6 +284,34 @@ impl App for PluginApp {
         self.hold();
         (table().stop)();
     }
+
+    fn fork_obstacle(&self, server_threads: u32) -> Option<String> {
+        let threads = server_threads + self.inner.pool.get().map_or(0, Pool::threads);
+        let was_held = self.holding.get();
+        self.hold();
+        let mut report = Report::default();
+        let may_fork = (table().may_fork)(threads, Report::take, report.context());
+        if !was_held {
+            self.let_go();
+        }
+        (!may_fork).then_some(report.text)
+    }
+
+    fn become_zygote(&mut self) -> Result<(), String> {
+        let inner = Rc::get_mut(&mut self.inner).ok_or("a request has not ended")?;
+        if let Some(pool) = inner.pool.take() {
+            pool.end();
+        }
+        self.hold();
+        let mut report = Report::default();
+        if !(table().settle)(Report::take, report.context()) {
+            return Err(report.text);
+        }
+        ask::forget_worker();
+        // As after it was loaded.
+        self.let_go();
+        Ok(())
+    }
 }
 
 impl PluginApp {

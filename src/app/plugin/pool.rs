@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
@@ -39,6 +40,8 @@ enum Task {
     Request(Job, oneshot::Sender<Delivered>),
     GiveBack(Owner),
     Signal(u8, oneshot::Sender<()>),
+    /// The thread ends.
+    End,
 }
 
 /// The threads.
@@ -46,6 +49,7 @@ pub(super) struct Pool {
     queue: Arc<Queue<Task>>,
     outbox: Arc<Outbox>,
     attendant: OnceCell<Attendant>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// What the connections' thread does for the others.
@@ -105,15 +109,32 @@ impl Pool {
     pub(super) fn start(count: u32) -> io::Result<Self> {
         let queue = Arc::new(Queue::new(count));
         let outbox = Arc::new(Outbox::default());
+        let mut threads = Vec::new();
         for core in 0..count {
             let (queue, outbox) = (Arc::clone(&queue), Arc::clone(&outbox));
             let thread = std::thread::Builder::new().name(format!("app-{core}")).stack_size(STACK);
-            thread.spawn(move || {
+            threads.push(thread.spawn(move || {
                 (table().thread_started)(core);
                 work(&queue, &outbox, core);
-            })?;
+                (table().thread_stopped)();
+            })?);
         }
-        Ok(Pool { queue, outbox, attendant: OnceCell::new() })
+        Ok(Pool { queue, outbox, attendant: OnceCell::new(), threads })
+    }
+
+    /// How many threads there are.
+    pub(super) fn threads(&self) -> u32 {
+        self.threads.len() as u32
+    }
+
+    /// Ends the threads, which must have no request: nobody would hear of the response. The runtime must not be
+    /// held.
+    pub(super) fn end(self) {
+        self.queue.end(self.threads.iter().map(|_| Task::End));
+        for thread in self.threads {
+            // One that has panicked has ended, too.
+            drop(thread.join());
+        }
     }
 
     /// Has a thread work on `job`.
@@ -231,6 +252,7 @@ fn work(queue: &Queue<Task>, outbox: &Outbox, core: u32) {
                 (table().release_bytes)(owner.into_pointer());
                 (table().release)();
             }
+            Task::End => return,
         }
     }
 }

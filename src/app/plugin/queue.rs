@@ -125,6 +125,15 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Adds the last tasks, one for each thread, and calls all threads that wait.
+    pub(super) fn end(&self, last: impl Iterator<Item = T>) {
+        let mut state = self.state();
+        state.tasks.extend(last);
+        state.called += std::mem::take(&mut state.idle);
+        drop(state);
+        self.bell.notify_all();
+    }
+
     /// A task took so long.
     pub(super) fn took(&self, time: Duration) {
         let typical = self.typical.load(Ordering::Relaxed);

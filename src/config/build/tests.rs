@@ -295,5 +295,7 @@ fn draining_before_code_that_nobody_has_loaded_is_warned_about() {
     let warnings = |options: &[&str]| build(options).warnings.len();
     assert_eq!(warnings(&["reload-mode=drain", "lazy-apps"]), 1);
     assert_eq!(warnings(&["reload-mode=surge", "lazy-apps"]), 0);
+    assert_eq!(warnings(&["refork-after=1000", "lazy-apps"]), 1);
+    assert_eq!(warnings(&["refork-after=0", "lazy-apps"]), 0);
     assert_eq!(warnings(&["reload-mode=drain"]), 0);
 }

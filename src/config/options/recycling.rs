@@ -92,6 +92,15 @@ pub(super) const ROWS: &[OptionSpec] = &[
     ),
     row(
         Recycling,
+        "refork-after",
+        Kind::Int { min: 0, max: u64::MAX, set: |c, n| c.refork_after = (n > 0).then_some(n) },
+        "Once in each generation, the first worker that has served so many requests becomes the process that \
+         workers are forked from, and the others are replaced one by one: they share what it has loaded and \
+         cached by then. 0 is never.",
+    )
+    .default("0"),
+    row(
+        Recycling,
         "min-worker-lifetime",
         Kind::Seconds { min: Duration::ZERO, set: |c, time| c.recycling.min_lifetime = time },
         "Replace no worker that has served for less, whatever limit it has reached. Must be shorter than \

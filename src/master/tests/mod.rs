@@ -26,6 +26,7 @@ mod causes;
 mod crash_loops;
 mod draining;
 mod harakiri;
+mod promotion;
 mod recycling;
 mod reload;
 mod roll;

@@ -15,7 +15,9 @@ struct Storm {
     loading: Vec<Generation>,
     /// Workers asked for and not forked.
     unforked: Vec<WorkerId>,
-    /// Workers that serve and were killed.
+    /// The worker that was told to become the zygote.
+    heir: Option<WorkerId>,
+    /// Processes that were killed and are not reaped yet.
     killed: Vec<Pid>,
     /// There are no requests any more, and none takes too long.
     calm: bool,
@@ -30,6 +32,7 @@ impl Storm {
             seed: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             loading: vec![],
             unforked: vec![],
+            heir: None,
             killed: vec![],
             calm: true,
             requests: 0,
@@ -89,6 +92,11 @@ impl Storm {
                     self.step(Event::EvidenceTaken { subject, overdue });
                 }
                 Action::LookAtRequests => self.look_at_requests(),
+                Action::Promote { worker, .. } => self.heir = Some(worker),
+                Action::CallOffPromotion | Action::Enthrone { .. } => self.heir = None,
+                Action::Kill { pid, .. } if self.bench.master.former_zygotes.contains(&pid) => {
+                    self.killed.push(pid);
+                }
                 Action::Kill { pid, signal: Signal::SIGKILL } => {
                     let mut workers = self.bench.master.workers();
                     if workers.any(|(_, it)| it.pid == Some(pid) && it.is_ready()) {
@@ -230,6 +238,12 @@ impl Storm {
             11 if self.bench.master.is_watching() => self.step(Event::ConnectionWaiting),
             7 if self.chance(3) == 0 => self.step(Event::Command(Command::Rollback)),
             12 if self.chance(3) == 0 => self.look_at_requests(),
+            13 if self.chance(2) == 0 => {
+                if let Some((worker, ..)) = self.pick(&workers) {
+                    let obstacle = (self.chance(4) == 0).then(|| "it has threads".to_owned());
+                    self.step(Event::WorkerWarm { worker, obstacle });
+                }
+            }
             _ => {
                 self.progress();
             }
@@ -246,8 +260,16 @@ impl Storm {
             return true;
         }
         if let Some(pid) = self.killed.pop() {
-            if self.bench.master.workers().any(|(_, it)| it.pid == Some(pid)) {
+            let master = &self.bench.master;
+            if master.workers().any(|(_, it)| it.pid == Some(pid)) || master.former_zygotes.contains(&pid) {
                 self.step(Event::ChildExited { pid, exit: KILLED });
+            }
+            return true;
+        }
+        if let Some(worker) = self.heir.take() {
+            match self.chance(4) {
+                0 => self.step(Event::HeirUnfit { worker, reason: "it has threads".into() }),
+                _ => self.step(Event::HeirReady { worker }),
             }
             return true;
         }
@@ -304,6 +326,7 @@ impl Storm {
 
 #[test]
 fn storms_end_with_every_slot_served_by_one_generation() {
+    let mut promoted = 0;
     for seed in 1..=400 {
         let mut storm = Storm::new(seed);
         storm.calm = false;
@@ -322,9 +345,10 @@ fn storms_end_with_every_slot_served_by_one_generation() {
         }
         assert_eq!(slots, master.wanted_slots().collect::<Vec<_>>(), "seed {seed}\n{}", story());
         assert!(rest.iter().all(|(_, generation, ready)| *ready && *generation == master.generation()));
+        assert!(master.former_zygotes.is_empty());
         assert_eq!(
-            (master.phase(), &master.reload, &master.arrival),
-            (Phase::Running, &None, &None),
+            (master.phase(), &master.reload, &master.arrival, &master.promotion),
+            (Phase::Running, &None, &None, &None),
             "{}",
             story()
         );
@@ -333,5 +357,7 @@ fn storms_end_with_every_slot_served_by_one_generation() {
                 matches!(it.outcome, Outcome::Underway | Outcome::Serves | Outcome::Failing { .. })
             });
         assert_eq!(waiting.count(), 0, "seed {seed}\n{}", story());
+        promoted += master.causes().of(Cause::Promoted);
     }
+    assert!(promoted > 100, "{promoted} promotions are no storm");
 }

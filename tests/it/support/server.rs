@@ -390,6 +390,8 @@ impl Server {
     pub fn workers(&self) -> Vec<Worker> {
         let lines = self.log.lines();
         let mut workers: Vec<_> = lines.iter().filter_map(|line| spawned_worker(line)).collect();
+        let promoted: Vec<u32> = lines.iter().filter_map(|line| promoted_worker(line)).collect();
+        workers.retain(|worker| !promoted.contains(&worker.pid));
         workers.retain(|worker| {
             processes::stat(worker.pid).is_some_and(|stat| !stat.zombie && stat.parent == self.pid())
         });
@@ -537,6 +539,13 @@ pub fn spawned_worker(line: &str) -> Option<Worker> {
     let (_, rest) = rest.split_once("pid: ")?;
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
     Some(Worker { slot: slot.parse().ok()?, pid: digits.parse().ok()? })
+}
+
+/// Pid from `the worker that was number 1 (pid: 7) is the zygote of generation 1 from now on`.
+pub fn promoted_worker(line: &str) -> Option<u32> {
+    let (_, rest) = line.split_once("the worker that was number ")?;
+    let (_, rest) = rest.split_once("(pid: ")?;
+    rest.split(')').next()?.parse().ok()
 }
 
 /// Copies a binary with a process of its own. Written from here, the copy could not be executed

@@ -44,7 +44,7 @@ class BuiltinSources:
 
 sys.meta_path.insert(0, BuiltinSources())
 
-from _appserver_loading import imports, load  # noqa: E402, F401
+from _appserver_loading import imports, keep_what_is_loaded, load, may_fork  # noqa: E402, F401
 from _appserver_report import log_exception, shown, summary  # noqa: E402, F401
 from _appserver_request import FileWrapper, environ_template, exception_page, file_range  # noqa: E402, F401
 
@@ -112,6 +112,17 @@ def name_thread(core):
     """Names an application thread as uWSGI does."""
     worker = sys.modules["uwsgi"].worker_id()
     threading.current_thread().name = f"uWSGIWorker{worker}Core{core}"
+
+
+def settle():
+    """The worker becomes the process that others are forked from."""
+    hook = getattr(sys.modules["uwsgi"], "pre_promotion_hook", None)
+    if hook is not None:
+        hook()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    keep_what_is_loaded()
 
 
 def stop():

@@ -40,11 +40,15 @@ def load(environment):
     if settings["autoreload"] > 0:
         importlib.import_module("_appserver_autoreload").remember(settings)
     report_threads()
-    # What is loaded now stays: a collection would only make pages private that are shared with
-    # the other workers.
+    keep_what_is_loaded()
+    return apps
+
+
+def keep_what_is_loaded():
+    """What is there now stays: a collection would only make pages private that are shared with the workers
+    to be forked."""
     gc.collect()
     gc.freeze()
-    return apps
 
 
 def reload_os_environ(environment):
@@ -162,6 +166,26 @@ def report_threads():
             f"a library started {others} threads of its own that will be missing in the workers "
             f"({', '.join(sorted(set(native)))}); use lazy-apps if it cannot do without",
         )
+
+
+def may_fork(server_threads):
+    """Raises what keeps this process, with so many threads of the server, from being forked."""
+    if hasattr(sys.modules["uwsgi"], "pre_promotion_hook"):
+        # It may end threads; then they are counted once more.
+        return
+    # Those that the interpreter has only met are the server's, or a library's.
+    python = [
+        thread
+        for thread in threading.enumerate()
+        if thread is not threading.main_thread() and not isinstance(thread, threading._DummyThread)
+    ]
+    if python:
+        names = ", ".join(sorted(thread.name for thread in python))
+        raise LoadError(f"the application has started threads: {names}; end them in uwsgi.pre_promotion_hook")
+    native = native_threads()
+    others = len(native) - server_threads
+    if others > 0:
+        raise LoadError(f"a library has started {others} threads of its own (among {', '.join(sorted(set(native)))})")
 
 
 def native_threads():

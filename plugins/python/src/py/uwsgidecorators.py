@@ -51,6 +51,21 @@ class postfork:
         return None
 
 
+prepromotion_chain = []
+
+
+def _run_prepromotion():
+    for function in prepromotion_chain:
+        function()
+
+
+def prepromotion(function):
+    """Calls a function in a worker that is about to become the process that others are forked from."""
+    uwsgi.pre_promotion_hook = _run_prepromotion
+    prepromotion_chain.append(function)
+    return function
+
+
 class signal:
     """Calls a function when signal `number` is raised."""
 

@@ -53,6 +53,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": DATA / "shop.sqlite3",
+        "CONN_MAX_AGE": int(os.environ.get("SHOP_CONN_MAX_AGE", "0")),
         # Workers write side by side: wait for one another, and begin as writers, since a reader
         # cannot wait to become one.
         "OPTIONS": {
