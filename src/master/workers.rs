@@ -84,6 +84,7 @@ impl Worker {
 
 /// Where a zygote is in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is a handful of zygotes, each of which exists once")]
 pub enum ZygoteStage {
     /// Loading the application.
     Loading {
