@@ -80,7 +80,7 @@ impl Master {
         );
         self.log(Level::Info, line);
         self.push(Action::Awaken { generation });
-        self.surge(now, *policy);
+        self.surge(now, policy);
     }
 
     /// The generation before is in charge again, under its own number.

@@ -186,7 +186,7 @@ impl Master {
             let stage = match zygote {
                 SavedZygote { asleep: true, generation, .. } => {
                     let policy = policies.remove(&generation).unwrap_or_else(|| master.policy.clone());
-                    ZygoteStage::Asleep { policy: Box::new(policy) }
+                    ZygoteStage::Asleep { policy }
                 }
                 SavedZygote { ready: true, .. } => ZygoteStage::Ready,
                 _ => dismissed(),

@@ -55,7 +55,7 @@ impl Master {
     pub(super) fn put_to_sleep(&mut self, generation: Generation, policy: Policy) {
         let Some(zygote) = self.zygotes.get_mut(&generation) else { return };
         if zygote.stage == ZygoteStage::Ready {
-            zygote.stage = ZygoteStage::Asleep { policy: Box::new(policy) };
+            zygote.stage = ZygoteStage::Asleep { policy };
             self.log(Level::Info, format!("generation {generation} stays in memory as a snapshot"));
         }
     }

@@ -95,8 +95,8 @@ pub enum ZygoteStage {
     Ready,
     /// A snapshot: the generation has served, and can be brought back.
     Asleep {
-        /// What its configuration asks for; boxed, for no other stage is nearly as large.
-        policy: Box<Policy>,
+        /// What its configuration asks for.
+        policy: Policy,
     },
     /// Killed or about to exit, for this reason.
     Failed {

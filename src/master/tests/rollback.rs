@@ -264,7 +264,7 @@ fn what_serves_after_a_rollback_has_its_own_number_of_workers() {
     let mut older = bench.next_policy.clone();
     older.processes = 2;
     if let Some(zygote) = bench.master.zygotes.get_mut(&1) {
-        zygote.stage = ZygoteStage::Asleep { policy: Box::new(older) };
+        zygote.stage = ZygoteStage::Asleep { policy: older };
     }
     assert_eq!(spawned(&bench.command(Command::Rollback)).len(), 2);
 }
