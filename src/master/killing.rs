@@ -1,7 +1,7 @@
 //! ● No kill without evidence: whoever has to be killed is asked what it is doing first.
 //!
 //! Workers that did not leave, start or answer in time, and zygotes that do not load. The log gets what they
-//! were doing; that takes a moment, and never longer than [`PATIENCE`]. Only those are killed without a word
+//! were doing; that takes a moment, and never longer than a second. Only those are killed without a word
 //! that serve nobody and were doing what they should.
 
 use std::collections::BTreeMap;
@@ -131,7 +131,7 @@ impl Master {
         self.push(Action::Kill { pid, signal: Signal::SIGKILL });
     }
 
-    /// Nobody is waited for longer than [`PATIENCE`], and nobody is left who was killed.
+    /// Nobody is waited for longer than that, and nobody is left who was killed.
     pub(super) fn tick_sentences(&mut self, now: Instant) {
         let due: Vec<Subject> =
             self.sentences.iter().filter(|(_, it)| now >= it.until).map(|(subject, _)| *subject).collect();
