@@ -9,6 +9,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::mem::ManuallyDrop;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
@@ -214,10 +215,8 @@ impl Sheet {
     /// # Errors
     /// When the number has another owner.
     pub fn give_away(sheet: Arc<Self>) -> io::Result<OwnedFd> {
-        let raw = sheet.fd().as_raw_fd();
         // Never dropped, so that the number has one owner.
-        std::mem::forget(sheet);
-        fd::claim(raw)
+        fd::claim(ManuallyDrop::new(sheet).fd().as_raw_fd())
     }
 
     /// The memory file.
