@@ -168,7 +168,8 @@ fn commands_tell_what_they_found() {
         "{words}"
     );
     assert!(words.lines().nth(1).is_some_and(|line| line.starts_with("generation 1 serves: ")), "{words}");
-    assert!(words.lines().nth(2).is_some_and(|line| line.starts_with("worker 1 (pid: ")), "{words}");
+    assert!(words.lines().nth(2).is_some_and(|line| line.starts_with("listen queue of socket ")), "{words}");
+    assert!(words.lines().nth(3).is_some_and(|line| line.starts_with("worker 1 (pid: ")), "{words}");
     assert_eq!(
         command(&server, "--reload", "pid"),
         (0, format!("asked appserver {} to reload\n", server.pid()))
