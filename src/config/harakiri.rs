@@ -17,6 +17,8 @@ pub struct Harakiri {
     pub graceful: Option<Duration>,
     /// `harakiri-graceful-signal`: what asks.
     pub signal: Signal,
+    /// `harakiri-queue-threshold`: no worker is killed while fewer clients wait; `None` is whatever waits.
+    pub queue_threshold: Option<u32>,
     /// `harakiri-no-arh`: the clock stops before `after_req_hook`.
     pub no_after_request: bool,
 }
@@ -28,6 +30,7 @@ impl Default for Harakiri {
             verbose: false,
             graceful: None,
             signal: Signal::SIGTERM,
+            queue_threshold: None,
             no_after_request: false,
         }
     }

@@ -14,8 +14,8 @@ use crate::sys::process::{Exit, Pid, Signal};
 use super::budget::Measured;
 use super::harakiri::Seen;
 use super::killing::{Subject, Why};
+use super::policy::Policy;
 use super::sample::Sample;
-use super::state::Policy;
 use super::workers::{Generation, SlotId, WorkerId};
 
 /// Something happened.
@@ -153,6 +153,8 @@ pub enum Event {
     RequestsSeen {
         /// Of each that was looked at.
         seen: Vec<Seen>,
+        /// Clients in the longest listen queue; `None` if that was not asked for or cannot be known.
+        waiting: Option<u32>,
     },
     /// The log has what can be known of somebody who is about to be killed.
     EvidenceTaken {

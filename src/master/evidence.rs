@@ -81,7 +81,9 @@ impl Runner {
     /// Looks at what some workers have written down about their requests.
     pub(super) fn look_at_requests(&mut self, workers: impl IntoIterator<Item = WorkerId>) {
         let seen = workers.into_iter().map(|worker| self.evidence.seen(worker)).collect();
-        self.queue.push_back(Event::RequestsSeen { seen });
+        let asked = self.machine.harakiri_asks_who_waits();
+        let waiting = asked.then(|| self.longest_queue()).flatten();
+        self.queue.push_back(Event::RequestsSeen { seen, waiting });
     }
 
     /// Looks at all of them.

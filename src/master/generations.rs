@@ -20,7 +20,7 @@ use crate::sys::process;
 use super::answer::{Answer, Doing};
 use super::event::Event;
 use super::holdings::{Holdings, Proven};
-use super::state::Policy;
+use super::policy::Policy;
 use super::workers::Generation;
 use super::{Runner, lifecycle};
 

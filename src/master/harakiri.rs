@@ -4,7 +4,7 @@
 //! first of those that can exist is due: none that begins after a look can end before a whole limit has
 //! passed. A worker in which the application sets an earlier one says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -17,6 +17,9 @@ use super::event::Action;
 use super::killing::{Subject, Why};
 use super::state::Master;
 use super::workers::{Stage, WorkerId};
+
+/// From one look at the listen queues to the next, while a request takes too long and holds up nobody.
+const NEXT_QUEUE_LOOK: Duration = Duration::from_secs(1);
 
 /// When a request ends its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +55,16 @@ pub(super) struct Harakiri {
     /// When to look next.
     look_at: Option<Instant>,
     caught: BTreeMap<WorkerId, Caught>,
+    /// Workers that the log knows of whose late requests hold up nobody.
+    passed_over: BTreeSet<WorkerId>,
 }
 
 impl Master {
+    /// True when it matters how many clients wait.
+    pub fn harakiri_asks_who_waits(&self) -> bool {
+        self.policy.harakiri_threshold.is_some()
+    }
+
     /// When the requests in flight are looked at; `None` while none has a deadline that anybody knows of.
     pub fn next_request_look(&self) -> Option<Instant> {
         self.harakiri.look_at
@@ -74,16 +84,19 @@ impl Master {
     }
 
     /// Judges what was seen.
-    pub(super) fn requests_seen(&mut self, now: Instant, seen: &[Seen]) {
+    pub(super) fn requests_seen(&mut self, now: Instant, seen: &[Seen], waiting: Option<u32>) {
+        let threshold = self.policy.harakiri_threshold;
+        let nobody_waits = waiting.zip(threshold).filter(|(waiting, threshold)| waiting < threshold);
         for one in seen {
             let fresh = one.limit.map(|limit| now + limit);
             let (overdue, coming): (Vec<Due>, Vec<Due>) = one.due.iter().partition(|due| due.at <= now);
             let next = coming.iter().map(|due| due.at).chain(fresh).min();
             next.into_iter().for_each(|at| self.look_by(at));
-            match overdue.iter().min_by_key(|due| due.at) {
-                Some(due) => self.catch(now, one.worker, due.core),
+            match (overdue.iter().min_by_key(|due| due.at), nobody_waits) {
+                (Some(_), Some((waiting, threshold))) => self.pass_over(now, one.worker, waiting, threshold),
+                (Some(due), None) => self.catch(now, one.worker, due.core),
                 // It may have been asked, and have heard.
-                None => self.let_off(one.worker),
+                (None, _) => self.let_off(one.worker),
             }
         }
     }
@@ -104,8 +117,26 @@ impl Master {
         self.condemn(now, Subject::Worker(worker), Why::Harakiri { core, attempt, graceful });
     }
 
+    /// A request takes longer than it may, and holds up nobody (`harakiri-queue-threshold`). Told once, in
+    /// uWSGI's words.
+    fn pass_over(&mut self, now: Instant, worker: WorkerId, waiting: u32, threshold: u32) {
+        self.look_by(now + NEXT_QUEUE_LOOK);
+        let Some(entry) = self.workers.get(&worker) else { return };
+        let slot = entry.slot;
+        if self.harakiri.passed_over.insert(worker) {
+            self.log(
+                Level::Warn,
+                format!(
+                    "HARAKIRI: Skipping harakiri on worker {slot}. Listen queue is smaller than the threshold \
+                     ({waiting} < {threshold})"
+                ),
+            );
+        }
+    }
+
     /// A worker that was caught does nothing any more that takes too long.
     fn let_off(&mut self, worker: WorkerId) {
+        self.harakiri.passed_over.remove(&worker);
         if self.harakiri.caught.remove(&worker).is_some()
             && let Some(worker) = self.workers.get_mut(&worker)
         {
@@ -165,5 +196,6 @@ impl Master {
     /// A worker is gone.
     pub(super) fn forget_requests(&mut self, worker: WorkerId) {
         self.harakiri.caught.remove(&worker);
+        self.harakiri.passed_over.remove(&worker);
     }
 }

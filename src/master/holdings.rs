@@ -30,8 +30,8 @@ use crate::sys::process;
 use crate::sys::title::Title;
 
 use super::lenders;
+use super::policy::Policy;
 use super::startup::early_log;
-use super::state::Policy;
 use super::workers::Generation;
 
 /// A pidfile and the moment at which it is written.

@@ -36,9 +36,10 @@ use super::generations::Known;
 use super::holdings::{Fifos, HeldPidfile, Holdings};
 use super::killing::Subject;
 use super::lenders::SavedLender;
+use super::policy::Policy;
 use super::reexec::Legacy;
 use super::startup::Sockets;
-use super::state::{Master, Policy};
+use super::state::Master;
 use super::workers::{Generation, WorkerId};
 use super::{Runner, Source, startup, triggers};
 

@@ -8,17 +8,16 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::{Instant, SystemTime};
 
-use log::{debug, error, warn};
+use log::{debug, error};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::channel::{FromWorker, FromZygote, Incoming, WorkerChannel, ZygoteChannel};
+use crate::channel::{WorkerChannel, ZygoteChannel};
 use crate::control::{self, Command};
 use crate::error::EXIT_ERROR;
 use crate::hooks::shell::Commands;
 use crate::service::activation::Activation;
 use crate::service::readiness::Readiness;
-use crate::signals::table::Origin;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::SignalSource;
 
@@ -35,6 +34,7 @@ pub mod event;
 mod evidence;
 mod generations;
 pub mod harakiri;
+mod hearing;
 mod heir;
 pub mod holdings;
 mod idle;
@@ -45,6 +45,7 @@ mod lifecycle;
 mod memory;
 mod oom;
 mod perform;
+pub mod policy;
 mod promotion;
 mod queue_watch;
 mod recycling;
@@ -86,7 +87,6 @@ use evidence::Evidence;
 use generations::Known;
 use heir::Heir;
 use holdings::{Holdings, Proven};
-use killing::Subject;
 use memory::MemoryWatch;
 use oom::OomWatch;
 use service::Service;
@@ -378,141 +378,6 @@ impl Runner {
         }
         self.look_for_oom(&dead);
         self.queue.extend(dead.into_iter().map(|(pid, exit)| Event::ChildExited { pid, exit }));
-    }
-
-    fn hear_zygote(&mut self, generation: Generation) {
-        let Some(channel) = self.zygotes.get(&generation) else { return };
-        let mut asked = Vec::new();
-        let mut has_adopted = false;
-        let mut answered = false;
-        loop {
-            let event = match channel.receive() {
-                Ok(Incoming::Message(message, fds)) => match message {
-                    FromZygote::Loaded { entries, listeners, requests } => {
-                        let proven = Proven::new(entries, listeners, fds);
-                        self.known.insert(generation, Known::new(&proven, requests.clone()));
-                        asked.extend(requests.into_iter().map(|it| (generation, Origin::Zygote, it)));
-                        let policy = proven.policy().unwrap_or_else(|| self.holdings.policy());
-                        if generation == self.machine.generation() {
-                            // First start, or in place of a zygote that was lost: it serves at once.
-                            if let Err(error) = self.holdings.adopt(proven) {
-                                error!("the configuration of generation {generation}: {error}");
-                            }
-                            has_adopted = true;
-                        } else {
-                            self.proven.insert(generation, proven);
-                        }
-                        Event::ZygoteLoaded { generation, policy }
-                    }
-                    FromZygote::LoadFailed { reason, code } => {
-                        Event::ZygoteLoadFailed { generation, reason, code }
-                    }
-                    FromZygote::Forked { worker, pid } => {
-                        Event::WorkerForked { worker, pid: Pid::from_raw(pid) }
-                    }
-                    FromZygote::Promoted => {
-                        warn!("zygote of generation {generation} was one before");
-                        continue;
-                    }
-                    FromZygote::ForkFailed { worker, reason } => Event::WorkerForkFailed { worker, reason },
-                    FromZygote::Stacks => {
-                        answered = true;
-                        continue;
-                    }
-                },
-                // Its exit follows and is acted upon.
-                Ok(Incoming::Closed | Incoming::Nothing) => break,
-                Err(error) => {
-                    warn!("zygote of generation {generation} sent something unintelligible: {error}");
-                    if error.kind() == io::ErrorKind::InvalidData {
-                        // A word of another release; what follows may be understood.
-                        continue;
-                    }
-                    break;
-                }
-            };
-            self.queue.push_back(event);
-        }
-        if has_adopted {
-            self.follow_store();
-        }
-        if answered {
-            self.stacks_arrived(Subject::Zygote(generation));
-        }
-        self.ask_signals(asked);
-    }
-
-    fn hear_worker(&mut self, worker: WorkerId) {
-        let Some(channel) = self.workers.get(&worker) else { return };
-        let mut asked = Vec::new();
-        // Messages keep their order, the machine's knowledge lags behind it.
-        let mut ready = self.machine.workers().any(|(id, it)| id == worker && !it.is_starting());
-        let generation = self.machine.workers().find(|(id, _)| *id == worker).map(|(_, it)| it.generation);
-        let mut alive = false;
-        let (mut look, mut answered) = (false, false);
-        let mut unique = None;
-        loop {
-            let event = match channel.receive() {
-                Ok(Incoming::Message(message, _)) => match message {
-                    FromWorker::Ready => {
-                        ready = true;
-                        look = true;
-                        alive = true;
-                        Event::WorkerReady { worker }
-                    }
-                    FromWorker::LoadFailed { reason } => Event::WorkerLoadFailed { worker, reason },
-                    FromWorker::Leave { cause, reason } => Event::WorkerLeaves { worker, cause, reason },
-                    FromWorker::Warm { obstacle } => Event::WorkerWarm { worker, obstacle },
-                    FromWorker::Quiet => Event::WorkerQuiet { worker },
-                    FromWorker::Busy => Event::RequestBegun,
-                    FromWorker::Reload => Event::Command(Command::Reload),
-                    FromWorker::Stop => Event::Command(Command::Stop),
-                    FromWorker::LookSooner => {
-                        look = true;
-                        continue;
-                    }
-                    FromWorker::Stacks => {
-                        answered = true;
-                        continue;
-                    }
-                    FromWorker::Pong => {
-                        alive = true;
-                        continue;
-                    }
-                    FromWorker::Memory { unique: bytes } => {
-                        unique = Some(bytes);
-                        continue;
-                    }
-                    FromWorker::Signals(request) => {
-                        let origin = if ready { Origin::Serving(worker) } else { Origin::Starting(worker) };
-                        asked.extend(generation.map(|generation| (generation, origin, request)));
-                        continue;
-                    }
-                },
-                Ok(Incoming::Closed | Incoming::Nothing) => break,
-                Err(error) => {
-                    warn!("worker {worker} sent something unintelligible: {error}");
-                    if error.kind() == io::ErrorKind::InvalidData {
-                        continue;
-                    }
-                    break;
-                }
-            };
-            self.queue.push_back(event);
-        }
-        self.ask_signals(asked);
-        if alive {
-            self.hear_sign_of_life(worker);
-        }
-        if look {
-            self.look_at_requests([worker]);
-        }
-        if answered {
-            self.stacks_arrived(Subject::Worker(worker));
-        }
-        if let Some(bytes) = unique {
-            self.memory.hear(worker, bytes);
-        }
     }
 
     // Registration.

@@ -16,8 +16,9 @@ use super::answer::{Kind, Outcome};
 use super::arrival::Arrival;
 use super::budget::BudgetWatch;
 use super::event::Action;
+use super::policy::Policy;
 use super::rollback::GAVE_WAY_TO_ROLLBACK;
-use super::state::{Master, Phase, Policy};
+use super::state::{Master, Phase};
 use super::throttle::Throttle;
 use super::workers::Generation;
 

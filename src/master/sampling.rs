@@ -60,6 +60,13 @@ impl Runner {
         queues
     }
 
+    /// Clients in the longest queue; `None` where the kernel does not tell of all.
+    pub(super) fn longest_queue(&mut self) -> Option<u32> {
+        let queues = self.queues();
+        let complete = queues.len() == self.holdings.listeners.len();
+        queues.iter().map(|it| it.waiting).max().filter(|_| complete)
+    }
+
     fn resident_memory(&self) -> u64 {
         let pids = self.machine.workers().filter_map(|(_, it): (_, &Worker)| it.pid);
         pids.filter_map(|pid| process::memory(u64::from(pid.as_raw().cast_unsigned())))

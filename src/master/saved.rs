@@ -16,10 +16,11 @@ use crate::sys::process::Pid;
 use super::answer::{Journal, Kind};
 use super::arrival::Arrival;
 use super::cheaper::carried_over;
+use super::policy::Policy;
 use super::promotion::Warmth;
 use super::reload::Completed;
 use super::slots::SavedEnd;
-use super::state::{Master, Phase, Policy};
+use super::state::{Master, Phase};
 use super::wishes::Wish;
 use super::workers::{Generation, SlotId, Stage, Worker, WorkerId, Zygote, ZygoteStage};
 

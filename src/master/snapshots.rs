@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use log::Level;
 
 use super::answer::Kind;
+use super::policy::Policy;
 use super::reload::Reload;
 use super::standing::mebibytes;
-use super::state::{Master, Policy};
+use super::state::Master;
 use super::workers::{Generation, ZygoteStage};
 
 impl Master {

@@ -6,8 +6,8 @@ use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::sys::process::Pid;
 
+use super::policy::Policy;
 use super::promotion::Warmth;
-use super::state::Policy;
 
 /// Identity of a worker process for the life of the instance; never reused.
 pub type WorkerId = u64;

@@ -10,9 +10,10 @@ use crate::sys::process::{Exit, Pid, Signal};
 
 use super::event::Action;
 use super::killing::Subject;
+use super::policy::Policy;
 use super::promotion::Warmth;
 use super::reload::Reload;
-use super::state::{Master, Phase, Policy};
+use super::state::{Master, Phase};
 use super::throttle::Throttle;
 use super::workers::{Generation, Worker, WorkerId, Zygote, ZygoteStage};
 

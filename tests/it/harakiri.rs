@@ -421,3 +421,22 @@ fn two_requests_over_their_limit_cost_two_workers_and_the_server_goes_on() {
     });
     assert_eq!(server.get("/hello").text(), "hello");
 }
+
+#[test]
+fn a_request_that_holds_up_nobody_may_take_its_time() {
+    let server = python_app::server(HANGS)
+        .args(["--processes=1", "--threads=1", "--harakiri=1", "--harakiri-queue-threshold=3"])
+        .start();
+    let mark = server.log().mark();
+    let mut late = send(&server, "/nap");
+    server.wait_for_log_after(
+        mark,
+        "HARAKIRI: Skipping harakiri on worker 1. Listen queue is smaller than the",
+    );
+    let mut waiting: Vec<_> = (0..4).map(|_| send(&server, "/hello")).collect();
+    assert!(late.receive(false).is_err(), "others wait for it");
+    evidence(&server, mark);
+    for client in &mut waiting {
+        assert_eq!(client.receive(false).expect("the next worker answers").text(), "hello");
+    }
+}

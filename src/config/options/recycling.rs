@@ -8,7 +8,7 @@ use crate::config::limits::{self, megabytes};
 use crate::config::recycling::{Budget, unless_zero};
 use crate::config::reload::MaxSurge;
 use crate::config::schema::Group::Recycling;
-use crate::config::schema::{Kind, OptionSpec, Shape, not_yet, row};
+use crate::config::schema::{Kind, OptionSpec, row};
 
 /// As the page of all options explains it.
 const MEGABYTES: &str = "MEGABYTES";
@@ -48,12 +48,16 @@ pub(super) const ROWS: &[OptionSpec] = &[
     )
     .metavar("SIGNAL")
     .default("15"),
-    not_yet(
+    row(
         Recycling,
         "harakiri-queue-threshold",
-        Shape::Int,
-        "Keep the time limit only while fewer connections wait than this.",
-        "the time limit counts whatever the length of the listen queue",
+        Kind::Int {
+            min: 0,
+            max: u32::MAX as u64,
+            set: |c, n| c.harakiri.queue_threshold = unless_zero(to_u32(n)),
+        },
+        "Leave a request that takes too long alone while fewer connections than this wait in the longest listen \
+         queue; it is looked at again each second. 0 does not ask who waits.",
     )
     .default("0"),
     row(

@@ -18,8 +18,9 @@ use crate::cause::Cause;
 use crate::channel::DrainMode;
 use crate::config::scaling::{Algorithm, Scaling};
 
+use super::policy::Policy;
 use super::sample::{Sample, WorkerSample};
-use super::state::{Master, Phase, Policy};
+use super::state::{Master, Phase};
 use super::workers::{SlotId, Stage, Worker, WorkerId};
 
 /// What an algorithm goes by.

@@ -17,7 +17,7 @@ fn seen(bench: &Bench, worker: WorkerId, limit: Option<Duration>, due: &[(u32, i
 
 fn sees(bench: &mut Bench, worker: WorkerId, due: &[(u32, i64)]) -> Vec<Action> {
     let seen = vec![seen(bench, worker, Some(LIMIT), due)];
-    bench.step(Event::RequestsSeen { seen })
+    bench.step(Event::RequestsSeen { seen, waiting: None })
 }
 
 fn harakiri(core: u32, attempt: u32, graceful: bool) -> Why {
@@ -28,7 +28,7 @@ fn harakiri(core: u32, attempt: u32, graceful: bool) -> Why {
 fn without_limits_the_clock_of_the_master_stands_still() {
     let mut bench = Bench::running(2);
     let nothing = vec![seen(&bench, 1, None, &[]), seen(&bench, 2, None, &[])];
-    assert_eq!(bench.step(Event::RequestsSeen { seen: nothing }), []);
+    assert_eq!(bench.step(Event::RequestsSeen { seen: nothing, waiting: None }), []);
     assert_eq!(bench.master.deadline(), None);
 }
 
@@ -48,10 +48,10 @@ fn the_next_look_is_when_the_first_deadline_that_can_exist_is_due() {
 fn a_worker_that_serves_without_a_limit_is_watched_once_the_application_sets_one() {
     let mut bench = Bench::running(1);
     let own = vec![seen(&bench, 1, None, &[(0, 2000)])];
-    bench.step(Event::RequestsSeen { seen: own });
+    bench.step(Event::RequestsSeen { seen: own, waiting: None });
     assert_eq!(bench.later(Duration::from_secs(2)), [Action::LookAtRequests]);
     let ended = vec![seen(&bench, 1, None, &[])];
-    bench.step(Event::RequestsSeen { seen: ended });
+    bench.step(Event::RequestsSeen { seen: ended, waiting: None });
     assert_eq!(bench.master.deadline(), None);
 }
 
@@ -218,4 +218,26 @@ fn a_limit_is_kept_over_a_re_execution() {
     // The new image looks first of all.
     assert_eq!(asked(&sees(&mut bench, 1, &[(0, -20)])), [(FIRST, harakiri(0, 1, false))]);
     assert!(kills(&bench.tells(1), pid));
+}
+
+#[test]
+fn a_request_that_holds_up_nobody_is_left_alone_until_it_does() {
+    let mut bench = Bench::running_with(1, |policy| policy.harakiri_threshold = Some(3));
+    let look = |bench: &mut Bench, waiting, due: &[(u32, i64)]| {
+        let seen = vec![seen(bench, 1, Some(LIMIT), due)];
+        bench.step(Event::RequestsSeen { seen, waiting })
+    };
+    for _ in 0..2 {
+        assert_eq!(look(&mut bench, Some(2), &[(0, -1)]), []);
+        assert_eq!(bench.later(Duration::from_secs(1)), [Action::LookAtRequests]);
+    }
+    let told = "Skipping harakiri on worker 1. Listen queue is smaller than the threshold (2 < 3)";
+    assert_eq!(bench.lines.iter().filter(|line| line.contains(told)).count(), 1, "told once");
+    look(&mut bench, Some(2), &[]);
+    look(&mut bench, Some(0), &[(0, -1)]);
+    assert!(bench.logged("(0 < 3)"), "another request");
+    let evidence = |actions: &[Action]| actions.iter().any(|it| matches!(it, Action::TakeEvidence { .. }));
+    assert!(evidence(&look(&mut bench, Some(3), &[(0, -1)])));
+    let mut unknown = Bench::running_with(1, |policy| policy.harakiri_threshold = Some(3));
+    assert!(evidence(&look(&mut unknown, None, &[(0, -1)])), "the kernel does not tell");
 }

@@ -17,7 +17,8 @@ use super::answer::{Answer, Doing, Outcome, Progress};
 use super::event::{Action, Event};
 use super::harakiri::{Due, Seen};
 use super::killing::{Subject, Why};
-use super::state::{Master, Phase, Policy};
+use super::policy::Policy;
+use super::state::{Master, Phase};
 use super::workers::{Generation, SlotId, Stage, WorkerId, ZygoteStage};
 
 mod answers;
@@ -66,6 +67,7 @@ impl Bench {
             scaling: Scaling::default(),
             boot_timeout: Duration::from_secs(10),
             harakiri_graceful: None,
+            harakiri_threshold: None,
             respawn_pause: Duration::from_secs(30),
             die_on_no_workers: false,
             reload_mode: ReloadMode::Surge,

@@ -129,7 +129,7 @@ impl Storm {
             Seen { worker, limit: None, due }
         });
         let seen = seen.collect();
-        self.step(Event::RequestsSeen { seen });
+        self.step(Event::RequestsSeen { seen, waiting: None });
     }
 
     /// What the workers do, by chance.
