@@ -1,6 +1,6 @@
 //! ● No kill without evidence: whoever has to be killed is asked what it is doing first.
 //!
-//! Workers that did not leave, start or answer in time, and zygotes that do not load. The log gets what they
+//! Workers that did not leave, start or answer in time or have too much memory, and zygotes that do not load. The log gets what they
 //! were doing; that takes a moment, and never longer than a second. Only those are killed without a word
 //! that serve nobody and were doing what they should.
 
@@ -45,6 +45,8 @@ pub enum Why {
     Mercy,
     /// It was not ready in time.
     BootTimeout,
+    /// It has too much memory.
+    Excess,
 }
 
 /// What the master is about to do to a process.
@@ -120,6 +122,7 @@ impl Master {
                 }
                 Why::Mercy => Cause::Mercy,
                 Why::BootTimeout => Cause::BootTimeout,
+                Why::Excess => Cause::EvilMemory,
             };
             if let Some(worker) = self.workers.get_mut(&worker) {
                 worker.cause = Some(cause);

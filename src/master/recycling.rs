@@ -7,9 +7,9 @@ use log::Level;
 
 use crate::cause::Cause;
 use crate::sys::memory::Memory;
-use crate::sys::process::Signal;
 
 use super::event::Action;
+use super::killing::{Subject, Why};
 use super::state::{Master, Phase};
 use super::wishes::Wish;
 use super::workers::{Stage, WorkerId};
@@ -48,15 +48,16 @@ impl Master {
         })
     }
 
-    /// `evil-reload-on-rss`, `evil-reload-on-as`: who has too much is killed, whatever it is doing.
-    pub(super) fn punish(&mut self, memory: &BTreeMap<WorkerId, Memory>) {
+    /// `evil-reload-on-rss`, `evil-reload-on-as`: who has too much is killed as soon as the log knows what it was
+    /// doing.
+    pub(super) fn punish(&mut self, now: Instant, memory: &BTreeMap<WorkerId, Memory>) {
         let (resident, address_space) =
             (self.policy.recycling.evil_resident, self.policy.recycling.evil_address_space);
         for (id, memory) in memory {
-            let Some(worker) = self.workers.get_mut(id) else { continue };
+            let Some(worker) = self.workers.get(id) else { continue };
             let (slot, cell) = (worker.slot, worker.cell);
             // Dying takes a while.
-            let Some(pid) = worker.pid.filter(|_| worker.cause != Some(Cause::EvilMemory)) else { continue };
+            let Some(pid) = worker.pid.filter(|_| !self.is_condemned(*id)) else { continue };
             let (what, bytes) = if address_space.is_some_and(|most| memory.address_space >= most) {
                 ("ADDRESS SPACE", memory.address_space)
             } else if resident.is_some_and(|most| memory.resident >= most) {
@@ -64,9 +65,8 @@ impl Master {
             } else {
                 continue;
             };
-            worker.cause = Some(Cause::EvilMemory);
             self.push(Action::ReportExcess { slot, cell, pid, what, bytes });
-            self.push(Action::Kill { pid, signal: Signal::SIGKILL });
+            self.condemn(now, Subject::Worker(*id), Why::Excess);
         }
     }
 }

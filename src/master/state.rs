@@ -247,7 +247,7 @@ impl Master {
                 }
             }
             Event::WorkerLeaves { worker, cause, reason } => self.replace_on_request(worker, cause, &reason),
-            Event::WorkersMeasured { memory } => self.punish(&memory),
+            Event::WorkersMeasured { memory } => self.punish(now, &memory),
             Event::InstanceMeasured(measured) => self.keep_budget(now, &measured),
             Event::WorkerWarm { worker, obstacle } => self.worker_warm(worker, obstacle),
             Event::HeirReady { worker } => self.heir_ready(worker),

@@ -98,6 +98,7 @@ fn an_evil_worker_is_killed_in_the_middle_of_a_request_and_the_log_says_which() 
         let line = server.wait_for_log(&format!("*** EVIL RELOAD ON WORKER 1 {what}: "));
         assert!(line.contains(&format!(" (pid: {}) ***", before[0].pid)), "{line}");
         assert!(line.contains(" requests were in flight, busy for "), "{line}");
+        server.wait_for_log(&format!("EVIL RELOAD: process {}: state ", before[0].pid));
         server.wait_for_log("died, killed by signal 9");
         let failure = exchange.finish().err();
         assert!(matches!(failure, Some(Failure::Reset | Failure::Truncated)), "{failure:?}");
