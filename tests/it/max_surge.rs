@@ -94,6 +94,8 @@ fn a_workers_reload_goes_in_steps_too() {
     server.fifo("w");
     count_at_the_gate(&server, &gate, PROCESSES + 1);
     server.wait_for_log("workers reload complete");
+    // The last one may take another client before it hears that it is replaced.
+    server.wait_workers("the old ones have left", |workers| workers.len() == PROCESSES);
     assert_eq!(server.get("/").text(), "hello v2\n");
     load.stop().assert_nothing_lost();
 }
@@ -114,6 +116,7 @@ fn a_chain_into_broken_code_stops_and_every_worker_is_kept() {
         server.wait_for_log(&format!("chain next victim is worker {slot}"));
     }
     server.wait_for_log("chain reloading complete");
+    server.wait_workers("the old ones have left", |workers| workers.len() == 2);
     assert_eq!(server.get("/").text(), "hello v2\n");
     load.stop().assert_nothing_lost();
 }

@@ -122,7 +122,10 @@ fn a_rollback_under_load_loses_nothing_and_closes_no_idle_connection() {
         server.reload();
         server.wait_workers("the others are gone", |workers| workers.len() == 2);
         wait_zygotes(&server, 2);
-        // A master that answers has all that it is going to have.
+        // Once they are reaped, a master that answers has let go of all that was theirs.
+        eventually("the dead are reaped", LIMIT, || {
+            (processes::list_all(|stat| stat.parent == server.pid()).len() == 4).then_some(())
+        });
         let mark = server.log().mark();
         server.signal(Signal::SIGUSR2);
         server.wait_for_log_after(mark, &format!("master {} generation ", server.pid()));
