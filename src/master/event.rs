@@ -286,19 +286,6 @@ pub enum Action {
     },
     /// Look at the requests in flight.
     LookAtRequests,
-    /// Tell the log that a worker is killed that has too much memory.
-    ReportExcess {
-        /// Its number.
-        slot: SlotId,
-        /// Its scoreboard cell.
-        cell: usize,
-        /// Its process id.
-        pid: Pid,
-        /// What it has too much of, in uWSGI's words.
-        what: &'static str,
-        /// How much of it.
-        bytes: u64,
-    },
     /// Tell the log that a worker must leave at once because too many generations drain.
     ReportEviction {
         /// Its number.

@@ -70,7 +70,7 @@ fn word(why: Why) -> &'static str {
         Why::Harakiri { .. } => "HARAKIRI",
         Why::Mercy => "NO MERCY",
         Why::BootTimeout => "BOOT TIMEOUT",
-        Why::Excess => "EVIL RELOAD",
+        Why::Excess { .. } => "EVIL RELOAD",
     }
 }
 
@@ -120,8 +120,9 @@ impl Runner {
             (Why::Mercy, Some((slot, cell))) => {
                 report::impatience(&self.holdings.scoreboard.cell(cell), slot, pid);
             }
-            // The headline has been written, with the figure.
-            (Why::Excess, _) => {}
+            (Why::Excess { what, bytes }, Some((slot, cell))) => {
+                report::excess(&self.holdings.scoreboard.cell(cell), slot, pid, what, bytes);
+            }
             (_, Some((slot, _))) => error!("worker {slot} (pid: {pid}) was not ready in time (boot-timeout)"),
             (_, None) => {
                 error!("the zygote (pid: {pid}) has not loaded the application in time (boot-timeout)")

@@ -46,7 +46,12 @@ pub enum Why {
     /// It was not ready in time.
     BootTimeout,
     /// It has too much memory.
-    Excess,
+    Excess {
+        /// What it has too much of, in uWSGI's words.
+        what: &'static str,
+        /// How much of it.
+        bytes: u64,
+    },
 }
 
 /// What the master is about to do to a process.
@@ -122,7 +127,7 @@ impl Master {
                 }
                 Why::Mercy => Cause::Mercy,
                 Why::BootTimeout => Cause::BootTimeout,
-                Why::Excess => Cause::EvilMemory,
+                Why::Excess { .. } => Cause::EvilMemory,
             };
             if let Some(worker) = self.workers.get_mut(&worker) {
                 worker.cause = Some(cause);

@@ -86,9 +86,6 @@ impl Runner {
             }
             Action::EndEvidence { subject } => self.end_evidence(subject, "it did not answer in time"),
             Action::LookAtRequests => self.look_at_all_requests(),
-            Action::ReportExcess { slot, cell, pid, what, bytes } => {
-                report::excess(&self.holdings.scoreboard.cell(cell), slot, pid, what, bytes);
-            }
             Action::Retire { worker, cell } => {
                 self.forget_sign_of_life(worker);
                 self.forget_sheet(Subject::Worker(worker));

@@ -8,7 +8,6 @@ use log::Level;
 use crate::cause::Cause;
 use crate::sys::memory::Memory;
 
-use super::event::Action;
 use super::killing::{Subject, Why};
 use super::state::{Master, Phase};
 use super::wishes::Wish;
@@ -54,10 +53,10 @@ impl Master {
         let (resident, address_space) =
             (self.policy.recycling.evil_resident, self.policy.recycling.evil_address_space);
         for (id, memory) in memory {
-            let Some(worker) = self.workers.get(id) else { continue };
-            let (slot, cell) = (worker.slot, worker.cell);
             // Dying takes a while.
-            let Some(pid) = worker.pid.filter(|_| !self.is_condemned(*id)) else { continue };
+            if self.is_condemned(*id) {
+                continue;
+            }
             let (what, bytes) = if address_space.is_some_and(|most| memory.address_space >= most) {
                 ("ADDRESS SPACE", memory.address_space)
             } else if resident.is_some_and(|most| memory.resident >= most) {
@@ -65,8 +64,7 @@ impl Master {
             } else {
                 continue;
             };
-            self.push(Action::ReportExcess { slot, cell, pid, what, bytes });
-            self.condemn(now, Subject::Worker(*id), Why::Excess);
+            self.condemn(now, Subject::Worker(*id), Why::Excess { what, bytes });
         }
     }
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use log::info;
 
 use crate::scoreboard::CELLS;
-use crate::sys::process;
+use crate::sys::memory::Memory;
 
 use super::Runner;
 use super::event::Event;
@@ -69,8 +69,6 @@ impl Runner {
 
     fn resident_memory(&self) -> u64 {
         let pids = self.machine.workers().filter_map(|(_, it): (_, &Worker)| it.pid);
-        pids.filter_map(|pid| process::memory(u64::from(pid.as_raw().cast_unsigned())))
-            .map(|(rss, _)| rss)
-            .sum()
+        pids.filter_map(Memory::of).map(|it| it.resident).sum()
     }
 }

@@ -97,7 +97,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
     row(
         Recycling,
         "refork-after",
-        Kind::Int { min: 0, max: u64::MAX, set: |c, n| c.refork_after = (n > 0).then_some(n) },
+        Kind::Int { min: 0, max: u64::MAX, set: |c, n| c.refork_after = unless_zero(n) },
         "Once in each generation, the first worker that has served so many requests becomes the process that \
          workers are forked from, and the others are replaced one by one: they share what it has loaded and \
          cached by then. 0 is never.",
@@ -205,7 +205,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Kind::Int {
             min: 0,
             max: u64::MAX,
-            set: |c, n| c.limits.processes = Some(n).filter(|most| *most > 0),
+            set: |c, n| c.limits.processes = unless_zero(n),
         },
         "Most processes and threads that the user may have for a zygote or worker to start another; root is \
          exempt. 0 sets no limit.",

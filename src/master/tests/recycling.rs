@@ -246,8 +246,9 @@ fn a_worker_with_too_much_memory_is_killed_once_and_replaced() {
     assert_eq!(measured(&mut bench, 2, 99, 9999), []);
     let actions = measured(&mut bench, 2, 100, 9999);
     assert!(!kills(&actions, pid), "the log has to know why");
-    let report = Action::ReportExcess { slot: 2, cell: 1, pid, what: "RSS", bytes: 100 * MEGABYTE };
-    assert!(actions.contains(&report), "{actions:?}");
+    let why = Why::Excess { what: "RSS", bytes: 100 * MEGABYTE };
+    let evidence = Action::TakeEvidence { subject: Subject::Worker(2), pid, worker: Some((2, 1)), why };
+    assert!(actions.contains(&evidence), "{actions:?}");
     assert!(kills(&bench.tells(2), pid));
     assert_eq!(measured(&mut bench, 2, 100, 9999), [], "dying takes a while");
     assert_eq!(spawned(&bench.dies(pid, KILLED)), [3]);
@@ -255,7 +256,8 @@ fn a_worker_with_too_much_memory_is_killed_once_and_replaced() {
 
     let mut bench = running(1, |it| it.evil_address_space = Some(100 * MEGABYTE));
     let actions = measured(&mut bench, 1, 1, 100);
-    assert!(matches!(actions[0], Action::ReportExcess { what: "ADDRESS SPACE", .. }), "{actions:?}");
+    let why = Why::Excess { what: "ADDRESS SPACE", bytes: 100 * MEGABYTE };
+    assert_eq!(asked(&actions), [(Subject::Worker(1), why)]);
 }
 
 #[test]
