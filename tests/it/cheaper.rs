@@ -55,10 +55,21 @@ fn workers_come_while_all_are_busy_and_leave_when_idle_and_nobody_notices() {
     let server = cheaper().start();
     wait_count(&server, 1);
     let kept = keep(&server, 3);
-    // More streams than workers: each takes one for a while.
-    let load = Load::start(server.target(), &LoadSpec { stream: 6, ..LoadSpec::all_kinds() });
-    wait_count(&server, 4);
+    let gate = server.gate();
+    let held: Vec<_> = (2..=4)
+        .map(|count| {
+            let mut connection = server.connect();
+            let visitor = gate.hold(&mut connection);
+            wait_count(&server, count);
+            (connection, visitor)
+        })
+        .collect();
     server.wait_for_log("cheaper (spare): all 3 workers are busy: 4 of 4 workers wanted");
+    for (mut connection, visitor) in held {
+        drop(visitor);
+        assert_eq!(connection.receive(false).unwrap().text(), "waited\n");
+    }
+    let load = Load::start(server.target(), &LoadSpec::all_kinds());
     load.wait_for(50);
     load.stop().assert_nothing_lost();
     wait_count(&server, 1);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::support::gate::{Gate, Visitor};
 use crate::support::server::Builder;
 use crate::support::{Client, Connection, Failure, LIMIT, Server, eventually, processes};
 
@@ -108,18 +107,11 @@ fn clients_that_do_not_read_occupy_nothing() {
     assert_serves(&server);
 }
 
-/// Sends a request that lasts until the visitor is dropped.
-fn send_waiting(connection: &mut Connection, gate: &Gate) -> Visitor {
-    let request = format!("GET /wait?{} HTTP/1.1\r\nHost: a\r\n\r\n", gate.path().display());
-    connection.send(request.as_bytes()).unwrap();
-    gate.wait()
-}
-
 #[test]
 fn a_request_that_runs_occupies_its_slot() {
     let server = narrow().start();
     let (gate, mut first, mut second) = (server.gate(), server.connect(), server.connect());
-    let visitor = send_waiting(&mut first, &gate);
+    let visitor = gate.hold(&mut first);
     second.send(b"GET /?second HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     second.set_timeout(Duration::from_millis(300)).unwrap();
     assert_eq!(second.receive(false).err(), Some(Failure::Timeout), "two requests ran in one slot");
@@ -169,7 +161,7 @@ fn busy_workers(server: &Server) -> usize {
 fn more_requests_than_slots_are_served_in_their_order() {
     let server = narrow().start();
     let (gate, mut first) = (server.gate(), server.connect());
-    let visitor = send_waiting(&mut first, &gate);
+    let visitor = gate.hold(&mut first);
     // Connections that wait in the accept queue, one after the other.
     let mut waiting: Vec<_> = (0..10).map(|_| server.connect()).collect();
     for (number, connection) in waiting.iter_mut().enumerate() {

@@ -7,6 +7,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::LIMIT;
+use super::http::Connection;
 
 /// A gate; name it in the settings as `load_gate` or `worker_gate`.
 pub struct Gate {
@@ -42,5 +43,12 @@ impl Gate {
         let peer = nix::sys::socket::getsockopt(&connection, sockopt::PeerCredentials);
         let pid = peer.expect("unix sockets know their peer").pid();
         Visitor { pid: pid.try_into().expect("pids are positive"), _connection: connection }
+    }
+
+    /// Sends a request that occupies a slot until the visitor is dropped.
+    pub fn hold(&self, connection: &mut Connection) -> Visitor {
+        let request = format!("GET /wait?{} HTTP/1.1\r\nHost: a\r\n\r\n", self.path.display());
+        connection.send(request.as_bytes()).expect("the server reads");
+        self.wait()
     }
 }
