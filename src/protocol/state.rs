@@ -57,6 +57,8 @@ pub struct Refused {
 pub struct ConnectionState {
     /// Request heads passed on to hyper.
     pub(crate) heads: Cell<u64>,
+    /// It had answers before, from another worker.
+    pub(crate) known: Cell<bool>,
     /// Requests answered, or given up.
     pub(crate) finished: Cell<u64>,
     /// Part of a head has been read.
@@ -102,6 +104,11 @@ impl ConnectionState {
         self.all_answered() && !self.in_head.get() && !self.in_body.get() && !self.lingering.get()
     }
 
+    /// The client has not completed a request yet.
+    pub fn silent(&self) -> bool {
+        self.heads.get() == 0 && !self.known.get()
+    }
+
     /// What the connection is waiting for.
     pub fn phase(&self) -> Phase {
         if self.lingering.get() {
@@ -114,7 +121,7 @@ impl ConnectionState {
             Phase::App
         } else if self.in_head.get() {
             Phase::Head
-        } else if self.heads.get() == 0 {
+        } else if self.silent() {
             Phase::Silent
         } else {
             Phase::Idle

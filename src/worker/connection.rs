@@ -57,10 +57,12 @@ enum Next {
 }
 
 impl Connection {
-    /// Serves `stream`. `replay` are bytes that were read from it before, by another worker.
-    pub fn new(set: &Rc<ConnectionSet>, stream: Stream, replay: Bytes, info: Rc<ConnectionInfo>) -> Self {
-        let unread = replay.is_empty();
+    /// Serves it. Bytes that another worker has read are read again.
+    pub fn new(set: &Rc<ConnectionSet>, parcel: Parcel) -> Self {
+        let Parcel { stream, unread: replay, known, info } = parcel;
+        let (info, unread) = (Rc::new(info), replay.is_empty());
         let state = Rc::new(ConnectionState::default());
+        state.known.set(known);
         let index = set.insert(Rc::clone(&state), Instant::now());
         let socket = stream_fd(&stream).as_raw_fd();
         let place =
@@ -121,7 +123,7 @@ impl Connection {
             log::info!("{} refused with {}: {}", self.info.peer, refusal.status, refusal.reason);
             return Poll::Ready(Next::Answer(error_bytes(refusal)));
         }
-        let silent = self.state.heads.get() == 0;
+        let silent = self.state.silent();
         let unwanted = self.set.stopping() && !(silent && self.set.hears_out());
         if (order == Some(Order::CloseIdle) || unwanted) && self.state.idle() {
             // Without an answer in flight there is nothing to protect.
@@ -172,7 +174,8 @@ impl Connection {
                 && let Some((stream, unread)) = this.hand_over()
             {
                 let info = ConnectionInfo::new(this.info.peer.clone(), Arc::clone(&this.info.listener));
-                this.set.give(Parcel { stream, unread, info });
+                let known = !this.state.silent();
+                this.set.give(Parcel { stream, unread, known, info });
                 return Poll::Ready(());
             }
             let http = this.http.take();

@@ -181,7 +181,7 @@ impl ConnectionSet {
         if self.hands_over() {
             self.drain(Instant::now() + IDLE_GRACE);
         }
-        tokio::task::spawn_local(Connection::new(self, parcel.stream, parcel.unread, Rc::new(parcel.info)));
+        tokio::task::spawn_local(Connection::new(self, parcel));
     }
 
     fn wake_all(&self) {

@@ -42,17 +42,27 @@ struct Header {
     version: u32,
     /// The listener the connection came in on, as configured.
     listener: String,
+    /// See [`Parcel`]. Releases that did not tell it passed on kept connections for the most part.
+    #[serde(default = "yes")]
+    known: bool,
 }
 
-/// A connection between two workers.
+/// A connection to serve: new, or on its way between two workers.
 #[derive(Debug)]
 pub struct Parcel {
     /// The socket.
     pub stream: Stream,
     /// Bytes read from it that belong to the next request.
     pub unread: Bytes,
+    /// It has had an answer: what the client thinks about is its next request, for which it may take
+    /// longer than for its first.
+    pub known: bool,
     /// Whose it is.
     pub info: ConnectionInfo,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The end that connections are put into.
@@ -73,7 +83,7 @@ impl Giver {
     /// `WouldBlock` when the queue is full, `InvalidInput` when there are too many unread bytes. The
     /// parcel is still whole then.
     pub fn give(&self, parcel: &Parcel) -> io::Result<()> {
-        let message = encode(&parcel.info.listener, &parcel.unread)?;
+        let message = encode(&parcel.info.listener, parcel.known, &parcel.unread)?;
         seqpacket::send(self.queue.as_fd(), &message, &[stream_fd(&parcel.stream)])
     }
 
@@ -107,7 +117,8 @@ impl Giver {
 /// # Errors
 /// `WouldBlock` when the queue is full.
 pub(super) fn give_unread(queue: BorrowedFd<'_>, listener: &str, socket: BorrowedFd<'_>) -> io::Result<()> {
-    seqpacket::send(queue, &encode(listener, &[])?, &[socket])
+    // Its client has just sent something: which time limit there was no longer matters.
+    seqpacket::send(queue, &encode(listener, true, &[])?, &[socket])
 }
 
 pub(super) fn stream_fd(stream: &Stream) -> BorrowedFd<'_> {
@@ -126,7 +137,7 @@ pub fn take(queue: BorrowedFd<'_>) -> io::Result<Parcel> {
     BUFFER.with_borrow_mut(|buffer| {
         buffer.resize(MESSAGE_LIMIT, 0);
         let received = seqpacket::recv(queue, buffer)?;
-        let (listener, unread) = decode(&buffer[..received.len])?;
+        let (Header { listener, known, .. }, unread) = decode(&buffer[..received.len])?;
         let (info, unread) = (Arc::from(listener), Bytes::copy_from_slice(unread));
         let socket = received.fds.into_iter().next();
         let socket = socket.ok_or_else(|| invalid("a connection without its socket"))?;
@@ -134,7 +145,7 @@ pub fn take(queue: BorrowedFd<'_>) -> io::Result<Parcel> {
         // the client has waited long enough.
         let unread = if unread.is_empty() { read_at_once(&socket, buffer) } else { unread };
         let (stream, peer) = open(socket)?;
-        Ok(Parcel { stream, unread, info: ConnectionInfo::new(peer, info) })
+        Ok(Parcel { stream, unread, known, info: ConnectionInfo::new(peer, info) })
     })
 }
 
@@ -163,8 +174,9 @@ fn open(socket: OwnedFd) -> io::Result<(Stream, Peer)> {
 }
 
 /// Length of the header (little endian), header, unread bytes.
-fn encode(listener: &str, unread: &[u8]) -> io::Result<Vec<u8>> {
-    let header = serde_json::to_vec(&Header { version: VERSION, listener: listener.to_owned() })?;
+fn encode(listener: &str, known: bool, unread: &[u8]) -> io::Result<Vec<u8>> {
+    let header = Header { version: VERSION, listener: listener.to_owned(), known };
+    let header = serde_json::to_vec(&header)?;
     if 4 + header.len() + unread.len() > MESSAGE_LIMIT {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many unread bytes to pass on"));
     }
@@ -172,7 +184,7 @@ fn encode(listener: &str, unread: &[u8]) -> io::Result<Vec<u8>> {
     Ok([&length.to_le_bytes(), header.as_slice(), unread].concat())
 }
 
-fn decode(message: &[u8]) -> io::Result<(String, &[u8])> {
+fn decode(message: &[u8]) -> io::Result<(Header, &[u8])> {
     let (length, rest) =
         message.split_first_chunk::<4>().ok_or_else(|| invalid("a message without a header"))?;
     let length = u32::from_le_bytes(*length) as usize;
@@ -182,7 +194,7 @@ fn decode(message: &[u8]) -> io::Result<(String, &[u8])> {
     if header.version != VERSION {
         return Err(invalid("a message of another release"));
     }
-    Ok((header.listener, unread))
+    Ok((header, unread))
 }
 
 fn invalid(what: &str) -> io::Error {
@@ -195,14 +207,24 @@ mod tests {
 
     #[test]
     fn a_message_holds_listener_and_unread_bytes() {
-        let message = encode("[::1]:80", b"GET /ha").expect("it is short");
-        assert_eq!(decode(&message).expect("just encoded"), ("[::1]:80".to_owned(), &b"GET /ha"[..]));
-        assert_eq!(decode(&encode("@a", b"").expect("short")).expect("just encoded").1, b"");
+        let message = encode("[::1]:80", false, b"GET /ha").expect("it is short");
+        let (header, unread) = decode(&message).expect("just encoded");
+        assert_eq!((header.listener.as_str(), header.known, unread), ("[::1]:80", false, &b"GET /ha"[..]));
+        let message = encode("@a", true, b"").expect("short");
+        let (header, unread) = decode(&message).expect("just encoded");
+        assert_eq!((header.known, unread), (true, &b""[..]));
+    }
+
+    #[test]
+    fn a_message_of_before_is_of_a_kept_connection() {
+        let header = br#"{"version":1,"listener":":80"}"#;
+        let message = [&(header.len() as u32).to_le_bytes()[..], header].concat();
+        assert!(decode(&message).expect("it is complete").0.known);
     }
 
     #[test]
     fn damaged_messages_are_refused() {
-        let message = encode(":80", b"").expect("it is short");
+        let message = encode(":80", true, b"").expect("it is short");
         let other = [&2_u32.to_le_bytes()[..], b"{}"].concat();
         for damaged in [&message[..0], &message[..3], &message[..message.len() - 1], &other] {
             assert_eq!(
@@ -215,7 +237,7 @@ mod tests {
 
     #[test]
     fn too_many_unread_bytes_stay() {
-        let error = encode(":80", &vec![0; MESSAGE_LIMIT]).expect_err("too long");
+        let error = encode(":80", true, &vec![0; MESSAGE_LIMIT]).expect_err("too long");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

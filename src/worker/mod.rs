@@ -383,8 +383,7 @@ async fn serve(
     let receive = {
         let connections = Rc::clone(&connections);
         move |parcel: Parcel| {
-            let (stream, unread, info) = (parcel.stream, parcel.unread, Rc::new(parcel.info));
-            let mut connection = Connection::new(&connections, stream, unread, info);
+            let mut connection = Connection::new(&connections, parcel);
             // Before those that were here first: it has waited in the queue. The task polls again, and
             // then it is heard when something arrives.
             let mut cx = Context::from_waker(Waker::noop());
@@ -444,8 +443,9 @@ fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted
         Client::Tcp(address) => Peer::Tcp(address),
         Client::Unix => Peer::Unix,
     };
-    let info = Rc::new(ConnectionInfo::new(peer, Arc::clone(&names[accepted.listener])));
-    tokio::task::spawn_local(Connection::new(connections, stream, Bytes::new(), info));
+    let info = ConnectionInfo::new(peer, Arc::clone(&names[accepted.listener]));
+    let parcel = Parcel { stream, unread: Bytes::new(), known: false, info };
+    tokio::task::spawn_local(Connection::new(connections, parcel));
 }
 
 /// Catches the signal that asks one worker to be replaced; the descriptor becomes readable then.

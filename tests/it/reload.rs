@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::support::server::copy_program;
-use crate::support::{Connection, Exchange, LIMIT, Load, LoadSpec, Server, Target};
+use crate::support::{Connection, Exchange, Failure, LIMIT, Load, LoadSpec, Server, Target};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -32,6 +32,20 @@ fn a_reload_takes_up_the_new_code() {
     let info = server.get("/info").json();
     assert_eq!((&info["generation"], &info["reloads"]), (&json!(2), &json!(1)));
     assert_eq!(kept.get("/").unwrap().text(), "hello v2\n", "an idle connection goes on as well");
+}
+
+/// One with time limits of a kept connection, not those of one whose first request is due.
+#[test]
+fn a_kept_connection_that_was_handed_over_may_rest_as_long_as_any() {
+    let server = Server::app().args(["--master", "--http-headers-timeout=1"]).start();
+    let mut kept = server.client();
+    kept.get("/").unwrap();
+    let mut silent = server.connect();
+    silent.set_timeout(LIMIT).unwrap();
+    server.reload();
+    assert_eq!(silent.receive(false).err(), Some(Failure::EofBeforeAnswer), "its time was over");
+    assert!(!kept.is_closed());
+    assert_eq!(kept.get("/").unwrap().text(), "hello v1\n");
 }
 
 #[test]

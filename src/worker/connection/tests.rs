@@ -112,7 +112,8 @@ impl Server {
             while let Ok((stream, peer)) = listener.accept().await {
                 let info = ConnectionInfo::new(Peer::Tcp(peer), "test".into());
                 let stream = Stream::Tcp(stream);
-                tokio::task::spawn_local(Connection::new(&accepting, stream, Bytes::new(), Rc::new(info)));
+                let parcel = Parcel { stream, unread: Bytes::new(), known: false, info };
+                tokio::task::spawn_local(Connection::new(&accepting, parcel));
             }
         });
         Server { address, set, scoreboard, queue, records, called, go_on }
@@ -585,10 +586,11 @@ fn the_log_hook_gets_a_record_of_each_request() {
 fn a_half_read_head_goes_on_in_another_worker() {
     with_server(LIMITS, async |server| {
         let (near, far) = tokio::net::UnixStream::pair().expect("pair");
-        let info = || Rc::new(ConnectionInfo::new(Peer::Unix, "test".into()));
+        let info = ConnectionInfo::new(Peer::Unix, "test".into());
+        let parcel = Parcel { stream: Stream::Unix(far), unread: Bytes::new(), known: false, info };
         let mut near = near;
         near.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("half a head");
-        let mut connection = Connection::new(&server.set, Stream::Unix(far), Bytes::new(), info());
+        let mut connection = Connection::new(&server.set, parcel);
         let mut polled = std::pin::pin!(std::future::poll_fn(|cx| {
             let _ = Pin::new(&mut connection).poll(cx);
             if connection.state.in_head.get() { Poll::Ready(()) } else { Poll::Pending }
@@ -600,11 +602,33 @@ fn a_half_read_head_goes_on_in_another_worker() {
         assert_eq!(&parcel.unread[..], b"GET / HTTP/1.1\r\nHo");
         assert_eq!((&parcel.info.peer, &*parcel.info.listener), (&Peer::Unix, "test"));
         let other = Server::start(LIMITS).await;
-        tokio::task::spawn_local(Connection::new(&other.set, parcel.stream, parcel.unread, info()));
+        tokio::task::spawn_local(Connection::new(&other.set, parcel));
         near.write_all(b"st: a\r\nConnection: close\r\n\r\n").await.expect("the rest");
         let mut response = String::new();
         near.read_to_string(&mut response).await.expect("response");
         assert!(response.ends_with("hello"), "{response:?}");
+    });
+}
+
+#[test]
+fn a_kept_connection_stays_kept_in_another_worker() {
+    with_server(LIMITS, async |server| {
+        let (mut kept, _silent) = (server.client().await, server.client().await);
+        kept.send(GET).await;
+        kept.response().await;
+        server.eventually(|set| set.len() == 2).await;
+        server.set.hand_over();
+        server.set.emptied().await;
+        let other = Server::start(LIMITS).await;
+        for _ in 0..2 {
+            let parcel = handover::take(server.queue.as_fd()).expect("it was put there");
+            tokio::task::spawn_local(Connection::new(&other.set, parcel));
+        }
+        other.eventually(|set| set.len() == 2).await;
+        other.sweep_after(LIMITS.headers_timeout);
+        other.eventually(|set| set.len() == 1).await;
+        kept.send(GET).await;
+        kept.response().await;
     });
 }
 
