@@ -4,8 +4,8 @@
 //! lasts, a second thread looks after the connections that rest between two requests: those whose
 //! client sends something are put into the hand-over queue, unread, for whoever is free. It looks
 //! seldom as long as requests are quick, every millisecond after a slow one, and not at all while the
-//! worker has nothing to do. The first slow request starts it: a second thread makes every system call
-//! of the process a little dearer, which applications that are always quick need not pay.
+//! worker has nothing to do. The first slow request starts it: a second thread makes every system call of
+//! the process a little dearer, which applications that are always quick need not pay.
 //!
 //! Who has a connection is decided by one atomic in its [`Place`]: the worker's thread claims it
 //! before it touches the socket, the helper before it gives the socket away.
@@ -17,11 +17,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use doubt::{Doubt, SLOW, Usage};
+
 use super::handover;
 use crate::sys::{fd, signal, stray};
 
+mod doubt;
+
 /// How often the helper looks while requests are slow: a worker that has not moved meanwhile is stuck.
-const VIGILANT: Duration = Duration::from_millis(1);
+const VIGILANT: Duration = SLOW;
 /// How often it looks while they are quick.
 const RELAXED: Duration = Duration::from_millis(20);
 /// How long it stays vigilant after a slow request, and looks at all after it has seen the worker do
@@ -52,6 +56,7 @@ pub struct Relief {
     ended: AtomicBool,
     /// A slow request has come to its end since the helper looked.
     slow: AtomicBool,
+    doubt: Doubt,
     bed: Mutex<()>,
     bell: Condvar,
     /// Where the set has the connections.
@@ -103,6 +108,7 @@ impl Relief {
             helper: Mutex::default(),
             ended: AtomicBool::new(false),
             slow: AtomicBool::new(false),
+            doubt: Doubt::default(),
             bed: Mutex::new(()),
             bell: Condvar::new(),
             places: Mutex::default(),
@@ -115,13 +121,16 @@ impl Relief {
 
     /// A request took so long that the helper should look at those to come.
     pub fn request_took(self: &Arc<Self>, time: Duration) {
-        if time < VIGILANT {
+        if !self.doubt.was_slow(time, Usage::of_this_thread) {
             return;
         }
         self.slow.store(true, Ordering::Relaxed);
-        if self.started.swap(true, Ordering::Relaxed) {
-            return;
+        if !self.started.swap(true, Ordering::Relaxed) {
+            self.start();
         }
+    }
+
+    fn start(self: &Arc<Self>) {
         let helper = Arc::clone(self);
         let thread = std::thread::Builder::new().name("relief".to_owned()).stack_size(128 * 1024);
         let spawned = thread.spawn(move || {
@@ -156,6 +165,7 @@ impl Relief {
     pub fn turn(&self) {
         // One thread writes; no read-modify-write is needed.
         self.turns.store(self.turns.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.doubt.begin_turn(Usage::of_this_thread);
     }
 
     /// The worker's thread is about to wait for events.
@@ -166,6 +176,7 @@ impl Relief {
     /// It has something to do.
     pub fn after_wait(&self) {
         self.turn();
+        self.doubt.has_waited(Usage::of_this_thread);
         // Both sides write one flag and read the other's: a total order keeps them from missing
         // each other.
         self.waiting.store(false, Ordering::SeqCst);
@@ -311,7 +322,7 @@ mod tests {
     fn readable_connections_of_a_stuck_worker_go_to_the_queue() {
         let (queue, other) = seqpacket::pair().expect("a queue");
         let relief = Relief::new(&queue).expect("a descriptor");
-        relief.request_took(VIGILANT);
+        relief.request_took(RELAXED);
         let (mut client, server) = UnixStream::pair().expect("a connection");
         let (_silent, quiet) = UnixStream::pair().expect("a connection");
         let place = relief.enter(0, server.as_raw_fd(), "a".into(), false);
@@ -329,7 +340,7 @@ mod tests {
     fn a_worker_that_waits_is_not_stuck() {
         let (queue, other) = seqpacket::pair().expect("a queue");
         let relief = Relief::new(&queue).expect("a descriptor");
-        relief.request_took(VIGILANT);
+        relief.request_took(RELAXED);
         relief.before_wait();
         let (mut client, server) = UnixStream::pair().expect("a connection");
         let place = relief.enter(0, server.as_raw_fd(), "a".into(), true);
