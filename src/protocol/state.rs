@@ -36,7 +36,7 @@ pub enum Phase {
 pub enum Order {
     /// Close if it is idle; forget it if it is not.
     CloseIdle,
-    /// Go to another worker if it is between two requests; forget it if it is not.
+    /// Go to another worker once it is between two requests, if that is still useful then.
     HandOver,
     /// Close whatever it is doing.
     Abort,

@@ -14,12 +14,13 @@ impl Share {
     /// Reads the figures of the scoreboard. They are a moment old, which is good enough for balance.
     pub fn of(scoreboard: &Scoreboard, cell: usize) -> Self {
         let own = scoreboard.cell(cell);
-        let mut share = Share { own: own.connections(), total: 0, workers: 0 };
-        for index in scoreboard.used_cells() {
-            let cell = scoreboard.cell(index);
-            let serves = matches!(cell.state(), WorkerState::Idle | WorkerState::Busy);
-            if serves && cell.accepting() == 1 && cell.generation() == own.generation() {
-                share.total += cell.connections();
+        let mut share = Share { own: own.connections(), total: own.connections(), workers: 1 };
+        for other in scoreboard.used_cells().filter(|other| *other != cell) {
+            let other = scoreboard.cell(other);
+            // Those that are too busy to accept, too: they have their share.
+            let serves = matches!(other.state(), WorkerState::Idle | WorkerState::Busy);
+            if serves && other.generation() == own.generation() {
+                share.total += other.connections();
                 share.workers += 1;
             }
         }
@@ -74,7 +75,17 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_does_not_count_itself_has_no_surplus() {
-        assert_eq!(share(5, 0, 0).surplus(), 0);
+    fn who_is_too_busy_to_accept_has_its_share() {
+        let scoreboard = Scoreboard::create().expect("memory files exist");
+        for (cell, state, connections) in
+            [(0, WorkerState::Busy, 60), (1, WorkerState::Idle, 4), (2, WorkerState::Draining, 9)]
+        {
+            scoreboard.note_use(cell);
+            scoreboard.cell(cell).set_state(state);
+            scoreboard.cell(cell).set_connections(connections);
+            scoreboard.cell(cell).set_accepting(u64::from(state == WorkerState::Idle));
+        }
+        assert_eq!(Share::of(&scoreboard, 0), share(60, 64, 2));
+        assert_eq!(Share::of(&scoreboard, 1), share(4, 64, 2));
     }
 }

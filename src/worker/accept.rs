@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{error, warn};
 use tokio::io::unix::AsyncFd;
@@ -36,6 +36,8 @@ const STDERR: RawFd = 2;
 /// How long a worker with many connections leaves a waiting one to the others. They may be stuck,
 /// so it is a moment and never for good.
 const DEFERENCE: Duration = Duration::from_millis(1);
+/// How long connections that were passed on wait for a worker that has fewer, and may be in the middle of a request.
+const LONG_DEFERENCE: Duration = Duration::from_millis(100);
 /// Connections taken between two looks at the reactor when requests occupy no slot: a look costs a
 /// system call, and there is no slot that the first of them could fill.
 const BATCH: u32 = 4;
@@ -280,20 +282,27 @@ impl Acceptor {
     }
 }
 
-/// Takes connections that other workers pass on, one at a time, until aborted. With `defers`, a worker that
-/// has more than its share leaves them to the others for a moment; without, who is free is right:
-/// clients may be waiting in them.
+/// Takes connections that other workers pass on, one at a time, until aborted. A worker that has more than its
+/// share leaves them to the others for a moment: with `defers` always, without only while requests wait for
+/// their turn here, for who is free is right when clients may be waiting in them.
 pub async fn take_handed_over(
     queue: AsyncFd<OwnedFd>,
     scoreboard: Arc<Scoreboard>,
     cell: usize,
+    slots: Rc<Slots>,
     defers: bool,
     mut serve: impl FnMut(Parcel),
 ) {
     loop {
         let Ok(mut ready) = queue.readable().await else { return };
         // A whole generation's connections may be on their way: only who has a surplus waits.
-        if defers && Share::of(&scoreboard, cell).surplus() > 0 {
+        let rich = || Share::of(&scoreboard, cell).surplus() > 0;
+        if defers && rich() {
+            tokio::time::sleep(DEFERENCE).await;
+        }
+        // It would take back what it has just given away.
+        let until = Instant::now() + LONG_DEFERENCE;
+        while slots.contended() && rich() && Instant::now() < until {
             tokio::time::sleep(DEFERENCE).await;
         }
         // Who waits in the queue has waited longer than who comes now.

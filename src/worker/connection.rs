@@ -129,8 +129,12 @@ impl Connection {
             // Without an answer in flight there is nothing to protect.
             return Poll::Ready(if silent { Next::Drop } else { Next::Linger });
         }
-        if (order == Some(Order::HandOver) || self.set.hands_over()) && self.movable() {
-            return Poll::Ready(Next::HandOver);
+        let goes = order == Some(Order::HandOver) && self.set.surplus() > 0;
+        if goes || self.set.hands_over() {
+            if self.movable() {
+                return Poll::Ready(Next::HandOver);
+            }
+            self.state.order.set(Some(Order::HandOver));
         }
         Poll::Pending
     }

@@ -190,16 +190,29 @@ impl ConnectionSet {
         }
     }
 
-    /// Gives idle connections away while this worker holds more than its share: kept-alive
-    /// connections would otherwise stay where they happened to land.
+    /// Gives connections away while this worker holds more than its share: kept-alive connections would
+    /// otherwise stay where they happened to land. Those that are idle go at once, and then those that are not,
+    /// for all of a worker that never rests have a request waiting.
     fn balance(&self) {
-        if self.drain.get() != Drain::Serving {
+        let mut surplus = self.surplus();
+        if surplus == 0 {
             return;
         }
-        let surplus = self.front.accounting().share().surplus() as usize;
-        let idle = |entry: &&Entry| entry.state.phase() == Phase::Idle;
-        for entry in self.entries.borrow().iter().flatten().filter(idle).take(surplus) {
-            entry.state.command(Order::HandOver);
+        let entries = self.entries.borrow();
+        for idle in [true, false] {
+            let goes = |entry: &&Entry| (entry.state.phase() == Phase::Idle) == idle;
+            for entry in entries.iter().flatten().filter(goes).take(surplus) {
+                entry.state.command(Order::HandOver);
+                surplus -= 1;
+            }
+        }
+    }
+
+    /// How many connections others should have.
+    pub(super) fn surplus(&self) -> usize {
+        match self.drain.get() {
+            Drain::Serving => self.front.accounting().share().surplus() as usize,
+            Drain::HandingOver | Drain::Draining(_) | Drain::Stopping => 0,
         }
     }
 

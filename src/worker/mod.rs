@@ -392,8 +392,14 @@ async fn serve(
             }
         }
     };
-    let taking =
-        accept::take_handed_over(watch::readable(take_from)?, birth.scoreboard, birth.cell, defers, receive);
+    let taking = accept::take_handed_over(
+        watch::readable(take_from)?,
+        birth.scoreboard,
+        birth.cell,
+        Rc::clone(&slots),
+        defers,
+        receive,
+    );
     let taking = tokio::task::spawn_local(taking).abort_handle();
     accounting.set_resting_state(if birth.paused { WorkerState::Paused } else { WorkerState::Idle });
     drop(low);

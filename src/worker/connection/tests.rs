@@ -632,6 +632,37 @@ fn a_kept_connection_stays_kept_in_another_worker() {
     });
 }
 
+/// All of its connections have a request in flight or waiting whenever it looks.
+#[test]
+fn a_worker_that_never_rests_gives_away_what_it_has_too_many_of() {
+    with_server(LIMITS, async |server| {
+        server.scoreboard.note_use(1);
+        server.scoreboard.cell(1).set_state(WorkerState::Busy);
+        let mut clients = vec![server.client().await, server.client().await, server.client().await];
+        for client in &mut clients {
+            client.send("GET /wait HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        }
+        server.called.notified().await;
+        server.eventually(|set| set.len() == 3 && set.busy() == 3).await;
+        tokio::task::spawn_local(Rc::clone(&server.set).run_sweeper());
+        tokio::task::yield_now().await;
+        // Each may be the first whose turn it is.
+        let answers = clients.into_iter().map(|mut client| {
+            tokio::task::spawn_local(async move {
+                client.response().await;
+                client
+            })
+        });
+        let answers: Vec<_> = answers.collect();
+        while !answers.iter().all(tokio::task::JoinHandle::is_finished) {
+            server.go_on.notify_one();
+            tokio::task::yield_now().await;
+        }
+        server.eventually(|set| set.len() == 2).await;
+        handover::take(server.queue.as_fd()).expect("a difference of one is not worth moving any");
+    });
+}
+
 #[test]
 fn the_sweeper_sleeps_while_there_is_nothing_to_watch() {
     with_server(LIMITS, async |server| {
