@@ -15,11 +15,9 @@ use nix::sys::time::{TimeVal, TimeValLike};
 pub const SLOW: Duration = Duration::from_millis(1);
 /// From here on it does, whatever the reason: no scheduler takes turns that long.
 const BEYOND_DOUBT: Duration = Duration::from_millis(10);
-/// After a request in doubt, so many turns are watched: an application of which fewer requests are slow needs no help.
+/// After a request in doubt, so many turns are watched, each with a system call: an application of which fewer
+/// requests are slow needs no help.
 const WATCHED_TURNS: u32 = 256;
-/// How many turns there are to a look at the usage, which is a system call: all of them are the work of a worker that
-/// never waits, quick as each may be.
-const TURNS_A_LOOK: u32 = 8;
 /// How many more requests than not have worked that long, all of them being watched, before it is believed: a
 /// virtual machine may be interrupted, too, and its kernel takes that for work.
 const CONVINCED: u32 = 4;
@@ -69,9 +67,7 @@ impl Doubt {
         let turns = self.turns.load(Ordering::Relaxed);
         if turns > 0 {
             self.turns.store(turns - 1, Ordering::Relaxed);
-            if turns.is_multiple_of(TURNS_A_LOOK) {
-                self.remember(usage());
-            }
+            self.remember(usage());
         }
     }
 
