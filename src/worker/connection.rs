@@ -130,11 +130,11 @@ impl Connection {
             return Poll::Ready(if silent { Next::Drop } else { Next::Linger });
         }
         let goes = order == Some(Order::HandOver) && self.set.surplus() > 0;
-        if goes || self.set.hands_over() {
-            if self.movable() {
-                return Poll::Ready(Next::HandOver);
-            }
-            self.state.order.set(Some(Order::HandOver));
+        if (goes || self.set.hands_over()) && self.movable() {
+            return Poll::Ready(Next::HandOver);
+        }
+        if goes {
+            self.state.order.set(order);
         }
         Poll::Pending
     }

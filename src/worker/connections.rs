@@ -194,17 +194,15 @@ impl ConnectionSet {
     /// otherwise stay where they happened to land. Those that are idle go at once, and then those that are not,
     /// for all of a worker that never rests have a request waiting.
     fn balance(&self) {
-        let mut surplus = self.surplus();
+        let surplus = self.surplus();
         if surplus == 0 {
             return;
         }
         let entries = self.entries.borrow();
-        for idle in [true, false] {
-            let goes = |entry: &&Entry| (entry.state.phase() == Phase::Idle) == idle;
-            for entry in entries.iter().flatten().filter(goes).take(surplus) {
-                entry.state.command(Order::HandOver);
-                surplus -= 1;
-            }
+        let idle = |entry: &&Entry| entry.state.phase() == Phase::Idle;
+        let (idle, others): (Vec<&Entry>, Vec<&Entry>) = entries.iter().flatten().partition(idle);
+        for entry in idle.into_iter().chain(others).take(surplus) {
+            entry.state.command(Order::HandOver);
         }
     }
 

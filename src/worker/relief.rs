@@ -176,7 +176,6 @@ impl Relief {
     /// It has something to do.
     pub fn after_wait(&self) {
         self.turn();
-        self.doubt.has_waited(Usage::of_this_thread);
         // Both sides write one flag and read the other's: a total order keeps them from missing
         // each other.
         self.waiting.store(false, Ordering::SeqCst);

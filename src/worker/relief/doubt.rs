@@ -55,14 +55,7 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// The worker has waited for events.
-    pub fn has_waited(&self, usage: impl FnOnce() -> Usage) {
-        if self.turns.load(Ordering::Relaxed) > 0 {
-            self.remember(usage());
-        }
-    }
-
-    /// The worker turns to a connection.
+    /// The worker has waited for events, or turns to a connection.
     pub fn begin_turn(&self, usage: impl FnOnce() -> Usage) {
         let turns = self.turns.load(Ordering::Relaxed);
         if turns > 0 {
@@ -119,7 +112,6 @@ mod tests {
     fn quick_requests_cost_no_system_call() {
         let doubt = Doubt::default();
         doubt.begin_turn(unasked);
-        doubt.has_waited(unasked);
         assert!(!doubt.was_slow(Duration::from_micros(999), unasked));
     }
 
@@ -127,7 +119,7 @@ mod tests {
     fn who_is_interrupted_is_not_slow() {
         let doubt = Doubt::default();
         assert!(!doubt.was_slow(LONG, usage(5_000_000, 700)), "nobody knows what was before");
-        doubt.has_waited(usage(5_000_100, 701));
+        doubt.begin_turn(usage(5_000_100, 701));
         assert!(!doubt.was_slow(LONG, usage(5_000_400, 701)));
     }
 
@@ -135,7 +127,7 @@ mod tests {
     fn who_waits_is_slow() {
         let doubt = Doubt::default();
         assert!(!doubt.was_slow(LONG, usage(0, 0)), "nobody knows what was before");
-        doubt.has_waited(usage(100, 1));
+        doubt.begin_turn(usage(100, 1));
         assert!(doubt.was_slow(LONG, usage(200, 2)));
         assert!(!doubt.was_slow(LONG, usage(300, 2)), "the one after it was only interrupted");
     }
@@ -170,7 +162,6 @@ mod tests {
         doubt.was_slow(LONG, usage(0, 0));
         (0..WATCHED_TURNS).for_each(|_| doubt.begin_turn(usage(0, 0)));
         doubt.begin_turn(unasked);
-        doubt.has_waited(unasked);
     }
 
     #[test]
