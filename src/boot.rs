@@ -32,6 +32,8 @@ pub enum BootRole {
     Master,
     /// A child that loads the application.
     Zygote,
+    /// The same zygote, in the executable of an interpreter.
+    Guest,
     /// A second master on the same listeners.
     Refork,
 }
@@ -42,7 +44,7 @@ pub struct Envelope {
     version: u32,
     /// Whom it is for.
     pub role: BootRole,
-    /// The master's pid: the reader's own after a re-exec, its parent's for a zygote.
+    /// The master's pid: the reader's own after a re-exec, its parent's for all others.
     master: i32,
     /// Listening sockets passed along.
     pub listeners: Vec<ListenerState>,
@@ -59,7 +61,11 @@ impl Envelope {
         listeners: Vec<ListenerState>,
         body: &impl Serialize,
     ) -> io::Result<OwnedFd> {
-        let master = sys::process::this().as_raw();
+        let master = match role {
+            BootRole::Guest => sys::process::parent(),
+            BootRole::Master | BootRole::Zygote | BootRole::Refork => sys::process::this(),
+        };
+        let master = master.as_raw();
         let body = serde_json::to_value(body)?;
         let envelope = Envelope { version: ENVELOPE_VERSION, role, master, listeners, body };
         let name = CString::new(BOOT_FILE).expect("the name has no NUL");
@@ -83,7 +89,7 @@ impl Envelope {
     fn is_ours(&self) -> bool {
         let expected = match self.role {
             BootRole::Master => sys::process::this(),
-            BootRole::Zygote | BootRole::Refork => sys::process::parent(),
+            BootRole::Zygote | BootRole::Guest | BootRole::Refork => sys::process::parent(),
         };
         self.version == ENVELOPE_VERSION && expected.as_raw() == self.master
     }
@@ -100,7 +106,7 @@ pub fn take_envelope() -> io::Result<Option<Envelope>> {
             if envelope.is_ours() {
                 return Ok(Some(envelope));
             }
-            if envelope.role == BootRole::Zygote {
+            if matches!(envelope.role, BootRole::Zygote | BootRole::Guest) {
                 return Err(io::Error::other("the master of this zygote is gone"));
             }
         }
@@ -193,7 +199,8 @@ impl StartContext {
     }
 }
 
-fn environment_entry((name, value): &(OsString, OsString)) -> CString {
+/// `NAME=value`
+pub(crate) fn environment_entry((name, value): &(OsString, OsString)) -> CString {
     let mut pair = name.clone().into_vec();
     pair.push(b'=');
     pair.extend_from_slice(value.as_bytes());

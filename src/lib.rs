@@ -58,7 +58,7 @@ pub mod torture;
 pub mod worker;
 pub mod zygote;
 
-pub use run::run;
+pub use run::{run, run_as_guest};
 
 /// Compiles the example in the README.
 #[cfg(doctest)]

@@ -20,6 +20,7 @@ use crate::master::SocketOrigin;
 use crate::master::answer::Kind;
 use crate::service::activation::Activation;
 use crate::service::manager;
+use crate::sys::preload;
 use crate::sys::process::{self, Signal};
 use crate::sys::signal::SignalSource;
 use crate::{inspect, master, torture, zygote};
@@ -30,6 +31,26 @@ use crate::{inspect, master, torture, zygote};
 /// as zygote and as the master's own successor, and both come through here.
 pub fn run(factory: AppFactory) -> ExitCode {
     ExitCode::from(dispatch(factory))
+}
+
+/// Runs a zygote in the executable of an interpreter, which it has put itself into ([`zygote`]); `None` in every other
+/// process that happens to have the library in it.
+///
+/// Call it in place of the executable's `main`; the code is that of the process.
+pub fn run_as_guest(factory: AppFactory) -> Option<u8> {
+    let envelope = match boot::take_envelope() {
+        Ok(envelope) => envelope.filter(|it| it.role == BootRole::Guest)?,
+        Err(error) => {
+            logging::init(Role::Master);
+            return Some(failed("boot", &error));
+        }
+    };
+    preload::forget_first();
+    logging::init(Role::Master);
+    Some(match StartContext::capture() {
+        Ok(start) => zygote::run(&start, envelope, factory),
+        Err(error) => failed("the current directory", &error),
+    })
 }
 
 fn dispatch(factory: AppFactory) -> u8 {

@@ -6,39 +6,34 @@
 //! master (a subreaper, prctl(2)) and there is one supervisor instead of a tree of them.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use log::{error, info, warn};
 
-use crate::app::plugin::Shared;
-use crate::app::stray::turn_away;
-use crate::app::{self, App, AppFactory, Side};
-use crate::boot::{Envelope, StartContext};
-use crate::cache::Caches;
+use crate::app::{App, AppFactory, Side};
+use crate::boot::{BootRole, Envelope, StartContext};
 use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason, headline};
-use crate::cli;
 use crate::config::Config;
-use crate::config::context::Reading;
-use crate::error::{EXIT_ERROR, EXIT_NO_APP, EXIT_OK};
-use crate::hooks::{self, Point};
-use crate::locks::Locks;
-use crate::logging::{self, Role, logfile, spare};
+use crate::error::{EXIT_ERROR, EXIT_OK};
+use crate::logging::{self, Role, logfile};
 use crate::master::spawn::ZygoteBoot;
-use crate::net::set::ListenerSet;
-use crate::net::{Listener, ListenerState};
-use crate::privileges::limits::{self, Started};
-use crate::privileges::{Plan, Refusal};
+use crate::net::Listener;
 use crate::scoreboard::Scoreboard;
 use crate::scoreboard::sheet::{Sheet, SheetFile};
-use crate::signals;
 use crate::sys::process::{self, Fork, Pid, Signal};
 use crate::sys::title::Title;
-use crate::sys::{self, affinity, cred, fd, heap, mapped, signal, stacks, stray};
+use crate::sys::{affinity, fd, heap, mapped, signal, stacks};
 use crate::worker::rebirth::Reborn;
 use crate::worker::{self, Birth};
+
+mod lodging;
+mod proof;
+
+use lodging::Lodging;
+use proof::{Arrival, Proven, Unfit};
 
 /// Signals that a terminal or `pkill` sends to the whole family; the master answers them.
 const FAMILY_SIGNALS: &[Signal] = &[
@@ -54,18 +49,6 @@ const FAMILY_SIGNALS: &[Signal] = &[
 
 /// "No child processes", errno(3).
 const ECHILD: i32 = 10;
-
-/// A generation that cannot serve: the reason and the exit code of a first start.
-struct Unfit {
-    reason: String,
-    code: u8,
-}
-
-impl Unfit {
-    fn new(reason: impl ToString) -> Self {
-        Unfit { reason: reason.to_string(), code: EXIT_ERROR }
-    }
-}
 
 /// What the zygote needs to make a worker.
 struct Zygote {
@@ -107,8 +90,12 @@ impl Place {
 /// Runs the zygote until its master dismisses it; the exit code. In a forked worker it returns only if that has
 /// become a zygote (`refork-after`), as the same.
 pub fn run(start: &StartContext, envelope: Envelope, factory: AppFactory) -> u8 {
-    let boot: ZygoteBoot = match envelope.body() {
-        Ok(boot) => boot,
+    let arrived = match envelope.role {
+        BootRole::Guest => envelope.body().map(|lodging: Lodging| (lodging.boot.clone(), Some(lodging))),
+        _ => envelope.body().map(|boot: ZygoteBoot| (boot, None)),
+    };
+    let (boot, lodging) = match arrived {
+        Ok(arrived) => arrived,
         Err(error) => {
             error!("the master speaks to its zygote in words of another release: {error}");
             return EXIT_ERROR;
@@ -122,7 +109,7 @@ pub fn run(start: &StartContext, envelope: Envelope, factory: AppFactory) -> u8 
             return EXIT_ERROR;
         }
     };
-    match Zygote::prepare(start, boot, control, envelope.listeners, factory) {
+    match Zygote::prepare(Arrival { start, boot, lodging, listeners: envelope.listeners }, control, factory) {
         Ok(zygote) => zygote.serve(),
         Err(code) => code,
     }
@@ -137,19 +124,18 @@ fn take_control(raw: i32) -> io::Result<OwnedFd> {
 
 impl Zygote {
     fn prepare(
-        start: &StartContext,
-        boot: ZygoteBoot,
+        arrival: Arrival<'_>,
         control: Channel<FromZygote, ToZygote>,
-        listeners: Vec<ListenerState>,
         factory: AppFactory,
     ) -> Result<Self, u8> {
         let mut title = Title::prepare();
-        match proven(start, &boot, control.as_fd(), listeners, factory, &mut title) {
+        let generation = arrival.boot.generation;
+        match arrival.prove(control.as_fd(), factory, &mut title) {
             Ok(Proven { config, app, listeners, scoreboard, handover, sheet }) => {
                 let loaded = FromZygote::Loaded {
                     entries: config.entries.clone(),
                     listeners: listeners.announce(),
-                    requests: requests(&config, app.as_deref()),
+                    requests: proof::requests(&config, app.as_deref()),
                 };
                 let fresh: Vec<_> = listeners.fresh().map(|listener| listener.fd.as_fd()).collect();
                 if let Err(error) = control.send(&loaded, &fresh) {
@@ -157,9 +143,9 @@ impl Zygote {
                     return Err(EXIT_ERROR);
                 }
                 let master = process::parent();
-                let listeners = listeners.into_listeners().into_iter().map(sheltered).collect();
+                let listeners = listeners.into_listeners().into_iter().map(proof::sheltered).collect();
                 Ok(Zygote {
-                    generation: boot.generation,
+                    generation,
                     control,
                     listeners,
                     scoreboard,
@@ -174,7 +160,7 @@ impl Zygote {
                 })
             }
             Err(Unfit { reason, code }) => {
-                error!("generation {} cannot serve: {}", boot.generation, headline(&reason));
+                error!("generation {generation} cannot serve: {}", headline(&reason));
                 let reason = bounded_reason(reason);
                 if let Err(error) = control.send(&FromZygote::LoadFailed { reason, code }, &[]) {
                     error!("the master does not listen: {error}");
@@ -370,8 +356,8 @@ struct Order {
 /// Makes what there is by now a good thing to share: what is allocated from here on lies together.
 fn settle_memory() {
     heap::fill_holes();
-    if let Err(error) = mapped::forget_libraries() {
-        warn!("memory of libraries stays in use: {error}");
+    if let Err(error) = mapped::forget_files() {
+        warn!("memory of programs and libraries stays in use: {error}");
     }
 }
 
@@ -379,152 +365,4 @@ fn settle_memory() {
 enum Forked {
     Zygote,
     Worker,
-}
-
-/// What the master is asked for about signals: by the application while it was loaded, and by the
-/// configuration.
-fn requests(config: &Config, app: Option<&dyn App>) -> Vec<signals::Request> {
-    let mut requests = app.map(App::requests_to_master).unwrap_or_default();
-    requests.extend(config.signals.iter().cloned());
-    for request in &mut requests {
-        if let signals::Request::Watch { path, .. } = request
-            && let Ok(absolute) = std::path::absolute(&*path)
-        {
-            *path = absolute;
-        }
-    }
-    requests
-}
-
-/// What a generation that can serve has.
-struct Proven {
-    config: Arc<Config>,
-    app: Option<Box<dyn App>>,
-    listeners: ListenerSet,
-    scoreboard: Arc<Scoreboard>,
-    handover: (OwnedFd, OwnedFd),
-    sheet: OwnedFd,
-}
-
-fn proven(
-    start: &StartContext,
-    boot: &ZygoteBoot,
-    control: BorrowedFd<'_>,
-    listeners: Vec<ListenerState>,
-    factory: AppFactory,
-    title: &mut Title,
-) -> Result<Proven, Unfit> {
-    signal::shrug_off(FAMILY_SIGNALS).map_err(Unfit::new)?;
-    let first = Reading::first();
-    let reading = Reading {
-        started: if boot.started > 0 { boot.started } else { first.started },
-        started_by: boot.started_by.unwrap_or(first.started_by),
-        is_reload: boot.generation > 1,
-    };
-    let config = cli::configuration(reading, start.argv.iter().cloned()).map_err(Unfit::new)?;
-    if reading.is_reload {
-        // The first time it was the master who printed.
-        let lines: String = config.prints.iter().map(|line| format!("{line}\n")).collect();
-        // A log that nobody reads any more is no reason to refuse a reload.
-        let _ = io::stdout().write_all(lines.as_bytes());
-        for warning in &config.warnings {
-            warn!("{warning}");
-        }
-    }
-    if reading.is_reload {
-        // The first time it was the master, before it did anything else.
-        hooks::run_all(&config.hooks, Point::Asap).map_err(Unfit::new)?;
-    }
-    // Here and not by the master: a reload takes them from the configuration as it is now.
-    for name in &config.unenv {
-        sys::env::remove_var(name);
-    }
-    for (name, value) in &config.env {
-        sys::env::set_var(name, value);
-    }
-    title.set(&logging::title::zygote(&config, boot.generation));
-    let base = config.base_directory(&start.cwd);
-    std::env::set_current_dir(&base)
-        .map_err(|error| Unfit::new(format!("chdir: cannot enter {}: {error}", base.display())))?;
-    let adopt = |state| Listener::adopt(state).map(sheltered);
-    let listeners = listeners.into_iter().map(adopt).collect::<io::Result<Vec<_>>>().map_err(Unfit::new)?;
-    let claim = |raw| fd::claim(raw).map(fd::shelter);
-    let scoreboard = claim(boot.scoreboard).and_then(Scoreboard::adopt).map_err(Unfit::new)?;
-    let sheet = match boot.sheet {
-        Some(raw) => claim(raw),
-        None => SheetFile::create().map(|sheet| fd::shelter(sheet.into())),
-    };
-    let sheet = sheet.map_err(Unfit::new)?;
-    stacks::prepare(sheet.as_fd()).map_err(Unfit::new)?;
-    stacks::answer_on(control);
-    let (take, give) = boot.handover;
-    let handover = (claim(take).map_err(Unfit::new)?, claim(give).map_err(Unfit::new)?);
-    let locks = boot.locks.map(|raw| claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
-    let caches = Caches::create(&config.caches).map_err(Unfit::new)?;
-    app::plugin::share(boot.generation, Shared { locks, highest_lock: config.locks, caches });
-    let refused = |refusal: Refusal| Unfit::new(refusal.told(&config));
-    let started = boot.limits.map_or_else(Started::now, Ok).map_err(Unfit::new)?;
-    limits::apply(&config, started, reading.is_reload).map_err(refused)?;
-    let plan = Plan::of(&config).map_err(refused)?;
-    let late = config.credentials.drop_after_apps;
-    let bind = |listeners| ListenerSet::bind(&config, listeners).map_err(Unfit::new);
-    let load = |listeners: &mut dyn Iterator<Item = &Listener>| {
-        // A server that only lends sockets has nobody to serve it.
-        if config.lazy_apps || config.processes == 0 {
-            return Ok(None);
-        }
-        let mut held: Vec<BorrowedFd<'_>> =
-            vec![control, sheet.as_fd(), handover.0.as_fd(), handover.1.as_fd()];
-        held.extend(listeners.map(|listener| listener.fd.as_fd()));
-        load(&config, factory, &held).map(Some)
-    };
-    let (app, listeners) = if cred::is_root() && plan.gives_root_up() && !late {
-        // Sockets while it may bind anything. A socket file of a generation that cannot serve is taken back if the
-        // new user may do so; otherwise nobody listens on it, and the next one replaces it.
-        let listeners = bind(listeners)?;
-        let loaded = plan.follow_in_zygote().map_err(refused);
-        let loaded = loaded.and_then(|()| load(&mut listeners.iter()));
-        let app = loaded.inspect_err(|_| listeners.undo())?;
-        (app, listeners)
-    } else {
-        if !late {
-            plan.follow_in_zygote().map_err(refused)?;
-        }
-        let app = load(&mut listeners.iter())?;
-        // Last of all: sockets of a generation that cannot serve need not be taken back.
-        let listeners = bind(listeners)?;
-        if late {
-            plan.follow_in_zygote().map_err(refused).inspect_err(|_| listeners.undo())?;
-        }
-        (app, listeners)
-    };
-    Ok(Proven { config: Arc::new(config), app, listeners, scoreboard: Arc::new(scoreboard), handover, sheet })
-}
-
-/// Loads the application, and puts right what it did to this process.
-fn load(config: &Config, factory: AppFactory, held: &[BorrowedFd<'_>]) -> Result<Box<dyn App>, Unfit> {
-    let code = if config.need_app { EXIT_NO_APP } else { EXIT_ERROR };
-    let identities: Vec<_> = held.iter().map(|fd| fd::identity(*fd).ok()).collect();
-    spare::keep();
-    stray::watch();
-    let app = app::load(config, factory);
-    turn_away("while it was loaded");
-    spare::mend();
-    if held.iter().map(|fd| fd::identity(*fd).ok()).ne(identities) {
-        error!(
-            "the application has closed descriptors of the server while it was loaded: it must close only \
-             those that it has opened"
-        );
-        // The channel to the master may be one of them, and none of them may be closed again.
-        process::exit_now(i32::from(code));
-    }
-    let app = app.map_err(|error| Unfit { reason: format!("no application: {error}"), code })?;
-    // Code that gives signals their default actions means its own process, not the zygote's part.
-    signal::shrug_off(&signal::defaulted(FAMILY_SIGNALS)).map_err(Unfit::new)?;
-    Ok(app)
-}
-
-/// The same listener out of the application's way.
-fn sheltered(listener: Listener) -> Listener {
-    Listener { fd: fd::shelter(listener.fd), ..listener }
 }

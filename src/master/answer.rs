@@ -202,6 +202,13 @@ pub struct Answer {
     pub slots: Vec<SlotStanding>,
 }
 
+impl Answer {
+    /// Nothing is under way: the next thing to happen comes from outside.
+    pub fn is_at_rest(&self) -> bool {
+        self.doing == Doing::Serving && self.progress.is_none() && self.leaving == 0
+    }
+}
+
 impl Master {
     /// The highest ticket that somebody holds now.
     pub fn note_ticket(&mut self, ticket: u64) {

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::{Instant, SystemTime};
 
-use log::{debug, error};
+use log::{debug, error, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
@@ -18,6 +18,7 @@ use crate::error::EXIT_ERROR;
 use crate::hooks::shell::Commands;
 use crate::service::activation::Activation;
 use crate::service::readiness::Readiness;
+use crate::sys::mapped;
 use crate::sys::process::{self, Pid, Signal};
 use crate::sys::signal::SignalSource;
 
@@ -149,6 +150,8 @@ pub(crate) struct Runner {
     told: Option<Answer>,
     /// The log knows that the kernel does not tell how many clients wait.
     told_unmeasured: bool,
+    /// Nothing was under way when it last waited.
+    rests: bool,
     /// The service manager, if there is one that listens.
     service: Option<Service>,
     /// What a supervisor of another kind is told once.
@@ -197,6 +200,7 @@ impl Runner {
             evidence: Evidence::new(),
             told: None,
             told_unmeasured: false,
+            rests: false,
             readiness: None,
             oom: OomWatch::new(),
             epoch: (Instant::now(), SystemTime::now()),
@@ -222,6 +226,7 @@ impl Runner {
                 return self.leave(code);
             }
             let timeout = self.deadline().map(|instant| instant.saturating_duration_since(Instant::now()));
+            self.rest();
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -234,6 +239,18 @@ impl Runner {
                 events.iter().filter_map(|event| self.sources.get(&event.token()).copied()).collect();
             self.collect(&ready);
         }
+    }
+
+    /// When nothing is under way any more, lets go of what was needed for it.
+    fn rest(&mut self) {
+        let rests = self.told.as_ref().is_some_and(Answer::is_at_rest);
+        if rests
+            && !self.rests
+            && let Err(error) = mapped::forget_files()
+        {
+            warn!("memory of the program stays in use: {error}");
+        }
+        self.rests = rests;
     }
 
     /// Steps through all events, then replaces the image if that has become due: never with an event

@@ -3,6 +3,7 @@
 //! They are matched by the address as configured, not by position: a configuration with its lines in
 //! another order finds its sockets, and their queues of waiting clients.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use log::warn;
@@ -81,6 +82,21 @@ impl ListenerSet {
         }
         set.left = inherited;
         Ok(set)
+    }
+
+    /// The members with whether they are new, for [`ListenerSet::adopt`] by the next image of this process.
+    pub fn state(&self) -> Vec<(ListenerState, bool)> {
+        self.members.iter().map(|(listener, fresh)| (listener.state(), *fresh)).collect()
+    }
+
+    /// The set that [`ListenerSet::state`] tells of.
+    ///
+    /// # Errors
+    /// Those of [`Listener::adopt`].
+    pub fn adopt(states: Vec<(ListenerState, bool)>) -> io::Result<Self> {
+        let adopt = |(state, fresh)| Ok((Listener::adopt(state)?, fresh));
+        let members = states.into_iter().map(adopt).collect::<io::Result<_>>()?;
+        Ok(ListenerSet { members, left: Vec::new() })
     }
 
     /// Takes the sockets that other servers lend, or keeps those that came from them before; false

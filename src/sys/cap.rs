@@ -5,6 +5,8 @@ use std::io;
 pub use caps::Capability;
 use caps::{CapSet, CapsHashSet, errors::CapsError};
 
+use super::cred;
+
 /// What a process may do of what root may.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rights {
@@ -44,6 +46,20 @@ impl Rights {
             .difference(&self.held)
             .try_for_each(|it| caps::drop(None, CapSet::Bounding, *it).map_err(failed))
     }
+}
+
+/// Whether this process can do something that a program which it executes cannot (capabilities(7), "Transformation of
+/// capabilities during execve"). A root that gives nothing up has no such thing.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn lost_by_execution() -> io::Result<bool> {
+    if cred::is_root() {
+        return Ok(false);
+    }
+    let permitted = caps::read(None, CapSet::Permitted).map_err(failed)?;
+    let ambient = caps::read(None, CapSet::Ambient).map_err(failed)?;
+    Ok(!permitted.is_subset(&ambient))
 }
 
 /// Whether the permitted set survives that the user stops being root; execve(2) turns it off again.

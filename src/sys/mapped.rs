@@ -1,26 +1,24 @@
-//! Files that a process has mapped: libraries.
+//! Files that a process has mapped: its program and libraries.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::ops::Range;
 
-/// Forgets the pages of libraries that this process has looked at; those that it needs again come
-/// from the page cache, or from the file.
+/// Forgets the pages of its program and libraries that this process has looked at; those that it needs
+/// again come from the page cache, or from the file.
 ///
-/// A process that has loaded much and will do little holds memory that way which nobody else uses.
-/// (That does not go for the program, which others run too.) What was changed in memory, as by the
-/// loader's relocations, stays. With several threads nothing is done, for another one may replace a
+/// A process that has done much and will do little holds memory that way which nobody else uses.
+/// What was changed in memory, as by the loader's relocations, stays. With several threads nothing is done, for another one may replace a
 /// mapping meanwhile.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
-pub fn forget_libraries() -> io::Result<()> {
+pub fn forget_files() -> io::Result<()> {
     if std::fs::read_dir("/proc/self/task")?.count() > 1 {
         return Ok(());
     }
-    let program = std::fs::read_link("/proc/self/exe")?;
     let smaps = std::fs::read("/proc/self/smaps")?;
-    for range in pristine(&String::from_utf8_lossy(&smaps), &program.to_string_lossy()) {
+    for range in pristine(&String::from_utf8_lossy(&smaps)) {
         let start = std::ptr::without_provenance_mut(range.start);
         // SAFETY: the kernel named this mapping, and this thread, the only one, has not changed it since:
         // of a file, not writable, without a page that differs from the file. What is read from it
@@ -31,8 +29,8 @@ pub fn forget_libraries() -> io::Result<()> {
 }
 
 /// The mappings of files in the text of smaps (proc_pid_smaps(5)) that cannot be written to and have
-/// no page of their own, here or in swap; without those of one file.
-fn pristine(smaps: &str, except: &str) -> Vec<Range<usize>> {
+/// no page of their own, here or in swap.
+fn pristine(smaps: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut candidate = None;
     for line in smaps.lines() {
@@ -41,7 +39,7 @@ fn pristine(smaps: &str, except: &str) -> Vec<Range<usize>> {
             Some((field, _)) if field.starts_with(|first: char| first.is_ascii_uppercase()) => {}
             _ => {
                 found.extend(candidate.take());
-                candidate = read_only_file(line).filter(|_| !line.ends_with(except));
+                candidate = read_only_file(line);
             }
         }
     }
@@ -81,23 +79,20 @@ Anonymous:             0 kB
 Anonymous:             0 kB
 8000-9000 r-xp 00000000 00:00 0                          [vdso]
 Anonymous:             0 kB
-a000-c000 r-xp 00003000 fe:00 247749                     /usr/bin/program
-Anonymous:             0 kB
 d000-e000 r-xp 00003000 fe:00 247749                     /usr/lib/last.so
 Anonymous:             0 kB
 ";
 
     #[test]
     fn only_files_that_nobody_can_have_changed_are_forgotten() {
-        assert_eq!(pristine(SMAPS, "/usr/bin/program"), [0x1000..0x3000, 0xd000..0xe000]);
-        assert_eq!(pristine(SMAPS, "/usr/bin/other").len(), 3);
-        assert_eq!(pristine("", "/usr/bin/program"), []);
+        assert_eq!(pristine(SMAPS), [0x1000..0x3000, 0xd000..0xe000]);
+        assert_eq!(pristine(""), []);
     }
 
     #[test]
     fn the_mappings_of_this_process_are_understood() {
         let smaps = std::fs::read_to_string("/proc/self/smaps").expect("a kernel that tells");
         let here = only_files_that_nobody_can_have_changed_are_forgotten as fn() as usize;
-        assert!(pristine(&smaps, "none").iter().any(|range| range.contains(&here)), "{smaps}");
+        assert!(pristine(&smaps).iter().any(|range| range.contains(&here)), "{smaps}");
     }
 }

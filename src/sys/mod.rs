@@ -31,6 +31,7 @@ pub mod mapped;
 pub mod memory;
 pub mod oom;
 pub mod output;
+pub mod preload;
 pub mod process;
 pub mod robust;
 pub mod sched;

@@ -89,8 +89,10 @@ fn the_first_client_starts_the_server_and_reads_http_only() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         assert!(!answer.contains("INFO"), "{answer}");
         assert_eq!(get(&Target::Tcp(inetd.address), "/").status, 200);
-        let log = inetd.log();
-        assert_eq!(log.matches(&format!("accept on {}", inetd.address)).count(), generation, "{log}");
+        // A worker may have answered before the master has said that it is ready.
+        let said = || inetd.log().matches(&format!("accept on {}", inetd.address)).count();
+        eventually("the server says that it is ready", LIMIT, || (said() >= generation).then_some(()));
+        assert_eq!(said(), generation, "{}", inetd.log());
         inetd.stop_server();
     }
 }

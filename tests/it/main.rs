@@ -48,6 +48,7 @@ mod options;
 mod pause;
 mod pidfile;
 mod privileges;
+mod python_executable;
 mod python_faults;
 mod python_fork;
 mod python_loading;

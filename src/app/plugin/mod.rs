@@ -139,10 +139,12 @@ impl PluginApp {
     ///
     /// # Errors
     /// What the dynamic loader or the plugin says.
-    pub fn load(runtime: &Path, plugin: &Path, settings: Settings) -> Result<Self, Box<dyn Error>> {
+    pub fn load(runtime: Option<&Path>, plugin: &Path, settings: Settings) -> Result<Self, Box<dyn Error>> {
         if PLUGIN.get().is_none() {
             // The runtime first, and for all to see: plugin and extension modules name no library.
-            Library::open(runtime, Visibility::Global)?;
+            if let Some(runtime) = runtime {
+                Library::open(runtime, Visibility::Global)?;
+            }
             let plugin_library = Library::open(plugin, Visibility::Local)?;
             let entry = plugin_library.symbol(abi::ENTRY)?;
             // SAFETY: the symbol has this type in every version of the border.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::plugin_library::GUEST;
+
 /// Why no interpreter was found, or not one that can be used.
 #[derive(Debug, Error)]
 #[error("{}: {trouble}", subject.display())]
@@ -108,7 +110,10 @@ pub enum Trouble {
     )]
     FreeThreaded(String),
     /// Its code is in the executable only.
-    #[error("Python {version} is there, its shared library is not; looked for {tried}. {advice}")]
+    #[error(
+        "Python {version} is there, its shared library is not; looked for {tried}. {advice}. Or, where its executable \
+         holds the same, put {GUEST} next to the server, or where its plugin is"
+    )]
     NoLibrary {
         /// The version.
         version: String,

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::choice::Choice;
 use super::error::{FindError, Trouble};
 use super::{library, query};
@@ -14,15 +16,38 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Major and minor number of the oldest Python that the plugin is built for.
 const OLDEST: (u8, u8) = (3, 9);
 
+/// Where the code of an interpreter is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Code {
+    /// In a shared library, `libpython3.x.so.1.0`, which any process can load.
+    Library(PathBuf),
+    /// In its executable, which a process has to be.
+    Executable {
+        /// The library that holds the same, where there is one. Where code of a library may be replaced by that of
+        /// another it is slower: Debian's Python by a tenth.
+        library: Option<PathBuf>,
+    },
+}
+
+impl Code {
+    /// The library with it.
+    pub fn library(&self) -> Option<&Path> {
+        match self {
+            Code::Library(library) => Some(library),
+            Code::Executable { library } => library.as_deref(),
+        }
+    }
+}
+
 /// An interpreter that the plugin can drive.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interpreter {
     /// What `argv[0]` shall be, for example `VENV/bin/python`: an absolute path from which Python
     /// finds its modules, and whether it is in a virtual environment. Not the chosen executable
     /// itself where that is a script that starts Python.
     pub executable: PathBuf,
-    /// The shared library to load, `libpython3.x.so.1.0`.
-    pub library: PathBuf,
+    /// What there is to run.
+    pub code: Code,
     /// Major, minor, patch.
     pub version: (u8, u8, u8),
     /// `sys.prefix`: the virtual environment, if it is in one.
@@ -40,18 +65,42 @@ pub struct Interpreter {
 /// When it is not there, cannot be run or asked, or is not one that the plugin can drive. The text
 /// names what was tried and says what to do.
 pub fn find(choice: &Choice<'_>) -> Result<Interpreter, FindError> {
-    find_within(choice, PATIENCE)
+    find_within(choice, None, PATIENCE)
 }
 
-fn find_within(choice: &Choice<'_>, patience: Duration) -> Result<Interpreter, FindError> {
+/// Finds it for a process that can become its executable, with the library `guest` in it: where that works,
+/// the code may be there.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_for_guest(choice: &Choice<'_>, guest: &Path) -> Result<Interpreter, FindError> {
+    find_within(choice, Some(guest), PATIENCE)
+}
+
+fn find_within(
+    choice: &Choice<'_>,
+    guest: Option<&Path>,
+    patience: Duration,
+) -> Result<Interpreter, FindError> {
     let chosen = choice.executable()?;
     library::same_architecture(&chosen)?;
-    let answer = query::ask(&chosen, patience)?;
+    let answer = match query::ask(&chosen, guest, patience) {
+        // The loader refuses a program whose C library is too old for the guest.
+        Err(FindError { trouble: Trouble::NotPython { .. }, .. }) if guest.is_some() => {
+            query::ask(&chosen, None, patience)?
+        }
+        answer => answer?,
+    };
     refuse(&chosen, &answer)?;
-    let library = library::find(&chosen, &answer)?;
+    let library = library::find(&chosen, &answer);
+    let code = if answer.has_guest && answer.mapped.is_empty() {
+        Code::Executable { library: library.ok() }
+    } else {
+        Code::Library(library?)
+    };
     let query::Answer { version, prefix, base_prefix, executable, .. } = answer;
     let executable = if executable.is_absolute() { executable } else { chosen };
-    Ok(Interpreter { executable, library, version, prefix, base_prefix })
+    Ok(Interpreter { executable, code, version, prefix, base_prefix })
 }
 
 /// Refuses a Python that the plugin cannot drive.
@@ -99,7 +148,7 @@ mod tests {
     }
 
     fn look_for(fake: &TempDir, patience: Duration) -> Result<Interpreter, FindError> {
-        find_within(&Choice::Executable(&fake.path().join("python")), patience)
+        find_within(&Choice::Executable(&fake.path().join("python")), None, patience)
     }
 
     fn refusal(script: &str) -> String {
@@ -123,7 +172,7 @@ mod tests {
         let shim = fake(&answering(&facts));
         let expected = Interpreter {
             executable: directory.path().join("bin/python3"),
-            library: lib.join("libpython3.12.so.1.0"),
+            code: Code::Library(lib.join("libpython3.12.so.1.0")),
             version: (3, 12, 1),
             prefix: directory.path().join("v"),
             base_prefix: directory.path().to_owned(),
@@ -249,7 +298,13 @@ mod tests {
                     assert_eq!(found.prefix.display().to_string(), say(&python, "sys.prefix"));
                     assert_eq!(found.base_prefix.display().to_string(), say(&python, "sys.base_prefix"));
                     assert_eq!(found.executable.display().to_string(), say(&python, "sys.executable"));
-                    let name = found.library.file_name().expect("a name").to_string_lossy().into_owned();
+                    let name = found
+                        .code
+                        .library()
+                        .and_then(Path::file_name)
+                        .expect("a name")
+                        .to_string_lossy()
+                        .into_owned();
                     assert!(name.starts_with(&format!("libpython{major}.{minor}.so")), "{name}");
                     assert!(!old, "{version} is too old");
                 }
@@ -266,7 +321,10 @@ mod tests {
     #[test]
     fn the_python_in_path_is_found_where_there_is_one() {
         match find(&Choice::Path) {
-            Ok(found) => assert!(found.library.is_file() && found.executable.is_absolute(), "{found:?}"),
+            Ok(found) => {
+                let library = found.code.library().expect("asked for");
+                assert!(library.is_file() && found.executable.is_absolute(), "{found:?}");
+            }
             Err(FindError { trouble: Trouble::NotInPath { .. } | Trouble::NoLibrary { .. }, .. }) => {}
             Err(error) => panic!("{error}"),
         }

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Choice, Interpreter, find, plugin_library};
+use super::interpreter::{self, Interpreter};
+use super::{Choice, Code, guest_library, plugin_library};
 use crate::app::plugin::{PluginApp, Settings};
 use crate::config::python::{AppSource, Mount};
 use crate::config::{Config, PythonOptions};
@@ -15,13 +18,59 @@ use crate::sys::{process, stacks};
 /// Bytes of a request body that are kept in memory unless `post-buffering` says otherwise.
 const BODY_IN_MEMORY: u64 = 1024 * 1024;
 
+/// What applications are loaded with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The interpreter.
+    pub interpreter: Interpreter,
+    /// The plugin.
+    plugin: PathBuf,
+    /// The server as a library, for an interpreter whose code is in its executable.
+    pub guest: Option<PathBuf>,
+    /// This process is that executable.
+    #[serde(skip)]
+    is_here: bool,
+}
+
+/// A generation is loaded with one interpreter, be it in several workers.
+static FOUND: OnceLock<Found> = OnceLock::new();
+
+/// Finds the interpreter and the plugin that `config` names, once for this process and those forked
+/// from it.
+///
+/// With `may_move` this process could become the executable of the interpreter ([`use_found`]).
+///
+/// # Errors
+/// When there is no such interpreter, or no plugin for it.
+pub fn find_once(config: &Config, may_move: bool) -> Result<&'static Found, Box<dyn Error>> {
+    if let Some(found) = FOUND.get() {
+        return Ok(found);
+    }
+    let choice = Choice::of(&config.python);
+    let guest = if may_move { guest_library(&config.plugin_dirs) } else { None };
+    let interpreter = match &guest {
+        Some(guest) => interpreter::find_for_guest(&choice, guest)?,
+        None => interpreter::find(&choice)?,
+    };
+    let plugin = plugin_library(&config.plugin_dirs)?;
+    Ok(FOUND.get_or_init(|| Found { interpreter, plugin, guest, is_here: false }))
+}
+
+/// Makes it known in the process that has become the executable of the interpreter.
+pub fn use_found(found: Found) {
+    FOUND.get_or_init(|| Found { is_here: true, ..found });
+}
+
 /// Loads the applications that `config` names, with the interpreter that it names.
 ///
 /// # Errors
 /// When there is no such interpreter, no plugin for it, or an application cannot be loaded.
 pub fn load(config: &Config) -> Result<PluginApp, Box<dyn Error>> {
-    let interpreter = find(&Choice::of(&config.python))?;
-    let plugin = plugin_library(&config.plugin_dirs)?;
+    let found = find_once(config, false)?;
+    let library = match &found.interpreter.code {
+        Code::Executable { .. } if found.is_here => None,
+        code => Some(code.library().ok_or("this process is not the executable of the interpreter")?),
+    };
     let body_in_memory = match config.post_buffering {
         0 => BODY_IN_MEMORY,
         bytes => bytes,
@@ -29,10 +78,10 @@ pub fn load(config: &Config) -> Result<PluginApp, Box<dyn Error>> {
     let settings = Settings {
         threads: config.threads,
         body_in_memory: usize::try_from(body_in_memory).unwrap_or(usize::MAX),
-        plugin: format!("{}\0{}", command_line(&interpreter, &config.python), settings(config)),
+        plugin: format!("{}\0{}", command_line(&found.interpreter, &config.python), settings(config)),
         skip_atexit: config.python.skip_atexit,
     };
-    PluginApp::load(&interpreter.library, &plugin, settings)
+    PluginApp::load(library, &found.plugin, settings)
 }
 
 /// As the interpreter would be started by hand, one argument a line.

@@ -1,4 +1,4 @@
-//! Python applications: the interpreter the operator chose, its shared library, the plugin that
+//! Python applications: the interpreter the operator chose, where its code is, the plugin that
 //! drives it, and what the plugin is told.
 //!
 //! The server neither links Python nor guesses where it is. The chosen executable is asked, once
@@ -16,6 +16,6 @@ mod query;
 
 pub use choice::Choice;
 pub use error::{FindError, Trouble};
-pub use interpreter::{Interpreter, find};
-pub use load::load;
-pub use plugin_library::{PluginNotFound, plugin_library};
+pub use interpreter::{Code, Interpreter, find};
+pub use load::{Found, find_once, load, use_found};
+pub use plugin_library::{PluginNotFound, guest_library, plugin_library};

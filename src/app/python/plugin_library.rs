@@ -1,4 +1,4 @@
-//! Where the Python plugin is.
+//! Where the libraries of the server for Python are.
 
 use std::env;
 use std::ffi::OsStr;
@@ -8,6 +8,9 @@ use thiserror::Error;
 
 /// File name of the plugin.
 pub const FILE: &str = "libappserver_python.so";
+
+/// File name of the server as a library, for the executable of an interpreter.
+pub const GUEST: &str = "libappserver_guest.so";
 
 /// Names directories of plugins, separated by colons.
 const VARIABLE: &str = "APPSERVER_PLUGIN_DIR";
@@ -34,16 +37,33 @@ pub struct PluginNotFound {
 /// # Errors
 /// When it is nowhere.
 pub fn plugin_library(configured: &[PathBuf]) -> Result<PathBuf, PluginNotFound> {
-    // A program that was replaced since is told with a mark behind its name, in the same directory.
-    let program = env::current_exe().ok();
-    let tried = candidates(configured, env::var_os(VARIABLE).as_deref(), program.as_deref());
+    let tried = places(configured, FILE);
     match tried.iter().find(|file| file.is_file()) {
         Some(file) => Ok(file.clone()),
         None => Err(PluginNotFound { tried }),
     }
 }
 
-fn candidates(configured: &[PathBuf], variable: Option<&OsStr>, program: Option<&Path>) -> Vec<PathBuf> {
+/// Finds the server as a library, in the same places as the plugin.
+pub fn guest_library(configured: &[PathBuf]) -> Option<PathBuf> {
+    // Between these the loader separates names (ld.so(8), `LD_PRELOAD`).
+    let can_be_named =
+        |file: &PathBuf| !file.as_os_str().as_encoded_bytes().iter().any(|it| b" :".contains(it));
+    places(configured, GUEST).into_iter().filter(can_be_named).find(|file| file.is_file())
+}
+
+fn places(configured: &[PathBuf], name: &str) -> Vec<PathBuf> {
+    // A program that was replaced since is told with a mark behind its name, in the same directory.
+    let program = env::current_exe().ok();
+    candidates(configured, env::var_os(VARIABLE).as_deref(), program.as_deref(), name)
+}
+
+fn candidates(
+    configured: &[PathBuf],
+    variable: Option<&OsStr>,
+    program: Option<&Path>,
+    name: &str,
+) -> Vec<PathBuf> {
     let mut directories = configured.to_vec();
     directories
         .extend(variable.iter().flat_map(env::split_paths).filter(|path| !path.as_os_str().is_empty()));
@@ -60,7 +80,7 @@ fn candidates(configured: &[PathBuf], variable: Option<&OsStr>, program: Option<
     let mut files = Vec::new();
     for directory in directories {
         // The working directory may be another by the time the file is opened.
-        let file = std::path::absolute(directory.join(FILE)).unwrap_or_else(|_| directory.join(FILE));
+        let file = std::path::absolute(directory.join(name)).unwrap_or_else(|_| directory.join(name));
         if !files.contains(&file) {
             files.push(file);
         }
@@ -79,8 +99,12 @@ mod tests {
     #[test]
     fn what_is_configured_goes_before_what_is_near_and_that_before_what_is_installed() {
         let configured = ["/one", "/two"].map(PathBuf::from);
-        let found =
-            candidates(&configured, Some(OsStr::new("/three::/one")), Some(Path::new("/usr/bin/appserver")));
+        let found = candidates(
+            &configured,
+            Some(OsStr::new("/three::/one")),
+            Some(Path::new("/usr/bin/appserver")),
+            FILE,
+        );
         let directories: Vec<&str> = found.iter().filter_map(|file| file.parent()?.to_str()).collect();
         let expected = [
             "/one",
@@ -101,16 +125,27 @@ mod tests {
         let target = tempfile::tempdir().expect("a directory");
         let plugin = target.path().join(FILE);
         std::fs::write(&plugin, "").expect("a file");
-        let found = candidates(&[], None, Some(&target.path().join("examples/testapp")));
+        let found = candidates(&[], None, Some(&target.path().join("examples/testapp")), FILE);
         assert!(found.contains(&plugin), "{found:?}");
         assert_eq!(plugin_library(&[target.path().to_owned()]).expect("found"), plugin);
     }
 
     #[test]
     fn a_plugin_that_is_nowhere_is_told_with_the_way_to_get_it() {
-        let error = PluginNotFound { tried: candidates(&["plugins".into()], None, None) }.to_string();
+        let error = PluginNotFound { tried: candidates(&["plugins".into()], None, None, FILE) }.to_string();
         let here = env::current_dir().expect("a directory").join("plugins").join(FILE);
         assert!(error.contains(&format!("looked for {}, /usr/lib/appserver/", here.display())), "{error}");
         assert!(error.contains("cargo build --workspace") && error.contains("plugin-dir"), "{error}");
+    }
+
+    #[test]
+    fn a_guest_that_the_loader_cannot_be_told_of_is_passed_over() {
+        let root = tempfile::tempdir().expect("a directory");
+        let [spaced, plain] = ["with space", "plain"].map(|name| root.path().join(name));
+        for directory in [&spaced, &plain] {
+            std::fs::create_dir(directory).expect("a directory");
+            std::fs::write(directory.join(GUEST), "").expect("a file");
+        }
+        assert_eq!(guest_library(&[spaced, plain.clone()]), Some(plain.join(GUEST)));
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::choice::cannot_run;
 use super::error::{FindError, Trouble};
 use crate::sys::fd::await_readable;
+use crate::sys::preload;
 use crate::sys::process::{Pid, Signal, kill_group, pidfd_open};
 
 /// What the executable runs. `-I` keeps it from the user's own modules, and from those in the
@@ -43,6 +44,8 @@ try:
         for line in maps:
             if b"/libpython" in line:
                 facts.append(("mapped", os.fsdecode(line.split(None, 5)[5].rstrip(b"\n"))))
+            elif b"/libappserver_guest.so" in line:
+                facts.append(("guest", 1))
 except OSError:
     pass
 text = "".join("%s=%s\n" % (key, "" if value is None else value) for key, value in facts)
@@ -85,18 +88,21 @@ pub(super) struct Answer {
     pub multiarch: PathBuf,
     /// Libraries of Python that the process had mapped.
     pub mapped: Vec<PathBuf>,
+    /// It had mapped the library that it was started with.
+    pub has_guest: bool,
 }
 
-/// Runs `executable` and reads what it says, for no longer than `patience`.
+/// Runs `executable`, with the library `guest` in it, and reads what it says, for no longer than `patience`.
 ///
 /// Whatever it started is killed afterwards, answer or not.
 ///
 /// # Errors
 /// When it cannot be run, does not answer in time, or answers something else.
-pub(super) fn ask(executable: &Path, patience: Duration) -> Result<Answer, FindError> {
+pub(super) fn ask(executable: &Path, guest: Option<&Path>, patience: Duration) -> Result<Answer, FindError> {
     let trouble = |trouble: Trouble| trouble.of(executable);
     let deadline = Instant::now() + patience;
-    let mut child = Running::start(executable).map_err(|error| trouble(not_started(executable, error)))?;
+    let mut child =
+        Running::start(executable, guest).map_err(|error| trouble(not_started(executable, error)))?;
 
     let mut said = Vec::new();
     let mut ending = read(&mut child.stdout, &mut said, deadline, is_complete);
@@ -151,11 +157,13 @@ struct Running {
 }
 
 impl Running {
-    fn start(executable: &Path) -> io::Result<Self> {
+    fn start(executable: &Path, guest: Option<&Path>) -> io::Result<Self> {
         let (stdout, its_stdout) = UnixStream::pair()?;
         let (stderr, its_stderr) = UnixStream::pair()?;
         // The command holds their ends and is dropped here: what remains are those of the child.
+        let preload = guest.map(|guest| (preload::VARIABLE, preload::with(guest)));
         let child = Command::new(executable)
+            .envs(preload)
             .args(["-I", "-c", SCRIPT])
             .stdin(Stdio::null())
             .stdout(OwnedFd::from(its_stdout))
@@ -270,6 +278,7 @@ fn parse(text: &[u8]) -> Option<Answer> {
             b"multiarch" => answer.multiarch = path(),
             b"mapped" if !answer.mapped.contains(&path()) => answer.mapped.push(path()),
             b"mapped" => {}
+            b"guest" => answer.has_guest = true,
             _ => return None,
         }
     }
@@ -299,7 +308,7 @@ mod tests {
 
     const ANSWER: &str = "\nimplementation=cpython\nversion=3.11.2\nexecutable=/usr/bin/python3\nprefix=/srv/venv\n\
                           base_prefix=/usr\ngil_disabled=\nshared=1\nlibdir=/usr/lib\nsoname=libpython3.11.so.1.0\n\
-                          linked=libpython3.11.so\nmultiarch=x86_64-linux-gnu\nmapped=/a=b\nmapped=/a=b\nend\n";
+                          linked=libpython3.11.so\nmultiarch=x86_64-linux-gnu\nmapped=/a=b\nmapped=/a=b\nguest=1\nguest=1\nend\n";
 
     #[test]
     fn an_answer_is_read_among_the_words_of_others() {
@@ -316,6 +325,7 @@ mod tests {
             linked: "libpython3.11.so".into(),
             multiarch: "x86_64-linux-gnu".into(),
             mapped: vec!["/a=b".into()],
+            has_guest: true,
         };
         for text in [ANSWER.to_owned(), format!("hello from a .pth file{ANSWER}goodbye\n")] {
             assert_eq!(parse(text.as_bytes()), Some(expected.clone()));

@@ -7,11 +7,12 @@ use super::Server;
 use super::systemd::Systemd;
 use crate::shipped_config::shipped;
 
-/// Installs the server with its Python plugin, and takes an empty `/srv` for this machine.
+/// Installs the server with its libraries for Python, and takes an empty `/srv` for this machine.
 pub fn install_server_and_plugin(systemd: &Systemd) {
-    let plugin = "libappserver_python.so";
     systemd.install_server();
-    systemd.install(&Server::builtin().program().with_file_name(plugin), plugin);
+    for library in ["libappserver_python.so", "libappserver_guest.so"] {
+        systemd.install(&Server::builtin().program().with_file_name(library), library);
+    }
     // /srv is the machine's own; from here on it is not.
     systemd.run("mount", ["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/srv"]).succeeds();
 }

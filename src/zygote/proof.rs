@@ -1,0 +1,244 @@
+//! The proof that a generation can serve: its configuration, its rights, its application and its sockets, each by
+//! having it.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use log::{error, warn};
+
+use super::FAMILY_SIGNALS;
+use super::lodging::{self, Belongings, Lodging};
+use crate::app::plugin::Shared;
+use crate::app::stray::turn_away;
+use crate::app::{self, App, AppFactory};
+use crate::boot::StartContext;
+use crate::cache::Caches;
+use crate::cli;
+use crate::config::Config;
+use crate::config::context::Reading;
+use crate::error::{EXIT_ERROR, EXIT_NO_APP};
+use crate::hooks::{self, Point};
+use crate::locks::Locks;
+use crate::logging::{self, spare};
+use crate::master::spawn::ZygoteBoot;
+use crate::net::set::ListenerSet;
+use crate::net::{Listener, ListenerState};
+use crate::privileges::limits::{self, Started};
+use crate::privileges::{Plan, Refusal};
+use crate::scoreboard::Scoreboard;
+use crate::scoreboard::sheet::SheetFile;
+use crate::signals;
+use crate::sys::title::Title;
+use crate::sys::{self, cred, fd, process, signal, stacks, stray};
+
+/// A generation that cannot serve: the reason and the exit code of a first start.
+pub(super) struct Unfit {
+    pub(super) reason: String,
+    pub(super) code: u8,
+}
+
+impl Unfit {
+    pub(super) fn new(reason: impl ToString) -> Self {
+        Unfit { reason: reason.to_string(), code: EXIT_ERROR }
+    }
+}
+
+/// What a generation that can serve has.
+pub(super) struct Proven {
+    pub(super) config: Arc<Config>,
+    pub(super) app: Option<Box<dyn App>>,
+    pub(super) listeners: ListenerSet,
+    pub(super) scoreboard: Arc<Scoreboard>,
+    pub(super) handover: (OwnedFd, OwnedFd),
+    pub(super) sheet: OwnedFd,
+}
+
+/// A zygote as it was executed.
+pub(super) struct Arrival<'a> {
+    pub(super) start: &'a StartContext,
+    pub(super) boot: ZygoteBoot,
+    /// What the image before this one has done, when that was a zygote too.
+    pub(super) lodging: Option<Lodging>,
+    /// Those that the master has.
+    pub(super) listeners: Vec<ListenerState>,
+}
+
+impl Arrival<'_> {
+    pub(super) fn prove(
+        mut self,
+        control: BorrowedFd<'_>,
+        factory: AppFactory,
+        title: &mut Title,
+    ) -> Result<Proven, Unfit> {
+        signal::shrug_off(FAMILY_SIGNALS).map_err(Unfit::new)?;
+        let is_first_image = self.lodging.is_none();
+        let is_reload = self.boot.generation > 1;
+        let config = match &mut self.lodging {
+            Some(lodging) => lodging.config().map_err(Unfit::new)?,
+            None => self.configuration(is_reload)?,
+        };
+        title.set(&logging::title::zygote(&config, self.boot.generation));
+        if is_first_image {
+            let base = config.base_directory(&self.start.cwd);
+            std::env::set_current_dir(&base)
+                .map_err(|error| Unfit::new(format!("chdir: cannot enter {}: {error}", base.display())))?;
+        }
+        let adopt = |state| Listener::adopt(state).map(sheltered);
+        let listeners = self.listeners.into_iter().map(adopt).collect::<io::Result<Vec<_>>>();
+        let listeners = listeners.map_err(Unfit::new)?;
+        let claim = |raw| fd::claim(raw).map(fd::shelter);
+        let boot = &self.boot;
+        let scoreboard = claim(boot.scoreboard).and_then(Scoreboard::adopt).map_err(Unfit::new)?;
+        let sheet = match boot.sheet {
+            Some(raw) => claim(raw),
+            None => SheetFile::create().map(|sheet| fd::shelter(sheet.into())),
+        };
+        let sheet = sheet.map_err(Unfit::new)?;
+        stacks::prepare(sheet.as_fd()).map_err(Unfit::new)?;
+        stacks::answer_on(control);
+        // From here on there is a handler for each that may come; the image before this one has blocked them.
+        signal::unblock_all().map_err(Unfit::new)?;
+        let (take, give) = boot.handover;
+        let handover = (claim(take).map_err(Unfit::new)?, claim(give).map_err(Unfit::new)?);
+        let locks =
+            boot.locks.map(|raw| claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
+        let refused = |refusal: Refusal| Unfit::new(refusal.told(&config));
+        if is_first_image {
+            let started = boot.limits.map_or_else(Started::now, Ok).map_err(Unfit::new)?;
+            limits::apply(&config, started, is_reload).map_err(refused)?;
+        }
+        let plan = Plan::of(&config).map_err(refused)?;
+        let late = config.credentials.drop_after_apps;
+        let bind = |listeners| ListenerSet::bind(&config, listeners).map_err(Unfit::new);
+        // Sockets while it may bind anything. A socket file of a generation that cannot serve is taken back if the
+        // new user may do so; otherwise nobody listens on it, and the next one replaces it.
+        let early = cred::is_root() && plan.gives_root_up() && !late;
+        let (mut bound, mut listeners) = (None, listeners);
+        match self.lodging.as_mut().and_then(Lodging::take_bound) {
+            Some(members) => bound = Some(ListenerSet::adopt(members).map_err(Unfit::new)?),
+            None if is_first_image && early => bound = Some(bind(std::mem::take(&mut listeners))?),
+            None => {}
+        }
+        let belongings = Belongings {
+            control,
+            scoreboard: scoreboard.fd(),
+            handover: (handover.0.as_fd(), handover.1.as_fd()),
+            sheet: sheet.as_fd(),
+            locks: locks.as_ref().map(Locks::fd),
+            inherited: &listeners,
+            bound: bound.as_ref(),
+        };
+        let prepared = || {
+            if is_first_image {
+                if !late {
+                    plan.follow_in_zygote().map_err(refused)?;
+                }
+                // A server that only lends sockets has nobody to serve it.
+                if config.processes > 0 {
+                    lodging::move_in(self.start, boot, &config, factory, &belongings)?;
+                }
+            }
+            Caches::create(&config.caches).map_err(Unfit::new)
+        };
+        let undo = |_: &Unfit| bound.iter().for_each(ListenerSet::undo);
+        let caches = prepared().inspect_err(undo)?;
+        let mut held = vec![control, sheet.as_fd(), handover.0.as_fd(), handover.1.as_fd()];
+        let served = listeners.iter().chain(bound.iter().flat_map(ListenerSet::iter));
+        held.extend(served.map(|listener| listener.fd.as_fd()));
+        app::plugin::share(boot.generation, Shared { locks, highest_lock: config.locks, caches });
+        let app = match config.lazy_apps || config.processes == 0 {
+            true => None,
+            false => Some(load(&config, factory, &held).inspect_err(undo)?),
+        };
+        let listeners = match bound {
+            Some(bound) => bound,
+            // Last of all: sockets of a generation that cannot serve need not be taken back.
+            None => bind(listeners)?,
+        };
+        if late {
+            plan.follow_in_zygote().map_err(refused).inspect_err(|_| listeners.undo())?;
+        }
+        let scoreboard = Arc::new(scoreboard);
+        Ok(Proven { config: Arc::new(config), app, listeners, scoreboard, handover, sheet })
+    }
+
+    /// Reads the configuration, and does what it wants done before anything else.
+    fn configuration(&self, is_reload: bool) -> Result<Config, Unfit> {
+        let first = Reading::first();
+        let reading = Reading {
+            started: if self.boot.started > 0 { self.boot.started } else { first.started },
+            started_by: self.boot.started_by.unwrap_or(first.started_by),
+            is_reload,
+        };
+        let config = cli::configuration(reading, self.start.argv.iter().cloned()).map_err(Unfit::new)?;
+        if is_reload {
+            // The first time it was the master who printed.
+            let lines: String = config.prints.iter().map(|line| format!("{line}\n")).collect();
+            // A log that nobody reads any more is no reason to refuse a reload.
+            let _ = io::stdout().write_all(lines.as_bytes());
+            for warning in &config.warnings {
+                warn!("{warning}");
+            }
+            // The first time it was the master, before it did anything else.
+            hooks::run_all(&config.hooks, Point::Asap).map_err(Unfit::new)?;
+        }
+        // Here and not by the master: a reload takes them from the configuration as it is now.
+        for name in &config.unenv {
+            sys::env::remove_var(name);
+        }
+        for (name, value) in &config.env {
+            sys::env::set_var(name, value);
+        }
+        Ok(config)
+    }
+}
+
+/// What the master is asked for about signals: by the application while it was loaded, and by the
+/// configuration.
+pub(super) fn requests(config: &Config, app: Option<&dyn App>) -> Vec<signals::Request> {
+    let mut requests = app.map(App::requests_to_master).unwrap_or_default();
+    requests.extend(config.signals.iter().cloned());
+    for request in &mut requests {
+        if let signals::Request::Watch { path, .. } = request
+            && let Ok(absolute) = std::path::absolute(&*path)
+        {
+            *path = absolute;
+        }
+    }
+    requests
+}
+
+/// Nothing to serve with, and why.
+pub(super) fn no_application(config: &Config, reason: impl Display) -> Unfit {
+    let code = if config.need_app { EXIT_NO_APP } else { EXIT_ERROR };
+    Unfit { reason: format!("no application: {reason}"), code }
+}
+
+/// Loads the application, and puts right what it did to this process.
+fn load(config: &Config, factory: AppFactory, held: &[BorrowedFd<'_>]) -> Result<Box<dyn App>, Unfit> {
+    let identities: Vec<_> = held.iter().map(|fd| fd::identity(*fd).ok()).collect();
+    spare::keep();
+    stray::watch();
+    let app = app::load(config, factory);
+    turn_away("while it was loaded");
+    spare::mend();
+    if held.iter().map(|fd| fd::identity(*fd).ok()).ne(identities) {
+        error!(
+            "the application has closed descriptors of the server while it was loaded: it must close only \
+             those that it has opened"
+        );
+        // The channel to the master may be one of them, and none of them may be closed again.
+        process::exit_now(i32::from(no_application(config, "").code));
+    }
+    let app = app.map_err(|error| no_application(config, error))?;
+    // Code that gives signals their default actions means its own process, not the zygote's part.
+    signal::shrug_off(&signal::defaulted(FAMILY_SIGNALS)).map_err(Unfit::new)?;
+    Ok(app)
+}
+
+/// The same listener out of the application's way.
+pub(super) fn sheltered(listener: Listener) -> Listener {
+    Listener { fd: fd::shelter(listener.fd), ..listener }
+}
