@@ -34,6 +34,8 @@ pub enum BootRole {
     Zygote,
     /// The same zygote, in the executable of an interpreter.
     Guest,
+    /// A child that tries whether the application loads, in the executable of an interpreter.
+    Trial,
     /// A second master on the same listeners.
     Refork,
 }
@@ -62,7 +64,7 @@ impl Envelope {
         body: &impl Serialize,
     ) -> io::Result<OwnedFd> {
         let master = match role {
-            BootRole::Guest => sys::process::parent(),
+            BootRole::Guest | BootRole::Trial => sys::process::parent(),
             BootRole::Master | BootRole::Zygote | BootRole::Refork => sys::process::this(),
         };
         let master = master.as_raw();
@@ -89,7 +91,7 @@ impl Envelope {
     fn is_ours(&self) -> bool {
         let expected = match self.role {
             BootRole::Master => sys::process::this(),
-            BootRole::Zygote | BootRole::Guest | BootRole::Refork => sys::process::parent(),
+            BootRole::Zygote | BootRole::Guest | BootRole::Trial | BootRole::Refork => sys::process::parent(),
         };
         self.version == ENVELOPE_VERSION && expected.as_raw() == self.master
     }
@@ -106,8 +108,14 @@ pub fn take_envelope() -> io::Result<Option<Envelope>> {
             if envelope.is_ours() {
                 return Ok(Some(envelope));
             }
-            if matches!(envelope.role, BootRole::Zygote | BootRole::Guest) {
-                return Err(io::Error::other("the master of this zygote is gone"));
+            match envelope.role {
+                BootRole::Zygote | BootRole::Guest => {
+                    return Err(io::Error::other("the master of this zygote is gone"));
+                }
+                BootRole::Trial => {
+                    return Err(io::Error::other("nobody waits for the outcome of this trial"));
+                }
+                BootRole::Master | BootRole::Refork => {}
             }
         }
     }

@@ -8,6 +8,7 @@
 //! - [`master`]: the process an operator talks to. A pure state machine decides, `perform`
 //!   carries out; it runs no application code and no async runtime.
 //! - [`zygote`]: loads the application once per generation and forks workers on request.
+//! - [`guest`]: the zygote in the executable of an interpreter that has its code there.
 //! - [`worker`]: accepts, speaks HTTP through [`protocol`], calls the [`app`].
 //! - [`control`]: the master FIFO, pidfiles, touch files and the commands they carry.
 //! - [`hooks`]: what the configuration asks to be done at points of a process's life.
@@ -41,6 +42,7 @@ pub mod config;
 pub mod control;
 pub mod error;
 pub mod evidence;
+pub mod guest;
 pub mod hooks;
 pub mod inspect;
 pub mod locks;

@@ -33,13 +33,13 @@ pub fn run(factory: AppFactory) -> ExitCode {
     ExitCode::from(dispatch(factory))
 }
 
-/// Runs a zygote in the executable of an interpreter, which it has put itself into ([`zygote`]); `None` in every other
-/// process that happens to have the library in it.
+/// Runs a process of the server in the executable of an interpreter, which has put itself there ([`crate::guest`]);
+/// `None` in every other process that happens to have the library in it.
 ///
 /// Call it in place of the executable's `main`; the code is that of the process.
 pub fn run_as_guest(factory: AppFactory) -> Option<u8> {
     let envelope = match boot::take_envelope() {
-        Ok(envelope) => envelope.filter(|it| it.role == BootRole::Guest)?,
+        Ok(envelope) => envelope.filter(|it| matches!(it.role, BootRole::Guest | BootRole::Trial))?,
         Err(error) => {
             logging::init(Role::Master);
             return Some(failed("boot", &error));
@@ -47,6 +47,9 @@ pub fn run_as_guest(factory: AppFactory) -> Option<u8> {
     };
     preload::forget_first();
     logging::init(Role::Master);
+    if envelope.role == BootRole::Trial {
+        return Some(inspect::trial::go_on(&envelope, factory));
+    }
     Some(match StartContext::capture() {
         Ok(start) => zygote::run(&start, envelope, factory),
         Err(error) => failed("the current directory", &error),

@@ -1,22 +1,29 @@
 //! Loads the application in a process that is thrown away, as the user and in the directory it would
 //! be loaded with, and looks at the files that user needs.
 
+use std::error::Error;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use log::error;
+use serde::{Deserialize, Serialize};
+
 use super::problem::{Problem, Severity};
 use crate::app::AppFactory;
+use crate::app::python::{self, Found};
 use crate::app::stray::turn_away;
-use crate::boot::StartContext;
+use crate::boot::{BootRole, Envelope, StartContext};
 use crate::channel::headline;
 use crate::config::{Config, Entry, value};
+use crate::error::{EXIT_ERROR, EXIT_OK};
+use crate::guest;
 use crate::privileges::{self, Plan, Refusal, rights};
 use crate::sys::fs::{Right, may};
 use crate::sys::process::{self, Exit, Fork, Pid, Signal};
-use crate::sys::{self, fd, stray};
+use crate::sys::{self, fd, signal, stray};
 
 /// Runs the trial; what it found, and what became of it if it did not end well.
 pub fn run(config: &Config, start: &StartContext, factory: AppFactory) -> Vec<Problem> {
@@ -41,7 +48,8 @@ fn attempt(config: &Config, start: &StartContext, factory: AppFactory) -> Result
             drop(ours);
             // The application may close low descriptors, as it may in a zygote.
             let theirs = UnixStream::from(fd::shelter(theirs.into()));
-            report(theirs, &probation(config, start, factory));
+            let problems = probation(config, start, factory, &theirs);
+            report(theirs, &problems);
             process::exit_now(0);
         }
     };
@@ -96,7 +104,12 @@ fn end(child: Pid) -> io::Result<Exit> {
 }
 
 /// In the child: what a zygote does, in its order.
-fn probation(config: &Config, start: &StartContext, factory: AppFactory) -> Vec<Problem> {
+fn probation(
+    config: &Config,
+    start: &StartContext,
+    factory: AppFactory,
+    stream: &UnixStream,
+) -> Vec<Problem> {
     let failed = |option, message: String| Problem::about(Severity::Error, config, option, message);
     // What the application prints must not get into our own output.
     if let Err(error) = fd::replace(io::stderr().as_fd(), 1) {
@@ -135,21 +148,85 @@ fn probation(config: &Config, start: &StartContext, factory: AppFactory) -> Vec<
     for (name, value) in &config.env {
         sys::env::set_var(name, value);
     }
+    match move_in(config, &start, factory, stream, &problems) {
+        Ok(()) => finish(config, factory, problems),
+        Err(error) => {
+            problems.push(no_application(&*error));
+            problems
+        }
+    }
+}
+
+/// What a trial tells the image that takes its place in the executable of an interpreter.
+#[derive(Debug, Serialize, Deserialize)]
+struct Lodging {
+    /// Number of the descriptor that the outcome is told on.
+    stream: RawFd,
+    entries: Vec<Entry>,
+    found: Found,
+    /// What was found so far.
+    problems: Vec<Problem>,
+}
+
+/// As a zygote does.
+fn move_in(
+    config: &Config,
+    start: &StartContext,
+    factory: AppFactory,
+    stream: &UnixStream,
+    problems: &[Problem],
+) -> Result<(), Box<dyn Error>> {
+    let Some(found) = guest::invitation(config, factory)? else { return Ok(()) };
+    let lodging = Lodging {
+        stream: stream.as_raw_fd(),
+        entries: config.entries.clone(),
+        found: found.clone(),
+        problems: problems.to_vec(),
+    };
+    let envelope = Envelope::write(BootRole::Trial, Vec::new(), &lodging)?;
+    guest::execute(found, start, &envelope, &[stream.as_fd()])
+}
+
+/// The rest of a trial, in the executable of an interpreter; the exit code.
+pub fn go_on(envelope: &Envelope, factory: AppFactory) -> u8 {
+    let told = || -> Result<(), Box<dyn Error>> {
+        let Lodging { stream, entries, found, problems } = envelope.body()?;
+        let stream = UnixStream::from(fd::shelter(fd::claim(stream)?));
+        signal::unblock_all()?;
+        python::use_found(found);
+        let config = Config::build(entries)?;
+        report(stream, &finish(&config, factory, problems));
+        Ok(())
+    };
+    match told() {
+        Ok(()) => EXIT_OK,
+        Err(error) => {
+            error!("the application cannot be tried: {error}");
+            EXIT_ERROR
+        }
+    }
+}
+
+fn no_application(error: &dyn Error) -> Problem {
+    Problem {
+        severity: Severity::Error,
+        origin: "default".to_owned(),
+        option: None,
+        message: format!("no application: {}", headline(&error.to_string())),
+    }
+}
+
+/// Loads the application, and does what comes after it.
+fn finish(config: &Config, factory: AppFactory, mut problems: Vec<Problem>) -> Vec<Problem> {
     stray::watch();
     let loaded = factory(config);
     turn_away("while it was loaded");
-    if let Err(error) = loaded {
-        problems.push(Problem {
-            severity: Severity::Error,
-            origin: "default".to_owned(),
-            option: None,
-            message: format!("no application: {}", headline(&error.to_string())),
-        });
-    }
+    problems.extend(loaded.err().map(|error| no_application(&*error)));
     if let Some(directory) = &config.chdir2
         && let Err(error) = std::env::set_current_dir(directory)
     {
-        problems.push(failed("chdir2", format!("cannot enter {}: {error}", directory.display())));
+        let message = format!("cannot enter {}: {error}", directory.display());
+        problems.push(Problem::about(Severity::Error, config, "chdir2", message));
     }
     problems
 }

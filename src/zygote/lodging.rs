@@ -1,29 +1,24 @@
-//! The zygote as a guest in the executable of an interpreter.
+//! The zygote as a guest in the executable of an interpreter ([`guest`]).
 //!
-//! Some interpreters have their code in their executable alone; of others it is faster there than in their library.
-//! So the zygote, which is nobody yet, becomes that executable: it executes it in its own place, with the
-//! server as a library in it ([`preload`]) whose `main` runs instead of the interpreter's. Its pid, descriptors, user,
-//! limits and environment stay as they are; what has been done for its generation is not done again.
+//! It is nobody yet, so it can become that executable: its pid, descriptors, user, limits and environment stay as they
+//! are; what has been done for its generation is not done again.
 //!
 //! That happens with the rights that applications are loaded with, so that nothing is executed with more.
 
-use std::ffi::{CString, OsString};
+use std::error::Error;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::Path;
-use std::{env, io, ptr};
 
-use log::warn;
 use serde::{Deserialize, Serialize};
 
 use super::proof::{Unfit, no_application};
-use crate::app::python::{self, Code, Found};
-use crate::app::{self, AppFactory};
-use crate::boot::{BootRole, Envelope, StartContext, c_string, environment_entry};
+use crate::app::AppFactory;
+use crate::app::python::{self, Found};
+use crate::boot::{BootRole, Envelope, StartContext};
 use crate::config::{Config, ConfigErrors, Entry};
+use crate::guest;
 use crate::master::spawn::ZygoteBoot;
 use crate::net::set::ListenerSet;
 use crate::net::{Listener, ListenerState};
-use crate::sys::{cap, fd, preload, process, signal};
 
 /// What a zygote tells the image that takes its place.
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,56 +93,10 @@ pub(super) fn move_in(
     factory: AppFactory,
     belongings: &Belongings<'_>,
 ) -> Result<(), Unfit> {
-    // The library has these applications, and no others.
-    let builtin: AppFactory = app::build;
-    if !config.python.has_app() || !ptr::fn_addr_eq(factory, builtin) {
-        return Ok(());
-    }
-    // Where that cannot be told, the rights are kept.
-    let may_move = cap::lost_by_execution().is_ok_and(|lost| !lost);
-    let found = python::find_once(config, may_move).map_err(|error| no_application(config, error))?;
-    let (Code::Executable { library }, Some(guest)) = (&found.interpreter.code, &found.guest) else {
-        return Ok(());
-    };
-    let error = execute(start, &found.interpreter.executable, guest, belongings, || {
-        belongings.lodging(boot, config, found)
-    });
-    let text = format!("{}: cannot be executed: {error}", found.interpreter.executable.display());
-    match library {
-        Some(library) => {
-            warn!("{text}; its library {} is used, which may be slower", library.display());
-            Ok(())
-        }
-        None => Err(no_application(config, text)),
-    }
-}
-
-/// Returns only why it cannot be.
-fn execute(
-    start: &StartContext,
-    executable: &Path,
-    guest: &Path,
-    belongings: &Belongings<'_>,
-    lodging: impl FnOnce() -> Lodging,
-) -> io::Error {
-    let variable = (OsString::from(preload::VARIABLE), preload::with(guest));
-    let others = env::vars_os().filter(|(name, _)| name != preload::VARIABLE);
-    let environment: Vec<CString> = others.chain([variable]).map(|it| environment_entry(&it)).collect();
+    let unfit = |error: Box<dyn Error>| no_application(config, error);
+    let Some(found) = guest::invitation(config, factory).map_err(unfit)? else { return Ok(()) };
+    let lodging = belongings.lodging(boot, config, found);
     let inherited = belongings.inherited.iter().map(Listener::state).collect();
-    let envelope = match Envelope::write(BootRole::Guest, inherited, &lodging()) {
-        Ok(envelope) => envelope,
-        Err(error) => return error,
-    };
-    let mut passed_on = belongings.all();
-    passed_on.push(envelope.as_fd());
-    let pass = |on: bool| passed_on.iter().try_for_each(|it| fd::set_cloexec(*it, !on));
-    // Until the next image has its handlers, any signal would end this process.
-    signal::block_all();
-    let executed =
-        pass(true).map(|()| process::exec(&c_string(executable.as_os_str()), &start.argv_c(), &environment));
-    let error = executed.unwrap_or_else(|error| error);
-    // What the application starts must not have them. None of these can fail on what is open and valid.
-    let _ = pass(false);
-    let _ = signal::unblock_all();
-    error
+    let envelope = Envelope::write(BootRole::Guest, inherited, &lodging).map_err(Unfit::new)?;
+    guest::execute(found, start, &envelope, &belongings.all()).map_err(unfit)
 }

@@ -144,6 +144,30 @@ fn an_interpreter_without_a_library_serves() {
     assert_eq!(server.get("/child").text(), "None False");
 }
 
+#[test]
+fn a_configuration_is_checked_with_the_application_in_its_interpreter() {
+    let Some(python) = whole_interpreter() else { return };
+    let place = tempfile::tempdir().expect("a directory");
+    let copy = installation(&python, place.path());
+    for (code, words) in [
+        ("", None),
+        (
+            "import no_such_module",
+            Some("no application: ModuleNotFoundError: No module named 'no_such_module'"),
+        ),
+    ] {
+        let builder = with(&copy).file("app.py", python_app::source(code));
+        let mut check = Command::new(builder.program());
+        check.arg("--check-config").arg(format!("--python={}", copy.display()));
+        check.arg(format!("--wsgi-file={}", builder.path("app.py").display()));
+        let output = check.output().expect("it runs");
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), words.is_none(), "{said}");
+        assert!(said.contains(words.unwrap_or_default()), "{said}");
+    }
+}
+
 /// A server that has the plugin, and not itself as a library.
 fn alone(python: &Path) -> Builder {
     let builder = with(python).copied();
