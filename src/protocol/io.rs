@@ -2,94 +2,19 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use hyper::rt::ReadBufCursor;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::ReadBuf;
 
 use super::accounting::Accounting;
 use super::gate::Gate;
 use super::outgoing;
 use super::state::ConnectionState;
-use crate::sys::fd;
-use crate::sys::sendfile::{Sent, sendfile};
-
-/// A client connection of either kind.
-#[derive(Debug)]
-pub enum Stream {
-    /// TCP
-    Tcp(TcpStream),
-    /// Unix socket
-    Unix(UnixStream),
-}
-
-macro_rules! each {
-    ($stream:expr, $inner:ident => $call:expr) => {
-        match $stream {
-            Stream::Tcp($inner) => $call,
-            Stream::Unix($inner) => $call,
-        }
-    };
-}
-
-impl Stream {
-    /// Reads into the unfilled part of `buf`.
-    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
-    }
-
-    /// Writes some of `bytes`.
-    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    /// Writes without asking the reactor, which will say it if there is no room.
-    fn write_at_once(&self, bytes: &[u8]) -> io::Result<usize> {
-        each!(self, stream => fd::write(stream.as_fd(), bytes))
-    }
-
-    fn poll_write_vectored(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bytes))
-    }
-
-    /// Ready when a write may succeed.
-    pub(super) fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => stream.poll_write_ready(cx))
-    }
-
-    /// Sends at most `count` bytes of `file`, from `offset` on.
-    pub(super) fn poll_sendfile(
-        &mut self,
-        cx: &mut Context<'_>,
-        file: BorrowedFd<'_>,
-        offset: u64,
-        count: usize,
-    ) -> Poll<io::Result<Sent>> {
-        each!(self, stream => loop {
-            ready!(stream.poll_write_ready(cx))?;
-            let send = || sendfile(stream.as_fd(), file, offset, count);
-            match stream.try_io(Interest::WRITABLE, send) {
-                // The readiness was out of date, and is forgotten now.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        })
-    }
-
-    /// Tells the client that nothing more will come.
-    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
+use super::stream::Stream;
 
 /// One read buffer for all connections of a worker.
 ///
@@ -120,9 +45,6 @@ pub struct Io {
     stream: Stream,
     /// Bytes that another worker had read already; they come before those of the socket.
     replay: Bytes,
-    /// The socket is new to the reactor, which does not know yet that it can be written to; waiting for
-    /// that could mean to wait for another request.
-    eager: bool,
     gate: Gate,
     scratch: Scratch,
     state: Rc<ConnectionState>,
@@ -139,8 +61,7 @@ impl Io {
         state: Rc<ConnectionState>,
         accounting: Rc<Accounting>,
     ) -> Self {
-        let eager = !replay.is_empty();
-        Io { stream, replay, eager, gate, scratch, state, accounting }
+        Io { stream, replay, gate, scratch, state, accounting }
     }
 
     /// The bare socket, and what was to be replayed and has not been.
@@ -226,11 +147,6 @@ impl hyper::rt::Read for Io {
 impl hyper::rt::Write for Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if std::mem::take(&mut this.eager)
-            && let Ok(count) = this.stream.write_at_once(bytes)
-        {
-            return this.written(Poll::Ready(Ok(count)));
-        }
         let result = this.stream.poll_write(cx, bytes);
         this.written(result)
     }
@@ -268,7 +184,7 @@ impl hyper::rt::Write for Io {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().stream.poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.stream.shut_down())
     }
 }

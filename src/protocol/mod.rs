@@ -14,6 +14,7 @@ pub mod http;
 pub mod io;
 pub mod outgoing;
 pub mod state;
+pub mod stream;
 
 /// Why a client gets an error from the server itself: the status and one sentence for humans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

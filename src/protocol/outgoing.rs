@@ -22,7 +22,8 @@ use http::StatusCode;
 use http::header::{self, HeaderValue};
 use http::response::Parts;
 
-use super::io::{Scratch, Stream};
+use super::io::Scratch;
+use super::stream::Stream;
 use crate::sys::beneath;
 use crate::sys::sendfile::{Sent, is_of_the_file};
 

@@ -40,6 +40,7 @@ pub mod seqpacket;
 pub mod shm;
 pub mod signal;
 pub mod sock_diag;
+pub mod socket;
 pub mod stacks;
 pub mod stray;
 pub mod title;

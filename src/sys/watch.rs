@@ -29,6 +29,17 @@ pub fn writable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     register(fd, Interest::WRITABLE)
 }
 
+/// The same for both, as a connection needs it.
+///
+/// # Errors
+/// As [`readable`].
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub fn both_ways(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    register(fd, Interest::READABLE.add(Interest::WRITABLE))
+}
+
 fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd names the same open file for as long as it lives, and AsyncFd owns it.
     let watched = unsafe { AsyncFd::register_with_interest(fd, interest) };

@@ -16,12 +16,13 @@ use hyper::server::conn::http1;
 use tokio::io::ReadBuf;
 
 use super::connections::ConnectionSet;
-use super::handover::{Parcel, stream_fd};
+use super::handover::Parcel;
 use super::relief::Place;
 use crate::app::ConnectionInfo;
 use crate::protocol::http::{Service, error_bytes};
-use crate::protocol::io::{Io, Stream};
+use crate::protocol::io::Io;
 use crate::protocol::state::{ConnectionState, Order};
+use crate::protocol::stream::Stream;
 use crate::sys::stray;
 
 #[cfg(test)]
@@ -64,9 +65,9 @@ impl Connection {
         let state = Rc::new(ConnectionState::default());
         state.known.set(known);
         let index = set.insert(Rc::clone(&state), Instant::now());
-        let socket = stream_fd(&stream).as_raw_fd();
-        let place =
-            set.relief().map(|relief| relief.enter(index, socket, Arc::clone(&info.listener), unread));
+        let place = set.relief().zip(stream.as_fd().ok()).map(|(relief, socket)| {
+            relief.enter(index, socket.as_raw_fd(), Arc::clone(&info.listener), unread)
+        });
         let http = set.front().serve(stream, replay, Rc::clone(&info), Rc::clone(&state));
         Connection { http: Some(http), closing: None, info, state, set: Rc::clone(set), index, place }
     }
@@ -234,7 +235,7 @@ impl Closing {
             }
         }
         if !self.shut_down {
-            if ready!(self.stream.poll_shutdown(cx)).is_err() {
+            if self.stream.shut_down().is_err() {
                 return Poll::Ready(());
             }
             self.shut_down = true;

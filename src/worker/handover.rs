@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 
 use crate::app::{ConnectionInfo, Peer};
-use crate::protocol::io::Stream;
-use crate::sys::{fd, seqpacket, watch};
+use crate::protocol::stream::Stream;
+use crate::sys::{seqpacket, watch};
 
 /// Largest message; more unread bytes than this stay where they are until they have been served.
 const MESSAGE_LIMIT: usize = 96 * 1024;
@@ -84,7 +83,7 @@ impl Giver {
     /// parcel is still whole then.
     pub fn give(&self, parcel: &Parcel) -> io::Result<()> {
         let message = encode(&parcel.info.listener, parcel.known, &parcel.unread)?;
-        seqpacket::send(self.queue.as_fd(), &message, &[stream_fd(&parcel.stream)])
+        seqpacket::send(self.queue.as_fd(), &message, &[parcel.stream.as_fd()?])
     }
 
     /// Gives connections away in their order, as the queue has room, until none is left.
@@ -121,13 +120,6 @@ pub(super) fn give_unread(queue: BorrowedFd<'_>, listener: &str, socket: Borrowe
     seqpacket::send(queue, &encode(listener, true, &[])?, &[socket])
 }
 
-pub(super) fn stream_fd(stream: &Stream) -> BorrowedFd<'_> {
-    match stream {
-        Stream::Tcp(stream) => stream.as_fd(),
-        Stream::Unix(stream) => stream.as_fd(),
-    }
-}
-
 /// Takes one connection out of the queue, if there is one.
 ///
 /// # Errors
@@ -141,36 +133,21 @@ pub fn take(queue: BorrowedFd<'_>) -> io::Result<Parcel> {
         let (info, unread) = (Arc::from(listener), Bytes::copy_from_slice(unread));
         let socket = received.fds.into_iter().next();
         let socket = socket.ok_or_else(|| invalid("a connection without its socket"))?;
-        // What has arrived is read now: the reactor would only tell of it when it is next asked, and
-        // the client has waited long enough.
-        let unread = if unread.is_empty() { read_at_once(&socket, buffer) } else { unread };
         let (stream, peer) = open(socket)?;
         Ok(Parcel { stream, unread, known, info: ConnectionInfo::new(peer, info) })
     })
 }
 
-/// Bytes that wait in the socket; none when there are none, or the client is gone, which will be found
-/// out in due course.
-fn read_at_once(socket: &OwnedFd, buffer: &mut [u8]) -> Bytes {
-    match fd::read(socket.as_fd(), buffer) {
-        Ok(count) => Bytes::copy_from_slice(&buffer[..count]),
-        Err(_) => Bytes::new(),
-    }
-}
-
-/// The same socket under the reactor of this process. The peer is asked for again: it is not worth
-/// trusting a message with.
+/// The peer is asked for again: it is not worth trusting a message with.
 fn open(socket: OwnedFd) -> io::Result<(Stream, Peer)> {
     let tcp = TcpStream::from(socket);
-    match tcp.peer_addr() {
-        Ok(address) => Ok((Stream::Tcp(tokio::net::TcpStream::from_std(tcp)?), Peer::Tcp(address))),
+    let peer = match tcp.peer_addr() {
+        Ok(address) => Peer::Tcp(address),
         // Not an address of TCP: the other kind of stream there is.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-            let unix = UnixStream::from(OwnedFd::from(tcp));
-            Ok((Stream::Unix(tokio::net::UnixStream::from_std(unix)?), Peer::Unix))
-        }
-        Err(error) => Err(error),
-    }
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Peer::Unix,
+        Err(error) => return Err(error),
+    };
+    Ok((Stream::new(tcp.into()), peer))
 }
 
 /// Length of the header (little endian), header, unread bytes.

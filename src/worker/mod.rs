@@ -28,7 +28,7 @@ use crate::logging::{self, Role, spare};
 use crate::net::Listener;
 use crate::protocol::accounting::Accounting;
 use crate::protocol::http::{Front, HttpLimits};
-use crate::protocol::io::Stream;
+use crate::protocol::stream::Stream;
 use crate::scoreboard::sheet::Sheet;
 use crate::scoreboard::{Scoreboard, WorkerState};
 use crate::sys::accept::Client;
@@ -432,24 +432,12 @@ async fn serve(
 
 /// Starts serving a connection that was just taken.
 fn admit(connections: &Rc<ConnectionSet>, names: &[Arc<str>], accepted: Accepted) {
-    let stream = match accepted.client {
-        Client::Tcp(_) => {
-            tokio::net::TcpStream::from_std(std::net::TcpStream::from(accepted.socket)).map(Stream::Tcp)
-        }
-        Client::Unix => {
-            tokio::net::UnixStream::from_std(std::os::unix::net::UnixStream::from(accepted.socket))
-                .map(Stream::Unix)
-        }
-    };
-    let stream = match stream {
-        Ok(stream) => stream,
-        Err(error) => return warn!("a connection is lost, the reactor refuses it: {error}"),
-    };
     let peer = match accepted.client {
         Client::Tcp(address) => Peer::Tcp(address),
         Client::Unix => Peer::Unix,
     };
     let info = ConnectionInfo::new(peer, Arc::clone(&names[accepted.listener]));
+    let stream = Stream::new(accepted.socket);
     let parcel = Parcel { stream, unread: Bytes::new(), known: false, info };
     tokio::task::spawn_local(Connection::new(connections, parcel));
 }

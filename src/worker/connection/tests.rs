@@ -111,7 +111,7 @@ impl Server {
         tokio::task::spawn_local(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 let info = ConnectionInfo::new(Peer::Tcp(peer), "test".into());
-                let stream = Stream::Tcp(stream);
+                let stream = Stream::new(stream.into_std().expect("ours").into());
                 let parcel = Parcel { stream, unread: Bytes::new(), known: false, info };
                 tokio::task::spawn_local(Connection::new(&accepting, parcel));
             }
@@ -587,7 +587,12 @@ fn a_half_read_head_goes_on_in_another_worker() {
     with_server(LIMITS, async |server| {
         let (near, far) = tokio::net::UnixStream::pair().expect("pair");
         let info = ConnectionInfo::new(Peer::Unix, "test".into());
-        let parcel = Parcel { stream: Stream::Unix(far), unread: Bytes::new(), known: false, info };
+        let parcel = Parcel {
+            stream: Stream::new(far.into_std().expect("ours").into()),
+            unread: Bytes::new(),
+            known: false,
+            info,
+        };
         let mut near = near;
         near.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("half a head");
         let mut connection = Connection::new(&server.set, parcel);

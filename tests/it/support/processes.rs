@@ -99,6 +99,10 @@ pub fn descriptor_kinds(pid: u32) -> BTreeMap<String, usize> {
     let mut kinds = BTreeMap::new();
     for target in descriptors(pid).into_values() {
         let target = target.to_string_lossy().into_owned();
+        // A file of the kernel that is read at this very moment.
+        if target.starts_with("/proc/") {
+            continue;
+        }
         let kind = match target.split_once(":[") {
             Some((kind @ ("socket" | "pipe"), _)) => kind.to_owned(),
             _ => target,
