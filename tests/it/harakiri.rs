@@ -205,7 +205,8 @@ def application(environ, start_response):
     def pieces():
         while True:
             yield b'piece'
-            time.sleep(0.1)
+            # The limit falls between two pieces: between two calls no stack has a frame.
+            time.sleep(0.3)
     return pieces()
 ";
     for threads in ["1", "2"] {
