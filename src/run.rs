@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use log::error;
 
 use crate::app::AppFactory;
-use crate::boot::{self, BootRole, StartContext, c_string};
+use crate::boot::{self, BootRole, Envelope, StartContext, c_string};
 use crate::cli::torture::Asked;
 use crate::cli::{self, Invocation, Wait};
 use crate::config::gather::Ending;
@@ -38,21 +38,17 @@ pub fn run(factory: AppFactory) -> ExitCode {
 ///
 /// Call it in place of the executable's `main`; the code is that of the process.
 pub fn run_as_guest(factory: AppFactory) -> Option<u8> {
-    let envelope = match boot::take_envelope() {
-        Ok(envelope) => envelope.filter(|it| matches!(it.role, BootRole::Guest | BootRole::Trial))?,
-        Err(error) => {
-            logging::init(Role::Master);
-            return Some(failed("boot", &error));
-        }
-    };
+    let is_guest = |it: &Envelope| matches!(it.role, BootRole::Guest | BootRole::Trial);
+    let envelope = boot::take_envelope().map(|it| it.filter(is_guest)).transpose()?;
     preload::forget_first();
     logging::init(Role::Master);
-    if envelope.role == BootRole::Trial {
-        return Some(inspect::trial::go_on(&envelope, factory));
-    }
-    Some(match StartContext::capture() {
-        Ok(start) => zygote::run(&start, envelope, factory),
-        Err(error) => failed("the current directory", &error),
+    Some(match envelope {
+        Err(error) => failed("boot", &error),
+        Ok(envelope) if envelope.role == BootRole::Trial => inspect::trial::go_on(&envelope, factory),
+        Ok(envelope) => match StartContext::capture() {
+            Ok(start) => zygote::run(&start, envelope, factory),
+            Err(error) => failed("the current directory", &error),
+        },
     })
 }
 

@@ -91,8 +91,10 @@ impl Place {
 /// become a zygote (`refork-after`), as the same.
 pub fn run(start: &StartContext, envelope: Envelope, factory: AppFactory) -> u8 {
     let arrived = match envelope.role {
-        BootRole::Guest => envelope.body().map(|lodging: Lodging| (lodging.boot.clone(), Some(lodging))),
-        _ => envelope.body().map(|boot: ZygoteBoot| (boot, None)),
+        BootRole::Guest => {
+            envelope.body().map(|(boot, lodging): (ZygoteBoot, Lodging)| (boot, Some(lodging)))
+        }
+        _ => envelope.body().map(|boot| (boot, None)),
     };
     let (boot, lodging) = match arrived {
         Ok(arrived) => arrived,

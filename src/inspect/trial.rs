@@ -148,13 +148,8 @@ fn probation(
     for (name, value) in &config.env {
         sys::env::set_var(name, value);
     }
-    match move_in(config, &start, factory, stream, &problems) {
-        Ok(()) => finish(config, factory, problems),
-        Err(error) => {
-            problems.push(no_application(&*error));
-            problems
-        }
-    }
+    let loaded = move_in(config, &start, factory, stream, &problems);
+    conclude(config, loaded.and_then(|()| load(config, factory)), problems)
 }
 
 /// What a trial tells the image that takes its place in the executable of an interpreter.
@@ -195,7 +190,7 @@ pub fn go_on(envelope: &Envelope, factory: AppFactory) -> u8 {
         signal::unblock_all()?;
         python::use_found(found);
         let config = Config::build(entries)?;
-        report(stream, &finish(&config, factory, problems));
+        report(stream, &conclude(&config, load(&config, factory), problems));
         Ok(())
     };
     match told() {
@@ -207,21 +202,23 @@ pub fn go_on(envelope: &Envelope, factory: AppFactory) -> u8 {
     }
 }
 
-fn no_application(error: &dyn Error) -> Problem {
-    Problem {
-        severity: Severity::Error,
-        origin: "default".to_owned(),
-        option: None,
-        message: format!("no application: {}", headline(&error.to_string())),
-    }
-}
-
-/// Loads the application, and does what comes after it.
-fn finish(config: &Config, factory: AppFactory, mut problems: Vec<Problem>) -> Vec<Problem> {
+fn load(config: &Config, factory: AppFactory) -> Result<(), Box<dyn Error>> {
     stray::watch();
     let loaded = factory(config);
     turn_away("while it was loaded");
-    problems.extend(loaded.err().map(|error| no_application(&*error)));
+    loaded.map(drop)
+}
+
+/// What was found before, by loading the application, and after that.
+fn conclude(config: &Config, loaded: Result<(), Box<dyn Error>>, mut problems: Vec<Problem>) -> Vec<Problem> {
+    if let Err(error) = loaded {
+        problems.push(Problem {
+            severity: Severity::Error,
+            origin: "default".to_owned(),
+            option: None,
+            message: format!("no application: {}", headline(&error.to_string())),
+        });
+    }
     if let Some(directory) = &config.chdir2
         && let Err(error) = std::env::set_current_dir(directory)
     {

@@ -225,8 +225,8 @@ impl Runner {
             if let Some(code) = self.exit {
                 return self.leave(code);
             }
-            let timeout = self.deadline().map(|instant| instant.saturating_duration_since(Instant::now()));
             self.rest();
+            let timeout = self.deadline().map(|instant| instant.saturating_duration_since(Instant::now()));
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

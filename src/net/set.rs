@@ -23,6 +23,9 @@ pub enum Announced {
     Fresh(ListenerState),
 }
 
+/// The members of a set, each with whether it is new, for the next image of the process that has it.
+pub type SetState = Vec<(ListenerState, bool)>;
+
 /// Binds what the configuration asks for and `inherited` does not have.
 #[derive(Debug)]
 pub struct ListenerSet {
@@ -84,8 +87,8 @@ impl ListenerSet {
         Ok(set)
     }
 
-    /// The members with whether they are new, for [`ListenerSet::adopt`] by the next image of this process.
-    pub fn state(&self) -> Vec<(ListenerState, bool)> {
+    /// What [`ListenerSet::adopt`] wants to know. The caller clears close-on-exec.
+    pub fn state(&self) -> SetState {
         self.members.iter().map(|(listener, fresh)| (listener.state(), *fresh)).collect()
     }
 
@@ -93,7 +96,7 @@ impl ListenerSet {
     ///
     /// # Errors
     /// Those of [`Listener::adopt`].
-    pub fn adopt(states: Vec<(ListenerState, bool)>) -> io::Result<Self> {
+    pub fn adopt(states: SetState) -> io::Result<Self> {
         let adopt = |(state, fresh)| Ok((Listener::adopt(state)?, fresh));
         let members = states.into_iter().map(adopt).collect::<io::Result<_>>()?;
         Ok(ListenerSet { members, left: Vec::new() })

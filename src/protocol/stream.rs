@@ -15,8 +15,11 @@ use tokio::io::unix::AsyncFd;
 use crate::sys::sendfile::{Sent, sendfile};
 use crate::sys::{fd, socket, watch};
 
+/// Reads from a socket that is not watched: what comes with the connection. Who sends on without end must let others
+/// have their turn; the reactor sees to that.
+const UNWATCHED_READS: u8 = 1;
 /// Writes to a socket that is not watched, at most. Who writes to a client that takes all must let others have
-/// their turn; the reactor sees to that.
+/// their turn, too.
 const UNWATCHED_WRITES: u8 = 8;
 
 /// A client connection of either kind, TCP or Unix socket, in non-blocking mode.
@@ -27,8 +30,8 @@ pub struct Stream(State);
 enum State {
     Fresh {
         socket: OwnedFd,
-        /// It was read from.
-        read: bool,
+        /// How often it may still be read from, and written to, before it is watched.
+        reads: u8,
         writes: u8,
     },
     Watched(AsyncFd<OwnedFd>),
@@ -36,49 +39,33 @@ enum State {
     Lost,
 }
 
+/// Where the bytes go.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    In,
+    Out,
+}
+
 impl Stream {
     /// A socket that nobody watches yet.
     pub fn new(socket: OwnedFd) -> Self {
-        Stream(State::Fresh { socket, read: false, writes: 0 })
+        Stream(State::Fresh { socket, reads: UNWATCHED_READS, writes: UNWATCHED_WRITES })
     }
 
     /// Reads into the unfilled part of `buf`.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let State::Fresh { socket, read, .. } = &mut self.0
-            && !mem::replace(read, true)
-        {
-            match fd::read(socket.as_fd(), buf.initialize_unfilled()) {
-                Ok(count) => {
-                    buf.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        let watched = self.watched()?;
-        loop {
-            let mut ready = ready!(watched.poll_read_ready(cx))?;
-            let room = buf.initialize_unfilled();
-            let size = room.len();
-            match fd::read(watched.as_fd(), room) {
-                Ok(count) => {
-                    // All that there was, unless it was the end: epoll(7), question 9.
-                    if count > 0 && count < size {
-                        ready.clear_ready();
-                    }
-                    buf.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        let room = buf.initialize_unfilled();
+        let size = room.len();
+        // Less than there is room for is all that there was, unless it was the end: epoll(7), question 9.
+        let drained = |count: &usize| (1..size).contains(count);
+        let count = ready!(self.poll_io(cx, Way::In, drained, |socket| fd::read(socket, room)))?;
+        buf.advance(count);
+        Poll::Ready(Ok(()))
     }
 
     /// Writes some of `bytes`.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, |sent| *sent < bytes.len(), |socket| socket::send(socket, bytes))
+        self.poll_io(cx, Way::Out, |sent| *sent < bytes.len(), |socket| socket::send(socket, bytes))
     }
 
     /// Writes some of `bytes`.
@@ -88,7 +75,7 @@ impl Stream {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let size: usize = bytes.iter().map(|it| it.len()).sum();
-        self.poll_send(cx, |sent| *sent < size, |socket| socket::send_vectored(socket, bytes))
+        self.poll_io(cx, Way::Out, |sent| *sent < size, |socket| socket::send_vectored(socket, bytes))
     }
 
     /// Ready when a write may succeed.
@@ -105,7 +92,7 @@ impl Stream {
         count: usize,
     ) -> Poll<io::Result<Sent>> {
         // How much the file has left is not known here.
-        self.poll_send(cx, |_| false, |socket| sendfile(socket, file, offset, count))
+        self.poll_io(cx, Way::Out, |_| false, |socket| sendfile(socket, file, offset, count))
     }
 
     /// Tells the client that nothing more will come.
@@ -128,34 +115,42 @@ impl Stream {
         }
     }
 
-    /// What has `filled` the socket will be told when there is room again.
-    fn poll_send<T>(
+    /// Does it at once as long as nobody watches, else when the reactor has said that it can be done. What leaves
+    /// the socket `exhausted` waits for the reactor the next time.
+    fn poll_io<T>(
         &mut self,
         cx: &mut Context<'_>,
-        filled: impl Fn(&T) -> bool,
-        send: impl Fn(BorrowedFd<'_>) -> io::Result<T>,
+        way: Way,
+        exhausted: impl Fn(&T) -> bool,
+        mut attempt: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
-        if let State::Fresh { socket, writes, .. } = &mut self.0
-            && *writes < UNWATCHED_WRITES
-        {
-            *writes += 1;
-            match send(socket.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
+        if let State::Fresh { socket, reads, writes } = &mut self.0 {
+            let left = match way {
+                Way::In => reads,
+                Way::Out => writes,
+            };
+            if *left > 0 {
+                *left -= 1;
+                match attempt(socket.as_fd()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return Poll::Ready(result),
+                }
             }
         }
         let watched = self.watched()?;
         loop {
-            let mut ready = ready!(watched.poll_write_ready(cx))?;
-            match send(watched.as_fd()) {
-                Ok(sent) => {
-                    if filled(&sent) {
+            let mut ready = match way {
+                Way::In => ready!(watched.poll_read_ready(cx))?,
+                Way::Out => ready!(watched.poll_write_ready(cx))?,
+            };
+            match attempt(watched.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                result => {
+                    if result.as_ref().is_ok_and(&exhausted) {
                         ready.clear_ready();
                     }
-                    return Poll::Ready(Ok(sent));
+                    return Poll::Ready(result);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }

@@ -17,33 +17,26 @@ use crate::boot::{BootRole, Envelope, StartContext};
 use crate::config::{Config, ConfigErrors, Entry};
 use crate::guest;
 use crate::master::spawn::ZygoteBoot;
-use crate::net::set::ListenerSet;
-use crate::net::{Listener, ListenerState};
+use crate::net::Listener;
+use crate::net::set::{ListenerSet, SetState};
 
 /// What a zygote tells the image that takes its place.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Lodging {
-    /// What the master has told it, with the numbers that descriptors have now.
-    pub(super) boot: ZygoteBoot,
     /// The configuration. Its files may be out of reach by now.
     entries: Vec<Entry>,
-    /// The listeners, each with whether it is new, when they are bound before the application is loaded.
-    bound: Option<Vec<(ListenerState, bool)>>,
+    /// The listeners, when they are bound before the application is loaded.
+    bound: Option<SetState>,
     /// The interpreter whose executable it is.
     found: Found,
 }
 
 impl Lodging {
-    /// The configuration that the image before this one has read; makes the interpreter known to whoever loads
-    /// applications here.
-    pub(super) fn config(&mut self) -> Result<Config, ConfigErrors> {
-        python::use_found(self.found.clone());
-        Config::build(std::mem::take(&mut self.entries))
-    }
-
-    /// The listeners that are bound already.
-    pub(super) fn take_bound(&mut self) -> Option<Vec<(ListenerState, bool)>> {
-        self.bound.take()
+    /// The configuration that the image before this one has read, and the listeners that it has bound. Makes the
+    /// interpreter known to whoever loads applications here.
+    pub(super) fn settle(self) -> Result<(Config, Option<SetState>), ConfigErrors> {
+        python::use_found(self.found);
+        Ok((Config::build(self.entries)?, self.bound))
     }
 }
 
@@ -70,17 +63,16 @@ impl<'a> Belongings<'a> {
         all
     }
 
-    fn lodging(&self, boot: &ZygoteBoot, config: &Config, found: &Found) -> Lodging {
-        let boot = ZygoteBoot {
+    /// What the master has told, with the numbers that descriptors have now.
+    fn boot(&self, boot: &ZygoteBoot) -> ZygoteBoot {
+        ZygoteBoot {
             control: self.control.as_raw_fd(),
             scoreboard: self.scoreboard.as_raw_fd(),
             handover: (self.handover.0.as_raw_fd(), self.handover.1.as_raw_fd()),
             sheet: Some(self.sheet.as_raw_fd()),
             locks: self.locks.map(|locks| locks.as_raw_fd()),
             ..boot.clone()
-        };
-        let bound = self.bound.map(ListenerSet::state);
-        Lodging { boot, entries: config.entries.clone(), bound, found: found.clone() }
+        }
     }
 }
 
@@ -95,8 +87,10 @@ pub(super) fn move_in(
 ) -> Result<(), Unfit> {
     let unfit = |error: Box<dyn Error>| no_application(config, error);
     let Some(found) = guest::invitation(config, factory).map_err(unfit)? else { return Ok(()) };
-    let lodging = belongings.lodging(boot, config, found);
+    let bound = belongings.bound.map(ListenerSet::state);
+    let lodging = Lodging { entries: config.entries.clone(), bound, found: found.clone() };
     let inherited = belongings.inherited.iter().map(Listener::state).collect();
-    let envelope = Envelope::write(BootRole::Guest, inherited, &lodging).map_err(Unfit::new)?;
+    let body = (belongings.boot(boot), lodging);
+    let envelope = Envelope::write(BootRole::Guest, inherited, &body).map_err(Unfit::new)?;
     guest::execute(found, start, &envelope, &belongings.all()).map_err(unfit)
 }

@@ -67,17 +67,16 @@ pub(super) struct Arrival<'a> {
 
 impl Arrival<'_> {
     pub(super) fn prove(
-        mut self,
+        self,
         control: BorrowedFd<'_>,
         factory: AppFactory,
         title: &mut Title,
     ) -> Result<Proven, Unfit> {
         signal::shrug_off(FAMILY_SIGNALS).map_err(Unfit::new)?;
         let is_first_image = self.lodging.is_none();
-        let is_reload = self.boot.generation > 1;
-        let config = match &mut self.lodging {
-            Some(lodging) => lodging.config().map_err(Unfit::new)?,
-            None => self.configuration(is_reload)?,
+        let (config, kept) = match self.lodging {
+            Some(lodging) => lodging.settle().map_err(Unfit::new)?,
+            None => (configuration(self.start, &self.boot)?, None),
         };
         title.set(&logging::title::zygote(&config, self.boot.generation));
         if is_first_image {
@@ -107,7 +106,7 @@ impl Arrival<'_> {
         let refused = |refusal: Refusal| Unfit::new(refusal.told(&config));
         if is_first_image {
             let started = boot.limits.map_or_else(Started::now, Ok).map_err(Unfit::new)?;
-            limits::apply(&config, started, is_reload).map_err(refused)?;
+            limits::apply(&config, started, is_reload(boot)).map_err(refused)?;
         }
         let plan = Plan::of(&config).map_err(refused)?;
         let late = config.credentials.drop_after_apps;
@@ -116,7 +115,7 @@ impl Arrival<'_> {
         // new user may do so; otherwise nobody listens on it, and the next one replaces it.
         let early = cred::is_root() && plan.gives_root_up() && !late;
         let (mut bound, mut listeners) = (None, listeners);
-        match self.lodging.as_mut().and_then(Lodging::take_bound) {
+        match kept {
             Some(members) => bound = Some(ListenerSet::adopt(members).map_err(Unfit::new)?),
             None if is_first_image && early => bound = Some(bind(std::mem::take(&mut listeners))?),
             None => {}
@@ -163,36 +162,41 @@ impl Arrival<'_> {
         let scoreboard = Arc::new(scoreboard);
         Ok(Proven { config: Arc::new(config), app, listeners, scoreboard, handover, sheet })
     }
+}
 
-    /// Reads the configuration, and does what it wants done before anything else.
-    fn configuration(&self, is_reload: bool) -> Result<Config, Unfit> {
-        let first = Reading::first();
-        let reading = Reading {
-            started: if self.boot.started > 0 { self.boot.started } else { first.started },
-            started_by: self.boot.started_by.unwrap_or(first.started_by),
-            is_reload,
-        };
-        let config = cli::configuration(reading, self.start.argv.iter().cloned()).map_err(Unfit::new)?;
-        if is_reload {
-            // The first time it was the master who printed.
-            let lines: String = config.prints.iter().map(|line| format!("{line}\n")).collect();
-            // A log that nobody reads any more is no reason to refuse a reload.
-            let _ = io::stdout().write_all(lines.as_bytes());
-            for warning in &config.warnings {
-                warn!("{warning}");
-            }
-            // The first time it was the master, before it did anything else.
-            hooks::run_all(&config.hooks, Point::Asap).map_err(Unfit::new)?;
+/// Whether a generation has served before.
+fn is_reload(boot: &ZygoteBoot) -> bool {
+    boot.generation > 1
+}
+
+/// Reads the configuration, and does what it wants done before anything else.
+fn configuration(start: &StartContext, boot: &ZygoteBoot) -> Result<Config, Unfit> {
+    let first = Reading::first();
+    let reading = Reading {
+        started: if boot.started > 0 { boot.started } else { first.started },
+        started_by: boot.started_by.unwrap_or(first.started_by),
+        is_reload: is_reload(boot),
+    };
+    let config = cli::configuration(reading, start.argv.iter().cloned()).map_err(Unfit::new)?;
+    if reading.is_reload {
+        // The first time it was the master who printed.
+        let lines: String = config.prints.iter().map(|line| format!("{line}\n")).collect();
+        // A log that nobody reads any more is no reason to refuse a reload.
+        let _ = io::stdout().write_all(lines.as_bytes());
+        for warning in &config.warnings {
+            warn!("{warning}");
         }
-        // Here and not by the master: a reload takes them from the configuration as it is now.
-        for name in &config.unenv {
-            sys::env::remove_var(name);
-        }
-        for (name, value) in &config.env {
-            sys::env::set_var(name, value);
-        }
-        Ok(config)
+        // The first time it was the master, before it did anything else.
+        hooks::run_all(&config.hooks, Point::Asap).map_err(Unfit::new)?;
     }
+    // Here and not by the master: a reload takes them from the configuration as it is now.
+    for name in &config.unenv {
+        sys::env::remove_var(name);
+    }
+    for (name, value) in &config.env {
+        sys::env::set_var(name, value);
+    }
+    Ok(config)
 }
 
 /// What the master is asked for about signals: by the application while it was loaded, and by the

@@ -11,16 +11,11 @@
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
 
-type Main = extern "C" fn(c_int, *mut *mut c_char, *mut *mut c_char) -> c_int;
-type Start = unsafe extern "C" fn(
-    main: Main,
-    argc: c_int,
-    argv: *mut *mut c_char,
-    init: *mut c_void,
-    fini: *mut c_void,
-    rtld_fini: *mut c_void,
-    stack_end: *mut c_void,
-) -> c_int;
+type Texts = *mut *mut c_char;
+type Main = extern "C" fn(c_int, Texts, Texts) -> c_int;
+type Hook = *mut c_void;
+/// That of [`__libc_start_main`].
+type Start = unsafe extern "C" fn(Main, c_int, Texts, Hook, Hook, Hook, *mut c_void) -> c_int;
 
 /// The program's own.
 static MAIN: OnceLock<Main> = OnceLock::new();
@@ -34,10 +29,10 @@ static MAIN: OnceLock<Main> = OnceLock::new();
 pub unsafe extern "C" fn __libc_start_main(
     main: Main,
     argc: c_int,
-    argv: *mut *mut c_char,
-    init: *mut c_void,
-    fini: *mut c_void,
-    rtld_fini: *mut c_void,
+    argv: Texts,
+    init: Hook,
+    fini: Hook,
+    rtld_fini: Hook,
     stack_end: *mut c_void,
 ) -> c_int {
     MAIN.get_or_init(|| main);
@@ -50,7 +45,7 @@ pub unsafe extern "C" fn __libc_start_main(
     unsafe { next(ours, argc, argv, init, fini, rtld_fini, stack_end) }
 }
 
-extern "C" fn ours(argc: c_int, argv: *mut *mut c_char, envp: *mut *mut c_char) -> c_int {
+extern "C" fn ours(argc: c_int, argv: Texts, envp: Texts) -> c_int {
     if let Some(code) = appserver::run_as_guest(appserver::app::build) {
         return c_int::from(code);
     }

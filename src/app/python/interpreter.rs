@@ -56,7 +56,8 @@ pub struct Interpreter {
     pub base_prefix: PathBuf,
 }
 
-/// Finds the interpreter that the operator chose, by running it once.
+/// Finds the interpreter that the operator chose, by running it once: with the library `guest` in it, for a process
+/// that can become its executable.
 ///
 /// It leaves neither a thread nor a process behind. Not for a server that is about to answer: it
 /// waits, usually for some tens of milliseconds.
@@ -64,17 +65,8 @@ pub struct Interpreter {
 /// # Errors
 /// When it is not there, cannot be run or asked, or is not one that the plugin can drive. The text
 /// names what was tried and says what to do.
-pub fn find(choice: &Choice<'_>) -> Result<Interpreter, FindError> {
-    find_within(choice, None, PATIENCE)
-}
-
-/// Finds it for a process that can become its executable, with the library `guest` in it: where that works,
-/// the code may be there.
-///
-/// # Errors
-/// As [`find`].
-pub fn find_for_guest(choice: &Choice<'_>, guest: &Path) -> Result<Interpreter, FindError> {
-    find_within(choice, Some(guest), PATIENCE)
+pub fn find(choice: &Choice<'_>, guest: Option<&Path>) -> Result<Interpreter, FindError> {
+    find_within(choice, guest, PATIENCE)
 }
 
 fn find_within(
@@ -248,10 +240,10 @@ mod tests {
         assert!(
             Command::new("/bin/sh").args(["-c", write, "sh"]).arg(&path).status().expect("a shell").success()
         );
-        let error = find(&Choice::Executable(&path)).expect_err("no interpreter").to_string();
+        let error = find(&Choice::Executable(&path), None).expect_err("no interpreter").to_string();
         assert!(error.contains("the program behind #! in its first line"), "{error}");
         assert!(Command::new("/bin/chmod").arg("a-x").arg(&path).status().expect("chmod").success());
-        let error = find(&Choice::Executable(&path)).expect_err("no right").to_string();
+        let error = find(&Choice::Executable(&path), None).expect_err("no right").to_string();
         assert!(
             error.contains("Permission denied") && error.contains("needs the right to run it"),
             "{error}"
@@ -266,7 +258,7 @@ mod tests {
         // s390: nobody develops on one.
         program[18..20].copy_from_slice(&[22, 0]);
         fs::write(&path, program).expect("a file");
-        let error = find(&Choice::Executable(&path)).expect_err("another processor").to_string();
+        let error = find(&Choice::Executable(&path), None).expect_err("another processor").to_string();
         assert!(error.contains("is made for s390") && error.contains("the server for "), "{error}");
     }
 
@@ -291,7 +283,7 @@ mod tests {
             let version = say(&python, "'%d.%d.%d' % sys.version_info[:3]");
             let old = version.starts_with("2.")
                 || ["3.6.", "3.7.", "3.8."].iter().any(|it| version.starts_with(it));
-            match find(&Choice::Executable(&python)) {
+            match find(&Choice::Executable(&python), None) {
                 Ok(found) => {
                     let (major, minor, patch) = found.version;
                     assert_eq!(format!("{major}.{minor}.{patch}"), version);
@@ -320,7 +312,7 @@ mod tests {
 
     #[test]
     fn the_python_in_path_is_found_where_there_is_one() {
-        match find(&Choice::Path) {
+        match find(&Choice::Path, None) {
             Ok(found) => {
                 let library = found.code.library().expect("asked for");
                 assert!(library.is_file() && found.executable.is_absolute(), "{found:?}");
@@ -340,7 +332,7 @@ mod tests {
                 // Debian packages this apart too.
                 continue;
             }
-            let found = match find(&Choice::VirtualEnv(&venv)) {
+            let found = match find(&Choice::VirtualEnv(&venv), None) {
                 Ok(found) => found,
                 Err(FindError { trouble: Trouble::NoLibrary { .. } | Trouble::TooOld(_), .. }) => continue,
                 Err(error) => panic!("{error}"),

@@ -8,8 +8,7 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::interpreter::{self, Interpreter};
-use super::{Choice, Code, guest_library, plugin_library};
+use super::{Choice, Code, Interpreter, find, guest_library, plugin_library};
 use crate::app::plugin::{PluginApp, Settings};
 use crate::config::python::{AppSource, Mount};
 use crate::config::{Config, PythonOptions};
@@ -46,12 +45,8 @@ pub fn find_once(config: &Config, may_move: bool) -> Result<&'static Found, Box<
     if let Some(found) = FOUND.get() {
         return Ok(found);
     }
-    let choice = Choice::of(&config.python);
     let guest = if may_move { guest_library(&config.plugin_dirs) } else { None };
-    let interpreter = match &guest {
-        Some(guest) => interpreter::find_for_guest(&choice, guest)?,
-        None => interpreter::find(&choice)?,
-    };
+    let interpreter = find(&Choice::of(&config.python), guest.as_deref())?;
     let plugin = plugin_library(&config.plugin_dirs)?;
     Ok(FOUND.get_or_init(|| Found { interpreter, plugin, guest, is_here: false }))
 }
