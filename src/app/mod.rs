@@ -300,15 +300,20 @@ pub enum ResponseBody {
     },
 }
 
+const NEEDED_BUT_NOT_NAMED: &str =
+    "need-app is set and none is named: module, wsgi-file, eval or mount names one";
+
 /// Builds the application: the one that the configuration names, or else the welcome page; behind the
 /// static files if there are any.
 ///
 /// # Errors
-/// When the application cannot be loaded.
+/// When the application cannot be loaded, or `need-app` wants one and none is named.
 pub fn build(config: &Config) -> Result<Box<dyn App>, Box<dyn Error>> {
     let has_app = config.python.has_app();
     let app: Box<dyn App> = match has_app {
         true => Box::new(python::load(config)?),
+        // A page of our own in its place would look like success.
+        false if config.need_app => return Err(NEEDED_BUT_NOT_NAMED.into()),
         false => Box::new(welcome::Welcome::new(config.release.as_deref())),
     };
     if config.static_maps.is_empty() {

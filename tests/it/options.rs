@@ -57,7 +57,7 @@ http-socket = app.sock
 
 #[test]
 fn a_production_ini_starts_the_server_and_is_told_what_is_missing() {
-    let server = Server::builtin().file("app.ini", PRODUCTION).without_listener().arg("app.ini").start();
+    let server = Server::app().file("app.ini", PRODUCTION).without_listener().arg("app.ini").start();
     server.wait_ready();
     server.wait_for_log("app.ini:38: stats = ");
     let lines = server.log().lines();

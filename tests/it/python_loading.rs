@@ -48,6 +48,15 @@ fn a_first_start_that_fails_says_why() {
 }
 
 #[test]
+fn an_application_that_is_needed_has_to_be_named() {
+    for lazy in ["--lazy-apps=false", "--lazy-apps"] {
+        let mut server = Server::builtin().args(["--master", "--need-app", lazy, "--import=json"]).spawn();
+        assert_eq!(server.wait_exit(LIMIT).code(), Some(22), "{lazy}");
+        server.wait_for_log("no application: need-app is set and none is named: module, wsgi-file,");
+    }
+}
+
+#[test]
 fn a_worker_that_has_to_load_it_says_the_same() {
     for (code, reason) in [BROKEN[0], BROKEN[1], BROKEN[2], BROKEN[4]] {
         let mut server = broken(code).args(["--lazy-apps", "--need-app"]).spawn();

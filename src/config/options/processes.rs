@@ -50,7 +50,7 @@ pub(super) const ROWS: &[OptionSpec] = &[
         Processes,
         "need-app",
         Kind::Flag(|c, on| c.need_app = on),
-        "Exit with status 22 when no application loads.",
+        "Exit with status 22 when no application is named or loads.",
     ),
     row(
         Processes,
