@@ -2,7 +2,7 @@
 
 import os
 
-from support import torture
+from support import machine, torture
 from support.peers import APPS, peers
 from support.report import Figure
 from support.wsgi import WsgiServer
@@ -12,6 +12,7 @@ STORM = 1000
 STORM_WORKERS = 4
 SLOW_RELOADS = 100
 PEER_RELOADS = 10
+MACHINE_SECONDS = 30
 PEERS = ("gunicorn-sync", "gunicorn-gthread", "uwsgi", "granian")
 # Half are kept, as behind a proxy; no pipelining, which not everybody serves.
 PEER_LOAD = "--load=keep-alive=16,fresh=8,post=4"
@@ -56,13 +57,14 @@ def stall(programs, options):
     title = f"{SLOW_RELOADS} reloads of a second's import"
     worst = max(load["p999_ms"] for load in quiet["loads"].values())
     with_, without = torture.longest(reloaded), torture.longest(quiet)
+    alone = machine.longest_delay(MACHINE_SECONDS)
     p999 = max(load["p999_ms"] for load in reloaded["loads"].values())
     return [
         Figure(
             f"{title}: longest stall / p99.9 without",
             [with_ / worst],
             at_most=2,
-            note=f"{with_:,.1f} / {worst:,.1f} ms; longest without: {without:,.1f} ms",
+            note=f"{with_:,.1f} / {worst:,.1f} ms; longest without: {without:,.1f} ms, machine alone: {alone:,.1f} ms",
         ),
         Figure(f"{title}: p99.9 / p99.9 without", [p999 / worst], note=f"{p999:,.1f} / {worst:,.1f} ms"),
         Figure(
