@@ -142,12 +142,7 @@ fn probation(
         problems.extend(drop().map(refused));
     }
     problems.extend(files(config, &base));
-    for name in &config.unenv {
-        sys::env::remove_var(name);
-    }
-    for (name, value) in &config.env {
-        sys::env::set_var(name, value);
-    }
+    sys::env::change(&config.unenv, &config.env);
     let loaded = move_in(config, &start, factory, stream, &problems);
     conclude(config, loaded.and_then(|()| load(config, factory)), problems)
 }

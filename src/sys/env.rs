@@ -26,6 +26,15 @@ pub fn remove_var(name: impl AsRef<OsStr>) {
     unsafe { std::env::remove_var(name) }
 }
 
+/// Removes variables, then sets others, as a configuration wants it (`unenv`, `env`).
+///
+/// # Panics
+/// When there is more than one thread, see [`remove_var`].
+pub fn change(removed: &[String], set: &[(String, String)]) {
+    removed.iter().for_each(remove_var);
+    set.iter().for_each(|(name, value)| set_var(name, value));
+}
+
 fn assert_single_threaded() {
     // The test harness always has a second thread, which sleeps.
     if cfg!(test) {
@@ -56,6 +65,18 @@ mod tests {
             assert_eq!(std::env::var("APPSERVER_TEST_VALUE").as_deref(), Ok("1"));
             remove_var("APPSERVER_TEST_VALUE");
             assert!(std::env::var_os("APPSERVER_TEST_VALUE").is_none());
+        });
+    }
+
+    #[test]
+    fn what_is_removed_and_set_is_there() {
+        alone("sys::env::tests::what_is_removed_and_set_is_there", || {
+            set_var("APPSERVER_TEST_OLD", "1");
+            let set = [("APPSERVER_TEST_OLD".to_owned(), "2".to_owned())];
+            change(&["APPSERVER_TEST_OLD".to_owned()], &[]);
+            assert!(std::env::var_os("APPSERVER_TEST_OLD").is_none());
+            change(&["APPSERVER_TEST_OLD".to_owned()], &set);
+            assert_eq!(std::env::var("APPSERVER_TEST_OLD").as_deref(), Ok("2"));
         });
     }
 

@@ -190,12 +190,7 @@ fn configuration(start: &StartContext, boot: &ZygoteBoot) -> Result<Config, Unfi
         hooks::run_all(&config.hooks, Point::Asap).map_err(Unfit::new)?;
     }
     // Here and not by the master: a reload takes them from the configuration as it is now.
-    for name in &config.unenv {
-        sys::env::remove_var(name);
-    }
-    for (name, value) in &config.env {
-        sys::env::set_var(name, value);
-    }
+    sys::env::change(&config.unenv, &config.env);
     Ok(config)
 }
 
