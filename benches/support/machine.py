@@ -1,33 +1,28 @@
-"""What the machine does to everybody: how long it keeps a thread from running that has the right to run."""
+"""What the machine does to everybody: how long it keeps a process from running that has the right to run."""
 
 import os
-import subprocess
-import sys
-
-# Sleeps a millisecond over and over, before all else where it may, and says by how many ms it was woken too late at most.
-SLEEPER = """
-import os, sys, time
-os.sched_setaffinity(0, {int(sys.argv[1])})
-try:
-    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-except PermissionError:
-    pass
-end = time.monotonic() + float(sys.argv[2])
-late = 0
-while (asked := time.monotonic()) < end:
-    time.sleep(0.001)
-    late = max(late, time.monotonic() - asked - 0.001)
-print(late * 1000)
-"""
+import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 
 
 def longest_delay(seconds):
-    """The longest delay in ms of a thread on each processor that only sleeps: no server here can be better."""
-    processors = sorted(os.sched_getaffinity(0))
-    sleepers = [
-        subprocess.Popen(
-            [sys.executable, "-c", SLEEPER, str(processor), str(seconds)], stdout=subprocess.PIPE, text=True
-        )
-        for processor in processors
-    ]
-    return max(float(sleeper.communicate()[0]) for sleeper in sleepers)
+    """By how many ms a process that only sleeps is woken too late, at most: no server here can be better."""
+    processors = os.sched_getaffinity(0)
+    with ProcessPoolExecutor(len(processors)) as pool:
+        return max(pool.map(delay_on, processors, repeat(seconds)))
+
+
+def delay_on(processor, seconds):
+    """The same on one processor, before all else where this process may."""
+    os.sched_setaffinity(0, {processor})
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        pass
+    end = time.monotonic() + seconds
+    late = 0
+    while (asked := time.monotonic()) < end:
+        time.sleep(0.001)
+        late = max(late, time.monotonic() - asked - 0.001)
+    return late * 1000
