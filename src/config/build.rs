@@ -82,6 +82,7 @@ impl Config {
             umask: None,
             reuse_port: false,
             tcp_nodelay: true,
+            defer_accept: true,
             keepalive: Duration::from_secs(75),
             headers_timeout: Duration::from_secs(15),
             io_timeout: Duration::from_secs(60),

@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::control::StopSignals;
+use crate::net::Preparation;
 use crate::sys::cap::Capability;
 use crate::sys::process;
 
@@ -255,6 +256,8 @@ pub struct Config {
     pub reuse_port: bool,
     /// `tcp-nodelay`: default on (off with `tcp-nodelay=false`).
     pub tcp_nodelay: bool,
+    /// `no-defer-accept` turns it off: the kernel keeps connections until they have sent something.
+    pub defer_accept: bool,
 
     // HTTP limits.
     /// `http-keepalive`: how long an idle connection may wait for its next request; zero closes after each response.
@@ -352,6 +355,11 @@ impl Config {
     pub fn place(&self, option: &str) -> String {
         let last = self.entries.iter().rev().find(|entry| entry.name == option);
         last.map_or(String::new(), |entry| format!(" ({})", entry.origin))
+    }
+
+    /// What the connections of TCP listeners are like.
+    pub fn preparation(&self) -> Preparation {
+        Preparation { nodelay: self.tcp_nodelay, defer_accept: self.defer_accept }
     }
 
     /// True when no address to serve on is configured; then sockets of a service manager are.

@@ -138,9 +138,7 @@ impl Runner {
         let Holdings { config, listeners, .. } = &self.holdings;
         for listener in listeners {
             // The socket is that of the generation that was left, with what that had set.
-            if let Err(error) = listener.set_nodelay(config.tcp_nodelay) {
-                warn!("tcp-nodelay on {}: {error}", listener.local);
-            }
+            listener.prepare(config.preparation());
         }
         let base = config.base_directory(&self.holdings.start.cwd);
         if let Err(error) = std::env::set_current_dir(&base) {

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use log::warn;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
@@ -15,7 +17,11 @@ use super::inherited::{self, Given};
 use super::unix_path;
 use crate::sys::cred::{Gid, Uid};
 use crate::sys::fs::{FileId, Removal, remove_if_same};
-use crate::sys::{env, fd, limits};
+use crate::sys::{deferral, env, fd, limits};
+
+/// How long the kernel keeps a connection that has not sent anything: the least there is. Who serves such
+/// a connection is told of it then, and applies the time limits.
+const DEFERRAL: Duration = Duration::from_secs(1);
 
 /// How to bind.
 #[derive(Debug, Clone, Default)]
@@ -97,6 +103,15 @@ pub enum VacuumOutcome {
     Failed(String),
 }
 
+/// What the connections that a TCP listener brings are like.
+#[derive(Debug, Clone, Copy)]
+pub struct Preparation {
+    /// `TCP_NODELAY`: on Linux connections inherit it from the listener, which saves a system call each.
+    pub nodelay: bool,
+    /// `TCP_DEFER_ACCEPT`: a connection comes with its first bytes, so that nobody has to wait for them.
+    pub defer_accept: bool,
+}
+
 /// A copy of a listener as std knows it, to be made into an asynchronous one.
 #[derive(Debug)]
 pub enum StdListener {
@@ -150,17 +165,19 @@ impl Listener {
         Ok(Listener { addr, local, owned, stored: true, ..listener })
     }
 
-    /// Sets `TCP_NODELAY` for the connections to come: on Linux they inherit it from the listener,
-    /// which saves a system call each. No effect on Unix sockets.
-    ///
-    /// # Errors
-    /// Those of `setsockopt(2)`.
-    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+    /// Sets what the connections to come shall be like; the log is told what the kernel refuses. No
+    /// effect on Unix sockets.
+    pub fn prepare(&self, connections: Preparation) {
         let socket = SockRef::from(&self.fd);
-        if socket.local_addr()?.is_unix() {
-            return Ok(());
+        if socket.local_addr().is_ok_and(|address| address.is_unix()) {
+            return;
         }
-        socket.set_tcp_nodelay(on)
+        if let Err(error) = socket.set_tcp_nodelay(connections.nodelay) {
+            warn!("tcp-nodelay on {}: {error}", self.local);
+        }
+        if let Err(error) = defer_accept(self.fd.as_fd(), connections.defer_accept) {
+            warn!("TCP_DEFER_ACCEPT on {}: {error}", self.local);
+        }
     }
 
     /// What to write down for the next image. The caller clears close-on-exec.
@@ -237,6 +254,16 @@ impl Listener {
         } else {
             Ok(StdListener::Tcp(TcpListener::from(copy)))
         }
+    }
+}
+
+/// A longer time that the socket has already, by `DeferAcceptSec=` of its unit, stays.
+fn defer_accept(socket: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let time = deferral::get(socket)?;
+    match on {
+        true if !time.is_zero() => Ok(()),
+        true => deferral::set(socket, DEFERRAL),
+        false => deferral::set(socket, Duration::ZERO),
     }
 }
 

@@ -20,5 +20,6 @@ pub use addr::ListenAddr;
 pub use error::BindError;
 pub use inherited::Given;
 pub use listener::{
-    BindOptions, Listener, ListenerState, OwnedPath, StdListener, VacuumOutcome, effective_backlog,
+    BindOptions, Listener, ListenerState, OwnedPath, Preparation, StdListener, VacuumOutcome,
+    effective_backlog,
 };

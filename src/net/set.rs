@@ -79,9 +79,7 @@ impl ListenerSet {
             }
         }
         for (listener, _) in &set.members {
-            if let Err(error) = listener.set_nodelay(config.tcp_nodelay) {
-                warn!("tcp-nodelay on {}: {error}", listener.local);
-            }
+            listener.prepare(config.preparation());
         }
         set.left = inherited;
         Ok(set)

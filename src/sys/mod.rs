@@ -17,6 +17,7 @@ pub mod cap;
 pub mod cgroup;
 pub mod clock;
 pub mod cred;
+pub mod deferral;
 pub mod dl;
 pub mod env;
 pub mod exclusive;

@@ -7,7 +7,9 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::time::Duration;
 
+use appserver::sys::deferral;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt};
 
@@ -149,6 +151,35 @@ fn tcp_nodelay_is_on_unless_turned_off() {
         assert_eq!(getsockopt(&ours.as_fd(), sockopt::TcpNoDelay).unwrap(), expected, "{args:?}");
         assert_eq!(get(&Target::Tcp(ours.local_addr().unwrap()), "/").status, 200);
         drop(server);
+    }
+}
+
+#[test]
+fn a_tcp_connection_is_taken_when_its_first_bytes_have_come_unless_that_is_turned_off() {
+    for (args, before, expected) in
+        [(vec![], 0, 1), (vec![], 7, 7), (vec!["--no-defer-accept"], 7, 0), (vec!["--no-defer-accept"], 0, 0)]
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ours = listener.try_clone().unwrap();
+        deferral::set(ours.as_fd(), Duration::from_secs(before)).unwrap();
+        let server = on(["--http=fd://11"]).descriptor(11, listener).args(&args).start();
+        assert_eq!(deferral::get(ours.as_fd()).unwrap(), Duration::from_secs(expected), "{args:?}, {before}");
+        assert_eq!(get(&Target::Tcp(ours.local_addr().unwrap()), "/").status, 200);
+        drop(server);
+    }
+}
+
+#[test]
+fn a_reload_changes_when_connections_are_taken() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = listener.try_clone().unwrap();
+    let ini = "[uwsgi]\nmaster = true\n";
+    let builder = on(["--http=fd://11", "a.ini"]).descriptor(11, listener);
+    let server = builder.file("a.ini", format!("{ini}no-defer-accept = true\n")).start();
+    for (expected, text) in [(1, ini), (0, &format!("{ini}no-defer-accept = true\n"))] {
+        server.file("a.ini", text);
+        server.reload();
+        assert_eq!(deferral::get(ours.as_fd()).unwrap(), Duration::from_secs(expected), "{text}");
     }
 }
 

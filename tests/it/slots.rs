@@ -7,8 +7,9 @@ use crate::support::server::Builder;
 use crate::support::{Client, Connection, Failure, LIMIT, Server, eventually, processes};
 
 /// One worker with one slot.
+/// Connections come into it before their requests do.
 fn narrow() -> Builder {
-    Server::app().args(["--master", "--processes=1", "--threads=1", "--pidfile=pid"])
+    Server::app().args(["--master", "--processes=1", "--threads=1", "--pidfile=pid", "--no-defer-accept"])
 }
 
 /// What `--status` says.
@@ -230,7 +231,7 @@ fn sockets(server: &Server) -> Vec<usize> {
 
 #[test]
 fn a_request_that_comes_late_on_its_connection_fills_the_slot_all_the_same() {
-    let server = Server::app().args(["--master", "--processes=2"]).start();
+    let server = Server::app().args(["--master", "--processes=2", "--no-defer-accept"]).start();
     // Both workers hear of each connection, and either may be faster: once is no proof.
     for _ in 0..60 {
         let before = sockets(&server);

@@ -168,6 +168,7 @@ fn values_arrive_where_they_belong() {
         ("disable-logging", with(|c| c.request_log.enabled = false)),
         ("disable-logging=off", Config::defaults()),
         ("tcp-nodelay=false", with(|c| c.tcp_nodelay = false)),
+        ("no-defer-accept", with(|c| c.defer_accept = false)),
         ("chmod-socket", with(|c| c.chmod_socket = Some(0o666))),
         ("chmod-socket=1", with(|c| c.chmod_socket = Some(0o666))),
         ("chmod=0660", with(|c| c.chmod_socket = Some(0o660))),

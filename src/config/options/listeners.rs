@@ -239,12 +239,11 @@ pub(super) const ROWS: &[OptionSpec] = &[
     ),
     not_yet(Listeners, "so-send-timeout", Shape::Seconds, "How long a send may block.", "use http-timeout")
         .aliases(&["socket-send-timeout"]),
-    accepted(
+    row(
         Listeners,
         "no-defer-accept",
-        Shape::Flag,
-        "Accept connections before they have sent anything.",
-        "connections are always accepted at once",
+        Kind::Flag(|c, on| c.defer_accept = !on),
+        "Accept TCP connections before they have sent anything (no TCP_DEFER_ACCEPT).",
     ),
     accepted(
         Listeners,
