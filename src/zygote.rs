@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use log::{error, info, warn};
 
+use crate::app::slots::Slots;
 use crate::app::{App, AppFactory, Side};
 use crate::boot::{BootRole, Envelope, StartContext};
 use crate::channel::{Channel, FromZygote, Incoming, ToZygote, bounded_reason, headline};
@@ -333,7 +334,11 @@ impl Zygote {
             listeners: self.listeners,
             scoreboard: self.scoreboard,
             handover: self.handover,
-            sheet: Arc::new(Sheet::adopt(sheet, self.config.threads, self.config.harakiri.limit)?),
+            sheet: Arc::new(Sheet::adopt(
+                sheet,
+                Slots::rows(self.config.threads),
+                self.config.harakiri.limit,
+            )?),
             config: self.config,
             app: self.app,
             factory: self.factory,

@@ -159,6 +159,13 @@ pub trait App {
         Ok(())
     }
 
+    /// Says while the worker is served whether the application may be given more requests than it has slots:
+    /// it has threads of its own, which would be done with one before they got the next. Asked for after
+    /// [`App::worker_started`]; `None` is never.
+    fn takes_more(&self) -> Option<Box<dyn Fn() -> bool>> {
+        None
+    }
+
     /// True when a request occupies one of the worker's `threads` slots until its response is
     /// finished. False for applications that never wait (static files, the built-in page): the
     /// worker then always has a free slot.

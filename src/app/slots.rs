@@ -2,6 +2,11 @@
 //!
 //! One thread, so no locks: a permit is taken without waiting when one is free, and otherwise
 //! handed from the request that finishes to the one that has waited longest.
+//!
+//! An application with threads of its own has a slot free only when its response has found its way back
+//! to this thread. While requests are quick, that way is longer than they are. Then some more of them are
+//! let in ([`Slots::let_more_in`]) and wait right before the threads, which take one after the other. They
+//! are requests of connections that this worker has anyway: it takes no client for them.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -14,15 +19,25 @@ use std::task::{Context, Poll, Waker, ready};
 
 use crate::scoreboard::sheet::{Sheet, Suspended};
 
+/// Requests that a worker with threads lets in at most, if it has fewer threads.
+const LET_IN: u32 = 64;
+
 /// The permits of one worker.
 pub struct Slots {
+    /// Requests that run at a time.
     count: usize,
-    /// Numbers of the free slots, the next one to use last.
+    /// Rows there are: for those, and for requests that were let in beyond.
+    rows: usize,
+    /// Numbers of the free rows, the next one to use last.
     free: RefCell<Vec<u32>>,
     /// Requests that wait for a slot, the oldest first.
     queue: RefCell<VecDeque<Rc<Place>>>,
     /// Requests that had one and left it; they come before those that were never begun.
     returning: RefCell<VecDeque<Rc<Place>>>,
+    /// Who waits for its turn, and how many requests come before it.
+    turn: RefCell<Option<(Rc<Place>, usize)>>,
+    /// True while more requests may be let in than there are slots.
+    more: OnceCell<Box<dyn Fn() -> bool>>,
     /// The worker that leaves.
     watcher: RefCell<Option<Waker>>,
     /// Called when the last free slot is taken.
@@ -34,7 +49,7 @@ pub struct Slots {
 impl fmt::Debug for Slots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let free = &self.free.borrow();
-        f.debug_struct("Slots").field("count", &self.count).field("free", free).finish_non_exhaustive()
+        f.debug_struct("Slots").field("count", &self.count).field("free rows", free).finish_non_exhaustive()
     }
 }
 
@@ -49,15 +64,31 @@ struct Place {
 impl Slots {
     /// `threads` free slots.
     pub fn new(threads: u32) -> Rc<Self> {
+        let rows = Self::rows(threads);
         Rc::new(Slots {
             count: threads.max(1) as usize,
-            free: RefCell::new((0..threads.max(1)).rev().collect()),
+            rows: rows as usize,
+            free: RefCell::new((0..rows).rev().collect()),
             queue: RefCell::default(),
             returning: RefCell::default(),
+            turn: RefCell::default(),
+            more: OnceCell::new(),
             watcher: RefCell::default(),
             when_filled: OnceCell::new(),
             sheet: OnceCell::new(),
         })
+    }
+
+    /// Rows that a sheet needs for the requests of so many threads.
+    pub fn rows(threads: u32) -> u32 {
+        if threads > 1 { threads.max(LET_IN) } else { 1 }
+    }
+
+    /// Lets in more requests than there are slots while `more` is true. They have to wait for each other by
+    /// themselves. Once only.
+    pub fn let_more_in(&self, more: impl Fn() -> bool + 'static) {
+        let set = self.more.set(Box::new(more));
+        debug_assert!(set.is_ok(), "invariant: the worker says it once");
     }
 
     /// Has `call` called whenever the last free slot is about to be used. Once only.
@@ -74,30 +105,43 @@ impl Slots {
 
     /// Takes a slot without waiting.
     fn take(&self) -> Option<u32> {
+        if !self.has_room() {
+            return None;
+        }
         let core = self.free.borrow_mut().pop()?;
         if let Some(call) = self.when_filled.get()
-            && !self.free()
+            && self.used() == self.count
         {
             call();
         }
         Some(core)
     }
 
-    /// True when a request would get a slot at once.
+    /// Requests that are let in.
+    fn used(&self) -> usize {
+        self.rows - self.free.borrow().len()
+    }
+
+    /// True when one more request may be let in.
+    fn has_room(&self) -> bool {
+        self.free() || (self.used() < self.rows && self.more.get().is_some_and(|more| more()))
+    }
+
+    /// True when a request would have a slot at once.
     pub fn free(&self) -> bool {
-        !self.free.borrow().is_empty()
+        self.used() < self.count
     }
 
     /// True when somebody waits for a slot.
     pub fn contended(&self) -> bool {
         let waits =
             |queue: &RefCell<VecDeque<Rc<Place>>>| queue.borrow().iter().any(|it| !it.abandoned.get());
-        waits(&self.returning) || waits(&self.queue)
+        self.used() > self.count || waits(&self.returning) || waits(&self.queue)
     }
 
     /// True when no request has one.
     pub fn all_free(&self) -> bool {
-        self.free.borrow().len() == self.count
+        self.used() == 0
     }
 
     /// Waits until [`Slots::all_free`]: the application has finished. Only one task may wait here.
@@ -123,6 +167,20 @@ impl Slots {
         self.join(&self.queue)
     }
 
+    /// Takes a slot when those have had one that are let in or wait by now. Only one task may wait here.
+    pub fn acquire_in_turn(self: &Rc<Self>) -> Acquire {
+        let place = Rc::new(Place::default());
+        if self.free()
+            && let Some(core) = self.take()
+        {
+            place.granted.set(Some(core));
+        } else {
+            let before = self.used().saturating_sub(self.count) + self.queue.borrow().len();
+            self.turn.replace(Some((Rc::clone(&place), before)));
+        }
+        Acquire { slots: Rc::clone(self), place }
+    }
+
     fn join(self: &Rc<Self>, queue: &RefCell<VecDeque<Rc<Place>>>) -> Acquire {
         let place = Rc::new(Place::default());
         match self.take() {
@@ -132,29 +190,64 @@ impl Slots {
         Acquire { slots: Rc::clone(self), place }
     }
 
-    fn next(&self) -> Option<Rc<Place>> {
-        self.returning.borrow_mut().pop_front().or_else(|| self.queue.borrow_mut().pop_front())
-    }
-
     fn release(&self, core: u32) {
         if let Some(sheet) = self.sheet.get() {
             sheet.end(core);
         }
-        while let Some(place) = self.next() {
-            if place.abandoned.get() {
-                continue;
-            }
-            place.granted.set(Some(core));
-            if let Some(waker) = place.waker.take() {
-                waker.wake();
-            }
-            return;
-        }
         self.free.borrow_mut().push(core);
+        if self.has_room()
+            && let Some(place) = first(&self.returning)
+        {
+            self.grant(&place);
+        } else if self.turn_has_come() {
+            self.grant_turn();
+        }
+        while self.has_room()
+            && let Some(place) = first(&self.queue)
+        {
+            self.grant(&place);
+        }
+        if self.free() {
+            self.grant_turn();
+        }
         if let Some(waker) = self.watcher.take() {
             waker.wake();
         }
     }
+
+    /// Another one that came before has had its slot.
+    fn turn_has_come(&self) -> bool {
+        match &mut *self.turn.borrow_mut() {
+            None => false,
+            Some((_, 0)) => true,
+            Some((_, before)) => {
+                *before -= 1;
+                false
+            }
+        }
+    }
+
+    fn grant_turn(&self) {
+        if let Some((place, _)) = self.turn.take()
+            && !place.abandoned.get()
+        {
+            self.grant(&place);
+        }
+    }
+
+    /// There is a free row.
+    fn grant(&self, place: &Place) {
+        place.granted.set(self.free.borrow_mut().pop());
+        if let Some(waker) = place.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Who has waited longest.
+fn first(queue: &RefCell<VecDeque<Rc<Place>>>) -> Option<Rc<Place>> {
+    let mut queue = queue.borrow_mut();
+    std::iter::from_fn(|| queue.pop_front()).find(|place| !place.abandoned.get())
 }
 
 /// One slot in use; free again when this is dropped.
@@ -276,6 +369,14 @@ impl Claim {
         }
     }
 
+    /// The number of the thread that works for it, as the application knows it; `None` if it has no slot.
+    pub(crate) fn thread(&self) -> Option<u32> {
+        match &*self.0.borrow() {
+            Stage::Held(permit) => permit.sheet()?.core(permit.core),
+            Stage::None | Stage::Left(..) | Stage::Returning(..) => None,
+        }
+    }
+
     /// Ready once the slot is held again, at once if it was never left.
     pub fn poll_return(&self, cx: &mut Context<'_>) -> Poll<()> {
         let back = match &mut *self.0.borrow_mut() {
@@ -361,6 +462,83 @@ mod tests {
         drop(permit);
         assert!(poll(&mut second).is_some());
         assert!(slots.free());
+    }
+
+    /// Two slots, and whether requests are quick.
+    fn two_and_more(quick: bool) -> (Rc<Slots>, Rc<Cell<bool>>) {
+        let (slots, answer) = (Slots::new(2), Rc::new(Cell::new(quick)));
+        let quick = Rc::clone(&answer);
+        slots.let_more_in(move || quick.get());
+        (slots, answer)
+    }
+
+    #[test]
+    fn more_than_there_are_slots_are_let_in_while_requests_are_quick() {
+        let (slots, quick) = two_and_more(true);
+        let mut held: Vec<Permit> = (0..4).map_while(|_| slots.try_acquire()).collect();
+        assert_eq!(held.len(), 4);
+        assert!(!slots.free() && slots.contended());
+        quick.set(false);
+        let mut waiting = slots.acquire();
+        held.truncate(2);
+        assert!(poll(&mut waiting).is_none() && !slots.free(), "the slots are occupied");
+        held.truncate(1);
+        assert!(poll(&mut waiting).is_some());
+        drop(held);
+        assert!(slots.all_free());
+    }
+
+    #[test]
+    fn there_is_an_end_to_what_is_let_in() {
+        let (slots, _quick) = two_and_more(true);
+        let mut held: Vec<Permit> = std::iter::from_fn(|| slots.try_acquire()).collect();
+        assert_eq!(held.len(), LET_IN as usize);
+        let mut waiting = slots.acquire();
+        assert!(poll(&mut waiting).is_none());
+        held.pop();
+        assert!(poll(&mut waiting).is_some());
+    }
+
+    #[test]
+    fn who_waits_for_its_turn_comes_after_those_that_were_let_in_before() {
+        let (slots, _quick) = two_and_more(true);
+        let mut held: Vec<Permit> = (0..4).map_while(|_| slots.try_acquire()).collect();
+        let mut turn = slots.acquire_in_turn();
+        for _ in 0..2 {
+            held.extend(slots.try_acquire());
+            held.remove(0);
+            assert!(poll(&mut turn).is_none());
+        }
+        held.extend(slots.try_acquire());
+        held.remove(0);
+        assert!(poll(&mut turn).is_some(), "and not after those that came later");
+    }
+
+    #[test]
+    fn who_waits_for_its_turn_comes_after_those_that_waited_before() {
+        let slots = Slots::new(1);
+        let permit = slots.try_acquire();
+        let mut first = slots.acquire();
+        let mut turn = slots.acquire_in_turn();
+        let mut last = slots.acquire();
+        drop(permit);
+        let permit = poll(&mut first).expect("it was the first");
+        assert!(poll(&mut turn).is_none());
+        drop(permit);
+        let permit = poll(&mut turn).expect("its turn");
+        assert!(poll(&mut last).is_none());
+        drop(permit);
+        assert!(poll(&mut last).is_some());
+        assert!(slots.free());
+    }
+
+    #[test]
+    fn a_turn_that_is_given_up_is_nobodys() {
+        let slots = Slots::new(1);
+        let permit = slots.try_acquire();
+        drop(slots.acquire_in_turn());
+        drop(permit);
+        assert!(slots.all_free());
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub struct RequestRecord {
     pub referer: Option<HeaderValue>,
     /// `X-Forwarded-For` of the request.
     pub x_forwarded_for: Option<HeaderValue>,
-    /// Number of the slot the request ran in; 0 for applications that need none.
+    /// Number of the thread that the request ran in, or of its slot; 0 for applications that need none.
     pub core: u32,
     /// The response was not finished: the client left, or its body failed.
     pub aborted: bool,
@@ -333,6 +333,8 @@ impl InFlight {
         if let Some(record) = &mut self.record {
             record.vars = response.extensions.remove();
             record.status = status.as_u16();
+            // Which thread it would be was not known when it began.
+            record.core = self.state.claim.thread().unwrap_or(record.core);
             record.header_count = headers.len();
             // "HTTP/1.1 200 ", the reason, CRLF, and the empty line.
             let reason = status.canonical_reason().map_or(0, str::len);

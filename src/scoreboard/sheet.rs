@@ -132,10 +132,17 @@ impl Sheet {
         }
     }
 
-    /// The clock of the request in this row starts now: its body has arrived.
-    pub fn restart(&self, row: u32) {
+    /// The clock of the request in this row stands still until [`Sheet::restart`].
+    pub fn hold(&self, row: u32) {
+        if let Some(words) = self.row(row) {
+            words[Word::Deadline as usize].store(0, Relaxed);
+        }
+    }
+
+    /// The clock of the request in this row starts now: its body has arrived, or a thread is free.
+    pub fn restart(&self, row: u32, now: Instant) {
         let Some(words) = self.row(row) else { return };
-        let now = self.now();
+        let now = self.clock.micros_of(now);
         words[Word::Started as usize].store(now, Relaxed);
         if self.limit > 0 {
             words[Word::Deadline as usize].store(now + self.limit, Relaxed);
@@ -147,6 +154,12 @@ impl Sheet {
         if let Some(words) = self.row(row) {
             words[Word::Core as usize].store(core.into(), Relaxed);
         }
+    }
+
+    /// What was set so.
+    pub fn core(&self, row: u32) -> Option<u32> {
+        let core = self.row(row)?[Word::Core as usize].load(Relaxed);
+        u32::try_from(core).ok()
     }
 
     /// The application's own limit from now on, beside that of the configuration; `None` takes it back. The
@@ -420,6 +433,20 @@ mod tests {
         assert_eq!((read[0].line.as_str(), read[0].peer), ("GET /b", None));
         sheet.begin(2, now, None, "GET", "/beyond");
         sheet.end(2);
+    }
+
+    #[test]
+    fn the_clock_of_a_request_that_waits_for_a_thread_stands_still() {
+        let (file, sheet) = pair(Some(Duration::from_secs(5)));
+        let now = Instant::now();
+        let at = |after| sheet.clock.micros_of(now + Duration::from_secs(after));
+        let deadline = || file.read().expect("readable").requests[0].deadline;
+        sheet.begin(0, now, None, "GET", "/");
+        assert_eq!(deadline(), Some(at(5)));
+        sheet.hold(0);
+        assert_eq!(deadline(), None);
+        sheet.restart(0, now + Duration::from_secs(60));
+        assert_eq!(deadline(), Some(at(65)));
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl Acceptor {
     async fn wait_in_line(&mut self, serve: &mut impl FnMut(Accepted)) {
         while self.door.mode() == Mode::Open && self.full() {
             let turn = tokio::select! {
-                turn = self.slots.acquire() => turn,
+                turn = self.slots.acquire_in_turn() => turn,
                 () = self.door.changed.notified() => continue,
             };
             let taken = match self.slots.contended() {

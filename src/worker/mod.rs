@@ -324,6 +324,9 @@ async fn serve(
 ) -> io::Result<Option<Returned>> {
     let slots = Slots::new(birth.config.threads);
     slots.write_down(Arc::clone(&birth.sheet));
+    if let Some(more) = app.takes_more() {
+        slots.let_more_in(more);
+    }
     let bounded = app.occupies_slot();
     let log = request_log::install(&birth);
     let accounting = Accounting::new(Arc::clone(&birth.scoreboard), birth.cell, log);

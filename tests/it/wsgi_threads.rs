@@ -1,10 +1,11 @@
 //! `threads`: so many requests at a time, each slot occupied exactly as long as the application works.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::support::http::request;
 use crate::support::wsgi::{app_with_threads, notes};
-use crate::support::{Client, Connection, LIMIT, Server, eventually};
+use crate::support::{Client, Connection, LIMIT, Load, LoadSpec, Server, eventually};
 
 const GATED: &str = r#"
 def application(environ, start_response):
@@ -150,6 +151,51 @@ fn a_quick_answer_does_not_wait_for_the_slow_request_behind_it() {
         drop(visitor);
         assert_eq!(slow.receive(false).unwrap().status, 200);
     }
+}
+
+/// While requests are quick, more of them are on their way to the threads than there are threads.
+#[test]
+fn requests_that_wait_for_a_thread_have_all_of_their_time() {
+    let source = r#"
+import time
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        time.sleep(0.9)
+    return answer(start_response, "done")
+"#;
+    let server = app_with_threads(source, 2).arg("--harakiri=2").start();
+    let mut clients: Vec<Connection> = (0..6).map(|_| send(&server, "/quick")).collect();
+    for path in ["/slow", "/quick"] {
+        for client in &mut clients {
+            assert_eq!(client.receive(false).unwrap().text(), "done");
+        }
+        for client in &mut clients {
+            client.send(&request("GET", path, &[], b"")).unwrap();
+        }
+    }
+    for client in &mut clients {
+        assert_eq!(client.receive(false).unwrap().text(), "done", "on the connection it had");
+    }
+    let lines = eventually("all are logged", LIMIT, || {
+        let lines = server.log().lines().into_iter().filter(|line| line.contains(" switches on core "));
+        let lines: Vec<String> = lines.collect();
+        (lines.len() == 3 * clients.len()).then_some(lines)
+    });
+    for line in lines {
+        assert!(line.contains("on core 0)") || line.contains("on core 1)"), "threads have numbers: {line}");
+    }
+}
+
+#[test]
+fn new_clients_are_let_in_while_kept_connections_are_never_at_rest() {
+    let server = app_with_threads(GATED, 2).start();
+    let kept = LoadSpec { keep_alive: 12, fresh: 0, pause: Duration::ZERO, ..LoadSpec::gets() };
+    let load = Load::start(server.target(), &kept);
+    for _ in 0..50 {
+        assert_eq!(server.get("/name").status, 200);
+    }
+    load.stop().assert_nothing_lost();
 }
 
 #[test]

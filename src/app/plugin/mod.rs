@@ -14,6 +14,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use appserver_plugin_abi as abi;
 use http_body::Body;
@@ -261,6 +262,10 @@ impl App for PluginApp {
         inline.then_some(WaitHooks { before: || (table().release)(), after: || (table().acquire)() })
     }
 
+    fn takes_more(&self) -> Option<Box<dyn Fn() -> bool>> {
+        self.inner.pool.get().map(|pool| Box::new(pool.is_quick()) as Box<dyn Fn() -> bool>)
+    }
+
     fn requests_to_master(&self) -> Vec<signals::Request> {
         ask::take_early()
     }
@@ -334,7 +339,7 @@ impl Inner {
     fn start(&self, request: Request, body: Option<Upload>) -> Reply {
         if let Some(sheet) = place::sheet().filter(|_| body.is_some()) {
             // The client had its own time limit for that.
-            sheet.restart(request.claim.core());
+            sheet.restart(request.claim.core(), Instant::now());
         }
         match self.pool.get() {
             Some(pool) => {

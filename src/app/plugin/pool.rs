@@ -1,6 +1,7 @@
 //! Application threads: `threads` of them, when that is more than one.
 //!
-//! A request comes here when a slot is free, and there are as many threads as slots. The thread hands
+//! A request comes here when a slot is free, and there are as many threads as slots; or while requests are
+//! quick, for the thread that has done one to take the next without a detour. The thread hands
 //! the response back to the connection's thread and works on until the application has finished.
 
 use std::cell::{Cell, OnceCell};
@@ -141,6 +142,10 @@ impl Pool {
     pub(super) fn submit(&self, job: Job) -> oneshot::Receiver<Delivered> {
         let (sender, receiver) = oneshot::channel();
         self.attend();
+        if let Some(sheet) = place::sheet() {
+            // It may have to wait for a thread.
+            sheet.hold(job.slot());
+        }
         self.add(Task::Request(job, sender));
         receiver
     }
@@ -163,6 +168,12 @@ impl Pool {
     /// Starts what looks after queue and outbox, once there is somebody to run it.
     fn attend(&self) -> &Attendant {
         self.attendant.get_or_init(|| Attendant::start(&self.queue, &self.outbox))
+    }
+
+    /// Returns a way to ask whether requests are quick.
+    pub(super) fn is_quick(&self) -> impl Fn() -> bool + use<> {
+        let queue = Arc::clone(&self.queue);
+        move || queue.is_quick()
     }
 
     /// Returns a way to give objects back to the plugin.
@@ -235,6 +246,7 @@ fn work(queue: &Queue<Task>, outbox: &Outbox, core: u32) {
             Task::Request(job, deliver) => {
                 let (start, row) = (Instant::now(), job.slot());
                 if let Some(sheet) = place::sheet() {
+                    sheet.restart(row, start);
                     sheet.set_core(row, core);
                 }
                 place::at(row, || serve(job.in_core(core), deliver, outbox));

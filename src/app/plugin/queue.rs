@@ -68,6 +68,11 @@ impl<T> Queue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Tasks are done sooner than a thread is woken.
+    pub(super) fn is_quick(&self) -> bool {
+        self.typical.load(Ordering::Relaxed) < nanos(QUICK)
+    }
+
     /// Adds a task.
     pub(super) fn add(&self, task: T) -> Added {
         let mut state = self.state();
@@ -75,7 +80,7 @@ impl<T> Queue<T> {
         if state.idle == 0 {
             return Added::Attended;
         }
-        if self.typical.load(Ordering::Relaxed) < nanos(QUICK) {
+        if self.is_quick() {
             return if state.idle < state.threads { Added::Waiting } else { Added::Unheard };
         }
         self.call(state);
@@ -106,8 +111,7 @@ impl<T> Queue<T> {
     /// looked after by nobody, it says so with `pause`.
     pub(super) fn take(&self, pause: impl Fn()) -> T {
         let mut state = self.state();
-        let is_quick = self.typical.load(Ordering::Relaxed) < nanos(QUICK);
-        if state.tasks.is_empty() || state.idle == 0 || !is_quick {
+        if state.tasks.is_empty() || state.idle == 0 || !self.is_quick() {
             drop(state);
             pause();
             state = self.state();
