@@ -30,8 +30,10 @@ use crate::sys::{affinity, fd, heap, mapped, signal, stacks};
 use crate::worker::rebirth::Reborn;
 use crate::worker::{self, Birth};
 
+mod belongings;
 mod lodging;
 mod proof;
+mod sockets;
 
 use lodging::Lodging;
 use proof::{Arrival, Proven, Unfit};
@@ -146,7 +148,7 @@ impl Zygote {
                     return Err(EXIT_ERROR);
                 }
                 let master = process::parent();
-                let listeners = listeners.into_listeners().into_iter().map(proof::sheltered).collect();
+                let listeners = listeners.into_listeners().into_iter().map(sockets::sheltered).collect();
                 Ok(Zygote {
                     generation,
                     control,

@@ -20,7 +20,7 @@ use super::killing::Subject;
 use super::workers::{Generation, WorkerId};
 
 /// What a child says next that can be understood; `None` when it has no more to say at the moment.
-fn next_word<S: Serialize, R: DeserializeOwned>(
+pub(super) fn next_word<S: Serialize, R: DeserializeOwned>(
     channel: &Channel<S, R>,
     who: fmt::Arguments<'_>,
 ) -> Option<(R, Vec<OwnedFd>)> {

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use log::warn;
 
-use crate::channel::{self, DrainMode, FromZygote, Incoming, ToWorker, ZygoteChannel};
+use crate::channel::{self, DrainMode, FromZygote, ToWorker, ZygoteChannel};
 
 use super::event::Event;
+use super::hearing::next_word;
 use super::killing::Subject;
 use super::workers::{Generation, WorkerId};
 use super::{Runner, Source};
@@ -48,20 +49,11 @@ impl Runner {
         let Some(Heir { worker, channel }) = &self.heir else { return };
         let worker = *worker;
         let mut events = Vec::new();
-        loop {
-            match channel.receive() {
-                Ok(Incoming::Message(FromZygote::Promoted, _)) => events.push(Event::HeirReady { worker }),
-                Ok(Incoming::Message(FromZygote::LoadFailed { reason, .. }, _)) => {
-                    events.push(Event::HeirUnfit { worker, reason });
-                }
-                Ok(Incoming::Message(other, _)) => {
-                    warn!("worker {worker} has become no zygote yet: {other:?}")
-                }
-                Ok(Incoming::Closed | Incoming::Nothing) => break,
-                Err(error) => {
-                    warn!("worker {worker} sent something unintelligible: {error}");
-                    break;
-                }
+        while let Some((word, _)) = next_word(channel, format_args!("worker {worker}")) {
+            match word {
+                FromZygote::Promoted => events.push(Event::HeirReady { worker }),
+                FromZygote::LoadFailed { reason, .. } => events.push(Event::HeirUnfit { worker, reason }),
+                other => warn!("worker {worker} has become no zygote yet: {other:?}"),
             }
         }
         // The last words of the worker came before.

@@ -6,10 +6,10 @@
 //! That happens with the rights that applications are loaded with, so that nothing is executed with more.
 
 use std::error::Error;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use serde::{Deserialize, Serialize};
 
+use super::belongings::Belongings;
 use super::proof::{Unfit, no_application};
 use crate::app::AppFactory;
 use crate::app::python::{self, Found};
@@ -40,42 +40,6 @@ impl Lodging {
     }
 }
 
-/// What a zygote holds that is not its own.
-pub(super) struct Belongings<'a> {
-    pub(super) control: BorrowedFd<'a>,
-    pub(super) scoreboard: BorrowedFd<'a>,
-    pub(super) handover: (BorrowedFd<'a>, BorrowedFd<'a>),
-    pub(super) sheet: BorrowedFd<'a>,
-    pub(super) locks: Option<BorrowedFd<'a>>,
-    /// Listeners of the master that are not matched with the configuration yet.
-    pub(super) inherited: &'a [Listener],
-    /// All listeners, when they are bound before the application is loaded.
-    pub(super) bound: Option<&'a ListenerSet>,
-}
-
-impl<'a> Belongings<'a> {
-    /// Every descriptor.
-    fn all(&self) -> Vec<BorrowedFd<'a>> {
-        let mut all = vec![self.control, self.scoreboard, self.handover.0, self.handover.1, self.sheet];
-        all.extend(self.locks);
-        all.extend(self.inherited.iter().map(|listener| listener.fd.as_fd()));
-        all.extend(self.bound.iter().flat_map(|bound| bound.iter()).map(|listener| listener.fd.as_fd()));
-        all
-    }
-
-    /// What the master has told, with the numbers that descriptors have now.
-    fn boot(&self, boot: &ZygoteBoot) -> ZygoteBoot {
-        ZygoteBoot {
-            control: self.control.as_raw_fd(),
-            scoreboard: self.scoreboard.as_raw_fd(),
-            handover: (self.handover.0.as_raw_fd(), self.handover.1.as_raw_fd()),
-            sheet: Some(self.sheet.as_raw_fd()),
-            locks: self.locks.map(|locks| locks.as_raw_fd()),
-            ..boot.clone()
-        }
-    }
-}
-
 /// Becomes the executable of the interpreter that the configuration names, where that is the place to load
 /// applications; returns when this process is to load them as it is.
 pub(super) fn move_in(
@@ -87,9 +51,9 @@ pub(super) fn move_in(
 ) -> Result<(), Unfit> {
     let unfit = |error: Box<dyn Error>| no_application(config, error);
     let Some(found) = guest::invitation(config, factory).map_err(unfit)? else { return Ok(()) };
-    let bound = belongings.bound.map(ListenerSet::state);
+    let bound = belongings.sockets.bound.as_ref().map(ListenerSet::state);
     let lodging = Lodging { entries: config.entries.clone(), bound, found: found.clone() };
-    let inherited = belongings.inherited.iter().map(Listener::state).collect();
+    let inherited = belongings.sockets.inherited.iter().map(Listener::state).collect();
     let body = (belongings.boot(boot), lodging);
     let envelope = Envelope::write(BootRole::Guest, inherited, &body).map_err(Unfit::new)?;
     guest::execute(found, start, &envelope, &belongings.all()).map_err(unfit)

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use log::{error, warn};
 
 use super::FAMILY_SIGNALS;
-use super::lodging::{self, Belongings, Lodging};
+use super::belongings::Belongings;
+use super::lodging::{self, Lodging};
+use super::sockets::Sockets;
 use crate::app::plugin::Shared;
 use crate::app::stray::turn_away;
 use crate::app::{self, App, AppFactory};
@@ -20,15 +22,13 @@ use crate::config::Config;
 use crate::config::context::Reading;
 use crate::error::{EXIT_ERROR, EXIT_NO_APP};
 use crate::hooks::{self, Point};
-use crate::locks::Locks;
 use crate::logging::{self, spare};
 use crate::master::spawn::ZygoteBoot;
+use crate::net::ListenerState;
 use crate::net::set::ListenerSet;
-use crate::net::{Listener, ListenerState};
 use crate::privileges::limits::{self, Started};
 use crate::privileges::{Plan, Refusal};
 use crate::scoreboard::Scoreboard;
-use crate::scoreboard::sheet::SheetFile;
 use crate::signals;
 use crate::sys::title::Title;
 use crate::sys::{self, cred, fd, process, signal, stacks, stray};
@@ -84,25 +84,13 @@ impl Arrival<'_> {
             std::env::set_current_dir(&base)
                 .map_err(|error| Unfit::new(format!("chdir: cannot enter {}: {error}", base.display())))?;
         }
-        let adopt = |state| Listener::adopt(state).map(sheltered);
-        let listeners = self.listeners.into_iter().map(adopt).collect::<io::Result<Vec<_>>>();
-        let listeners = listeners.map_err(Unfit::new)?;
-        let claim = |raw| fd::claim(raw).map(fd::shelter);
+        let sockets = Sockets::adopt(self.listeners, kept)?;
         let boot = &self.boot;
-        let scoreboard = claim(boot.scoreboard).and_then(Scoreboard::adopt).map_err(Unfit::new)?;
-        let sheet = match boot.sheet {
-            Some(raw) => claim(raw),
-            None => SheetFile::create().map(|sheet| fd::shelter(sheet.into())),
-        };
-        let sheet = sheet.map_err(Unfit::new)?;
-        stacks::prepare(sheet.as_fd()).map_err(Unfit::new)?;
+        let mut has = Belongings::claim(control, boot, sockets)?;
+        stacks::prepare(has.sheet.as_fd()).map_err(Unfit::new)?;
         stacks::answer_on(control);
         // From here on there is a handler for each that may come; the image before this one has blocked them.
         signal::unblock_all().map_err(Unfit::new)?;
-        let (take, give) = boot.handover;
-        let handover = (claim(take).map_err(Unfit::new)?, claim(give).map_err(Unfit::new)?);
-        let locks =
-            boot.locks.map(|raw| claim(raw).and_then(Locks::adopt)).transpose().map_err(Unfit::new)?;
         let refused = |refusal: Refusal| Unfit::new(refusal.told(&config));
         if is_first_image {
             let started = boot.limits.map_or_else(Started::now, Ok).map_err(Unfit::new)?;
@@ -110,25 +98,11 @@ impl Arrival<'_> {
         }
         let plan = Plan::of(&config).map_err(refused)?;
         let late = config.credentials.drop_after_apps;
-        let bind = |listeners| ListenerSet::bind(&config, listeners).map_err(Unfit::new);
         // Sockets while it may bind anything. A socket file of a generation that cannot serve is taken back if the
         // new user may do so; otherwise nobody listens on it, and the next one replaces it.
-        let early = cred::is_root() && plan.gives_root_up() && !late;
-        let (mut bound, mut listeners) = (None, listeners);
-        match kept {
-            Some(members) => bound = Some(ListenerSet::adopt(members).map_err(Unfit::new)?),
-            None if is_first_image && early => bound = Some(bind(std::mem::take(&mut listeners))?),
-            None => {}
+        if is_first_image && cred::is_root() && plan.gives_root_up() && !late {
+            has.sockets.bind(&config)?;
         }
-        let belongings = Belongings {
-            control,
-            scoreboard: scoreboard.fd(),
-            handover: (handover.0.as_fd(), handover.1.as_fd()),
-            sheet: sheet.as_fd(),
-            locks: locks.as_ref().map(Locks::fd),
-            inherited: &listeners,
-            bound: bound.as_ref(),
-        };
         let prepared = || {
             if is_first_image {
                 if !late {
@@ -136,29 +110,27 @@ impl Arrival<'_> {
                 }
                 // A server that only lends sockets has nobody to serve it.
                 if config.processes > 0 {
-                    lodging::move_in(self.start, boot, &config, factory, &belongings)?;
+                    lodging::move_in(self.start, boot, &config, factory, &has)?;
                 }
             }
             Caches::create(&config.caches).map_err(Unfit::new)
         };
-        let undo = |_: &Unfit| bound.iter().for_each(ListenerSet::undo);
-        let caches = prepared().inspect_err(undo)?;
-        let mut held = vec![control, sheet.as_fd(), handover.0.as_fd(), handover.1.as_fd()];
-        let served = listeners.iter().chain(bound.iter().flat_map(ListenerSet::iter));
-        held.extend(served.map(|listener| listener.fd.as_fd()));
+        let caches = prepared().inspect_err(|_| has.sockets.undo())?;
+        let locks = has.locks.take();
         app::plugin::share(boot.generation, Shared { locks, highest_lock: config.locks, caches });
         let app = match config.lazy_apps || config.processes == 0 {
             true => None,
-            false => Some(load(&config, factory, &held).inspect_err(undo)?),
+            false => {
+                let held = has.kept_from_the_application();
+                Some(load(&config, factory, &held).inspect_err(|_| has.sockets.undo())?)
+            }
         };
-        let listeners = match bound {
-            Some(bound) => bound,
-            // Last of all: sockets of a generation that cannot serve need not be taken back.
-            None => bind(listeners)?,
-        };
+        // Last of all: sockets of a generation that cannot serve need not be taken back.
+        let listeners = has.sockets.into_bound(&config)?;
         if late {
             plan.follow_in_zygote().map_err(refused).inspect_err(|_| listeners.undo())?;
         }
+        let Belongings { scoreboard, handover, sheet, .. } = has;
         let scoreboard = Arc::new(scoreboard);
         Ok(Proven { config: Arc::new(config), app, listeners, scoreboard, handover, sheet })
     }
@@ -235,9 +207,4 @@ fn load(config: &Config, factory: AppFactory, held: &[BorrowedFd<'_>]) -> Result
     // Code that gives signals their default actions means its own process, not the zygote's part.
     signal::shrug_off(&signal::defaulted(FAMILY_SIGNALS)).map_err(Unfit::new)?;
     Ok(app)
-}
-
-/// The same listener out of the application's way.
-pub(super) fn sheltered(listener: Listener) -> Listener {
-    Listener { fd: fd::shelter(listener.fd), ..listener }
 }
