@@ -40,6 +40,8 @@ pub enum Order {
     HandOver,
     /// Close whatever it is doing.
     Abort,
+    /// Go to another worker now, if it is between two requests; close if it is not.
+    Evict,
 }
 
 /// A refusal of this connection's client.

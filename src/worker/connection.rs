@@ -115,8 +115,11 @@ impl Connection {
             return Poll::Ready(if drop { Next::Drop } else { Next::Linger });
         }
         let order = self.state.order.take();
-        if order == Some(Order::Abort) {
-            return Poll::Ready(Next::Drop);
+        match order {
+            Some(Order::Abort) => return Poll::Ready(Next::Drop),
+            Some(Order::Evict) if self.movable() => return Poll::Ready(Next::HandOver),
+            Some(Order::Evict) => return Poll::Ready(Next::Drop),
+            Some(Order::CloseIdle | Order::HandOver) | None => {}
         }
         if let Some(refusal) = self.state.refused_head()
             && self.state.all_answered()
@@ -193,7 +196,7 @@ impl Connection {
             let (stream, _) = http.into_parts().io.into_parts();
             this.closing = Some(Closing { stream, answer, shut_down: false, discarded: 0 });
         }
-        if this.state.order.take() == Some(Order::Abort) {
+        if matches!(this.state.order.take(), Some(Order::Abort | Order::Evict)) {
             return Poll::Ready(());
         }
         let Some(closing) = &mut this.closing else { return Poll::Ready(()) };

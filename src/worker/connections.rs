@@ -251,11 +251,12 @@ impl ConnectionSet {
         self.disturb();
     }
 
-    /// Ends all connections, whatever they are doing.
-    pub fn abort(&self) {
+    /// Ends all connections, whatever they are doing. Those that are between two requests go to another worker;
+    /// if there is none, they end with the queue.
+    pub fn evict(&self) {
         self.close_all();
         for entry in self.entries.borrow().iter().flatten() {
-            entry.state.command(Order::Abort);
+            entry.state.command(Order::Evict);
         }
     }
 

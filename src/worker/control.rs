@@ -314,7 +314,7 @@ impl Control {
             DrainMode::Stop => self.connections.stop(),
             DrainMode::Now => {
                 self.taking.abort();
-                self.connections.abort();
+                self.connections.evict();
             }
         }
         // Should the runtime itself be blocked by the application, the timer still ends it.

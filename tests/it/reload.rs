@@ -14,7 +14,8 @@ use crate::support::{Connection, Exchange, Failure, LIMIT, Load, LoadSpec, Serve
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
 fn start(processes: u32) -> Server {
-    Server::app().args(["--master", &format!("--processes={processes}"), "--threads=8"]).start()
+    let processes = format!("--processes={processes}");
+    Server::app().args(["--master", &processes, "--threads=8"]).with_fifo().start()
 }
 
 fn start_on_unix_socket() -> Server {
@@ -32,6 +33,35 @@ fn a_reload_takes_up_the_new_code() {
     let info = server.get("/info").json();
     assert_eq!((&info["generation"], &info["reloads"]), (&json!(2), &json!(1)));
     assert_eq!(kept.get("/").unwrap().text(), "hello v2\n", "an idle connection goes on as well");
+}
+
+#[test]
+fn a_brutal_reload_cuts_requests_and_keeps_connections_that_rest() {
+    for blow in ["TERM", "R", "W"] {
+        let server = start(2);
+        let mut clients: Vec<_> = (0..20).map(|_| server.client()).collect();
+        clients.iter_mut().for_each(|client| assert_eq!(client.get("/").unwrap().text(), "hello v1\n"));
+        let mut half = server.connect();
+        half.send(&GET[..GET.len() / 2]).unwrap();
+        // Both are read by then.
+        let mut slow = server.in_flight(60_000);
+        let before = server.workers();
+        match blow {
+            "TERM" => server.signal(Signal::SIGTERM),
+            letter => server.fifo(letter),
+        }
+        let cut = slow.receive_chunks().unwrap_err();
+        assert!(matches!(cut, Failure::Truncated | Failure::Reset), "{blow}: {cut:?}");
+        server.wait_workers("none of the old ones is left", |now| {
+            now.len() == 2 && !now.iter().any(|it| before.iter().any(|old| old.pid == it.pid))
+        });
+        for client in &mut clients {
+            assert!(!client.is_closed(), "{blow}");
+            assert_eq!(client.get("/").unwrap().text(), "hello v1\n", "{blow}");
+        }
+        half.send(&GET[GET.len() / 2..]).unwrap();
+        assert_eq!(half.receive(false).unwrap().text(), "hello v1\n", "{blow}");
+    }
 }
 
 /// One with time limits of a kept connection, not those of one whose first request is due.
