@@ -1,4 +1,4 @@
-//! How many connections wait to be accepted: what the kernel says of listening sockets.
+//! How many connections wait to be accepted, or will: what the kernel says of listening sockets.
 //!
 //! Of TCP it tells whoever has the socket (tcp(7), `TCP_INFO`); of others' sockets, and of Unix sockets in any
 //! case, through sock_diag(7), for which no right is needed. That looks at the network namespace of the
@@ -7,6 +7,7 @@
 
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
@@ -31,6 +32,14 @@ pub struct Listening {
     pub queue: Queue,
 }
 
+/// A connection that a listening socket has not passed on: the client takes itself for connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HalfOpen([u8; SOCKET_ID]);
+
+/// States of such a connection: the one that is told, and the one that it has in the kernel (`TCP_SYN_RECV`,
+/// `TCP_NEW_SYN_RECV`).
+const SYN_RECV: u8 = 3;
+const NEW_SYN_RECV: u8 = 12;
 /// State of a socket that listens, the same number for TCP and Unix sockets (`TCP_LISTEN`).
 const LISTEN: u8 = 10;
 /// linux/sock_diag.h
@@ -91,12 +100,35 @@ pub fn unix_queue(inode: u64) -> io::Result<Queue> {
 pub fn tcp_listening() -> io::Result<Vec<Listening>> {
     let mut found = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut request = vec![family as u8, libc::IPPROTO_TCP as u8, 0, 0];
-        request.extend_from_slice(&(1_u32 << LISTEN).to_ne_bytes());
-        request.extend_from_slice(&[0; SOCKET_ID]);
-        ask(&request, true, |answer| found.extend(inet_answer(answer)))?;
+        ask(&tcp_request(family, &[LISTEN]), true, |answer| found.extend(inet_answer(answer)))?;
     }
     Ok(found)
+}
+
+/// The half-open connections to `address`, as far as its family and port tell them from others in this
+/// network namespace. Never waits.
+///
+/// # Errors
+/// When the kernel cannot tell of them.
+pub fn tcp_half_open(address: SocketAddr) -> io::Result<Vec<HalfOpen>> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let mut found = Vec::new();
+    let request = tcp_request(family, &[SYN_RECV, NEW_SYN_RECV]);
+    ask(&request, true, |answer| {
+        let socket = answer.get(4..).and_then(|rest| rest.first_chunk());
+        // A socket's id begins with its own port, as it is on the wire.
+        found.extend(socket.filter(|id| id[..2] == address.port().to_be_bytes()).copied().map(HalfOpen));
+    })?;
+    Ok(found)
+}
+
+/// Asks for all TCP sockets in one of these states.
+fn tcp_request(family: AddressFamily, states: &[u8]) -> Vec<u8> {
+    let states = states.iter().fold(0_u32, |all, state| all | 1 << state);
+    let mut request = vec![family as u8, libc::IPPROTO_TCP as u8, 0, 0];
+    request.extend_from_slice(&states.to_ne_bytes());
+    request.extend_from_slice(&[0; SOCKET_ID]);
+    request
 }
 
 fn does_not_listen() -> io::Error {

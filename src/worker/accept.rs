@@ -28,6 +28,7 @@ use crate::sys::{fd, process};
 
 use super::handover::{self, Parcel};
 use super::lookout::Lookout;
+use super::stragglers::{self, Stragglers};
 use crate::app::slots::Slots;
 use crate::scoreboard::share::Share;
 
@@ -148,6 +149,7 @@ impl Acceptor {
                     return Some(self.lookout);
                 }
                 Mode::Emptying => {
+                    self.hear_out(&mut serve).await;
                     self.stand_aside();
                     empty(self.lookout, &self.outlives, &mut serve);
                     return None;
@@ -245,6 +247,21 @@ impl Acceptor {
                 self.stand_aside();
                 self.rest(&error).await;
                 self.stand_ready().await;
+            }
+        }
+    }
+
+    /// Takes clients, whatever is free, until those have come that the kernel keeps for listeners that close.
+    async fn hear_out(&self, serve: &mut impl FnMut(Accepted)) {
+        let closing = self.outlives.iter().enumerate().filter(|(_, outlives)| !**outlives);
+        let mut stragglers = Stragglers::of(closing.map(|(index, _)| self.lookout.listener(index)));
+        let until = Instant::now() + stragglers::PATIENCE;
+        while !stragglers.are_gone() {
+            let Ok(index) = tokio::time::timeout_at(until.into(), self.lookout.next()).await else { break };
+            match self.accept(index) {
+                Ok(accepted) => accepted.into_iter().for_each(&mut *serve),
+                // What there is to say is said by who takes the rest.
+                Err(_) => break,
             }
         }
     }

@@ -49,6 +49,7 @@ pub mod rebirth;
 pub mod relief;
 mod request_log;
 mod signals;
+mod stragglers;
 mod wear;
 
 use accepting_hooks::AcceptingHooks;

@@ -185,6 +185,30 @@ fn clients_that_wait_behind_a_full_server_are_served_before_it_ends() {
     }
 }
 
+/// The kernel keeps a client to itself until it has said something, for a second: no worker knows of it.
+#[test]
+fn clients_that_have_only_connected_are_heard_by_a_server_that_stops() {
+    let mut server = builder().start();
+    let mut late: Vec<Connection> = (0..5).map(|_| server.connect()).collect();
+    server.signal(Signal::SIGINT);
+    // One worker waits for them, the other has nothing to do.
+    server.wait_for_log(" buried after ");
+    for client in &mut late {
+        client.send(GET).unwrap();
+        let answer = client.receive(false).unwrap();
+        assert_eq!((answer.status, answer.closes()), (200, true));
+    }
+    assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
+}
+
+#[test]
+fn clients_that_say_nothing_do_not_keep_a_server_from_stopping() {
+    let mut server = builder().start();
+    let _silent: Vec<Connection> = (0..5).map(|_| server.connect()).collect();
+    server.signal(Signal::SIGINT);
+    assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
+}
+
 #[test]
 fn a_half_sent_head_is_answered_by_a_server_that_stops() {
     // One, so that what another connection sees of it holds for this one.
