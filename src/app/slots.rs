@@ -16,6 +16,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::scoreboard::sheet::Sheet;
 
@@ -165,7 +166,7 @@ impl Slots {
     /// Takes a slot if one is free.
     pub fn try_acquire(self: &Rc<Self>) -> Option<Permit> {
         let core = self.take()?;
-        Some(Permit { slots: Rc::clone(self), core })
+        Some(Permit::new(self, core))
     }
 
     /// Takes a slot, or joins the queue for one.
@@ -261,9 +262,15 @@ fn first(queue: &RefCell<VecDeque<Rc<Place>>>) -> Option<Rc<Place>> {
 pub struct Permit {
     slots: Rc<Slots>,
     core: u32,
+    /// How long its request had it in vain.
+    waited: Cell<Duration>,
 }
 
 impl Permit {
+    fn new(slots: &Rc<Slots>, core: u32) -> Self {
+        Permit { slots: Rc::clone(slots), core, waited: Cell::default() }
+    }
+
     /// The number of the slot, 0-based.
     pub fn core(&self) -> u32 {
         self.core
@@ -293,7 +300,7 @@ impl Future for Acquire {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Permit> {
         match self.place.granted.take() {
-            Some(core) => Poll::Ready(Permit { slots: Rc::clone(&self.slots), core }),
+            Some(core) => Poll::Ready(Permit::new(&self.slots, core)),
             None => {
                 *self.place.waker.borrow_mut() = Some(cx.waker().clone());
                 Poll::Pending

@@ -328,6 +328,8 @@ impl InFlight {
     pub(crate) fn answered(&mut self, response: &mut http::response::Parts) {
         let (status, headers) = (response.status, &response.headers);
         self.state.responding.set(true);
+        // The figures are of the time that the application takes.
+        self.started += self.state.claim.waited();
         self.bodiless |= matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.complete = self.bodiless;
         if let Some(record) = &mut self.record {

@@ -183,6 +183,9 @@ def application(environ, start_response):
         (lines.len() == 3 * clients.len()).then_some(lines)
     });
     for line in lines {
+        let msecs: u32 =
+            line.split(" msecs").next().and_then(|it| it.rsplit(' ').next()).unwrap().parse().unwrap();
+        assert!(msecs < 1700, "it did not take the time that it has waited: {line}");
         assert!(line.contains("on core 0)") || line.contains("on core 1)"), "threads have numbers: {line}");
     }
 }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, oneshot};
 
@@ -32,13 +32,16 @@ const STACK: usize = 8 * 1024 * 1024;
 /// A response, and news of the application if it is not done with the request.
 pub(super) struct Delivered {
     pub(super) draft: Draft,
+    /// How long the request has waited for a thread.
+    pub(super) waited: Duration,
     /// Resolves when the application has finished. The request's slot is occupied until then.
     pub(super) rest: oneshot::Receiver<()>,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly all of them are requests")]
 enum Task {
-    Request(Job, oneshot::Sender<Delivered>),
+    /// Since when it waits for a thread, and for whom the response is.
+    Request(Job, Instant, oneshot::Sender<Delivered>),
     GiveBack(Owner),
     Signal(u8, oneshot::Sender<()>),
     /// The thread ends.
@@ -146,7 +149,7 @@ impl Pool {
             // It may have to wait for a thread.
             sheet.hold(job.slot());
         }
-        self.add(Task::Request(job, sender));
+        self.add(Task::Request(job, Instant::now(), sender));
         receiver
     }
 
@@ -243,13 +246,13 @@ fn work(queue: &Queue<Task>, outbox: &Outbox, core: u32) {
     loop {
         match queue.take(|| outbox.ring()) {
             // Whichever slot the request has: the application sees the number of its thread.
-            Task::Request(job, deliver) => {
+            Task::Request(job, added, deliver) => {
                 let (start, row) = (Instant::now(), job.slot());
                 if let Some(sheet) = place::sheet() {
                     sheet.restart(row, start);
                     sheet.set_core(row, core);
                 }
-                place::at(row, || serve(job.in_core(core), deliver, outbox));
+                place::at(row, || serve(job.in_core(core), start - added, deliver, outbox));
                 queue.took(start.elapsed());
             }
             Task::Signal(number, done) => {
@@ -269,7 +272,7 @@ fn work(queue: &Queue<Task>, outbox: &Outbox, core: u32) {
     }
 }
 
-fn serve(job: Job, deliver: oneshot::Sender<Delivered>, outbox: &Outbox) {
+fn serve(job: Job, waited: Duration, deliver: oneshot::Sender<Delivered>, outbox: &Outbox) {
     // Dropped when the application has finished, whatever way this function ends.
     let (finished, rest) = oneshot::channel();
     let mut finished = Some(finished);
@@ -279,7 +282,7 @@ fn serve(job: Job, deliver: oneshot::Sender<Delivered>, outbox: &Outbox) {
     exchange.set_early(Box::new(move |draft| {
         if let Some((deliver, rest)) = early.take() {
             // Nobody listens when the client has left: then the pieces find their outlet closed.
-            drop(deliver.send(Delivered { draft, rest }));
+            drop(deliver.send(Delivered { draft, waited, rest }));
         }
     }));
     (table().acquire)();
@@ -289,7 +292,7 @@ fn serve(job: Job, deliver: oneshot::Sender<Delivered>, outbox: &Outbox) {
         finished = None;
     }
     if let (Some(draft), Some((deliver, rest))) = (draft, delivery.take()) {
-        let delivered = Delivered { draft, rest };
+        let delivered = Delivered { draft, waited, rest };
         match left {
             None => outbox.add(deliver, delivered),
             Some(_) => drop(deliver.send(delivered)),
@@ -330,11 +333,15 @@ impl Future for Awaited {
         let Some(delivered) = &mut self.delivered else { return Poll::Pending };
         let delivered = ready!(Pin::new(delivered).poll(cx));
         self.delivered = None;
-        let Ok(Delivered { draft, mut rest }) = delivered else {
+        let Ok(Delivered { draft, waited, mut rest }) = delivered else {
             // The thread is gone, which only a panic of ours can do.
             return Poll::Ready(Draft::failure().into_response());
         };
-        if let Some(pinned) = self.pinned.take()
+        let pinned = self.pinned.take();
+        if let Some(pinned) = &pinned {
+            pinned.note_wait(waited);
+        }
+        if let Some(pinned) = pinned
             && rest.try_recv() == Err(oneshot::error::TryRecvError::Empty)
         {
             tokio::task::spawn_local(async move {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use super::{Acquire, Permit, Slots};
 use crate::scoreboard::sheet::Suspended;
@@ -27,7 +28,14 @@ enum Stage {
 
 /// Keeps a request's slot occupied while the application works on it, whatever its client does.
 #[derive(Debug)]
-pub struct Pinned(#[expect(dead_code, reason = "dropping it is what it is for")] Rc<Permit>);
+pub struct Pinned(Rc<Permit>);
+
+impl Pinned {
+    /// The request has waited so long for a thread of the application.
+    pub(crate) fn note_wait(&self, time: Duration) {
+        self.0.waited.set(time);
+    }
+}
 
 impl Claim {
     /// The request begins.
@@ -69,6 +77,14 @@ impl Claim {
         match &*self.0.borrow() {
             Stage::Held(permit) => permit.core,
             Stage::None | Stage::Left(..) | Stage::Returning(..) => 0,
+        }
+    }
+
+    /// How long it has waited for a thread of the application, as far as is known.
+    pub(crate) fn waited(&self) -> Duration {
+        match &*self.0.borrow() {
+            Stage::Held(permit) => permit.waited.get(),
+            Stage::None | Stage::Left(..) | Stage::Returning(..) => Duration::ZERO,
         }
     }
 
