@@ -232,10 +232,14 @@ impl<S: Serialize, R: DeserializeOwned> Channel<S, R> {
     /// # Errors
     /// `InvalidData` for a message that is not of this channel's type.
     pub fn receive(&self) -> io::Result<Incoming<R>> {
-        let mut buffer = vec![0; MESSAGE_LIMIT];
-        match seqpacket::recv(self.fd.as_fd(), &mut buffer) {
-            Ok(received) if received.len == 0 => Ok(Incoming::Closed),
-            Ok(received) => {
+        // Room for what there is: for the largest, each of many idle workers would have pages of its own.
+        let received = seqpacket::next_length(self.fd.as_fd()).and_then(|length| {
+            let mut buffer = vec![0; length.min(MESSAGE_LIMIT)];
+            Ok((seqpacket::recv(self.fd.as_fd(), &mut buffer)?, buffer))
+        });
+        match received {
+            Ok((received, _)) if received.len == 0 => Ok(Incoming::Closed),
+            Ok((received, buffer)) => {
                 let message = serde_json::from_slice(&buffer[..received.len])?;
                 Ok(Incoming::Message(message, received.fds))
             }

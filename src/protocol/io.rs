@@ -1,6 +1,6 @@
 //! The socket as hyper sees it: every byte read goes through the gate first.
 
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -21,21 +21,20 @@ use super::stream::Stream;
 /// hyper lends out uninitialised memory, into which only unsafe code may read. Reading here and
 /// copying what passes the gate costs less than a nanosecond per 16 bytes, and a connection that
 /// waits holds no buffer of its own.
-#[derive(Debug, Clone)]
-pub struct Scratch(Rc<RefCell<Box<[u8]>>>);
+#[derive(Debug, Clone, Default)]
+pub struct Scratch(Rc<RefCell<Vec<u8>>>);
 
 impl Scratch {
     /// Bytes read at most at once.
     pub const SIZE: usize = 64 * 1024;
 
-    pub(crate) fn borrow(&self) -> std::cell::RefMut<'_, Box<[u8]>> {
-        self.0.borrow_mut()
-    }
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Scratch(Rc::new(RefCell::new(vec![0; Self::SIZE].into_boxed_slice())))
+    pub(crate) fn borrow(&self) -> RefMut<'_, Vec<u8>> {
+        let mut buffer = self.0.borrow_mut();
+        if buffer.is_empty() {
+            // Not before: a worker without connections has no use for it.
+            buffer.resize(Self::SIZE, 0);
+        }
+        buffer
     }
 }
 

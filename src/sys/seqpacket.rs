@@ -5,8 +5,9 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::{mem, ptr};
 
+use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair,
+    self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair,
 };
 
 use super::retry;
@@ -49,6 +50,22 @@ pub fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Res
     let parts = [IoSlice::new(bytes)];
     retry(|| Ok(sendmsg::<UnixAddr>(fd.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)?))?;
     Ok(())
+}
+
+/// Bytes of the message that [`recv`] returns next; 0 when the peer has closed its end.
+///
+/// # Errors
+/// `WouldBlock` when none has arrived.
+pub fn next_length(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    loop {
+        // With MSG_TRUNC the real length is told (recv(2)).
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+        match socket::recv(fd.as_raw_fd(), &mut [], flags) {
+            // As with `recv`.
+            Err(Errno::ECONNRESET | Errno::EINTR) => {}
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// Receives one message. Interruptions are retried.
