@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use log::debug;
+use log::{debug, info};
 use socket2::SockRef;
 
 use crate::sys::deferral;
@@ -23,7 +23,8 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(1300);
 /// Those that the kernel keeps for listeners that are about to close.
 pub(super) struct Stragglers {
     addresses: Vec<SocketAddr>,
-    clients: HashSet<HalfOpen>,
+    /// `None` when the kernel does not tell.
+    clients: Option<HashSet<HalfOpen>>,
 }
 
 impl Stragglers {
@@ -36,17 +37,25 @@ impl Stragglers {
                 Err(error) => debug!("clients that have only connected may be refused: {error}"),
             }
         }
-        let clients = half_open(&addresses).collect();
-        Stragglers { addresses, clients }
+        let clients = half_open(&addresses);
+        let clients = clients.inspect_err(|error| {
+            info!(
+                "who has connected and not sent anything is waited for, {PATIENCE:?}: the kernel does not tell \
+                 whether there is anybody ({error}; RestrictAddressFamilies= of systemd should allow AF_NETLINK)"
+            );
+        });
+        Stragglers { addresses, clients: clients.ok() }
     }
 
     /// All of them have come, or have left.
     pub(super) fn are_gone(&mut self) -> bool {
-        if !self.clients.is_empty() {
-            let still: HashSet<HalfOpen> = half_open(&self.addresses).collect();
-            self.clients.retain(|client| still.contains(client));
+        let Some(clients) = &mut self.clients else { return false };
+        if !clients.is_empty()
+            && let Ok(still) = half_open(&self.addresses)
+        {
+            clients.retain(|client| still.contains(client));
         }
-        self.clients.is_empty()
+        clients.is_empty()
     }
 }
 
@@ -60,13 +69,9 @@ fn address(listener: BorrowedFd<'_>) -> io::Result<Option<SocketAddr>> {
     Ok(Some(address))
 }
 
-fn half_open(addresses: &[SocketAddr]) -> impl Iterator<Item = HalfOpen> {
-    addresses.iter().flat_map(|address| {
-        sock_diag::tcp_half_open(*address).unwrap_or_else(|error| {
-            debug!("the kernel does not tell who has connected to {address}: {error}");
-            Vec::new()
-        })
-    })
+fn half_open(addresses: &[SocketAddr]) -> io::Result<HashSet<HalfOpen>> {
+    let clients = addresses.iter().map(|address| sock_diag::tcp_half_open(*address));
+    Ok(clients.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

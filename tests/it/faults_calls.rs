@@ -186,3 +186,17 @@ def release():
         assert_eq!(server.workers(), worker);
     }
 }
+
+#[test]
+fn a_server_that_cannot_ask_who_has_connected_waits_for_whoever_there_may_be() {
+    let mut server = workers(1).start();
+    let fault = "socket:error=EAFNOSUPPORT";
+    let Some(injection) = Injection::attach(server.workers()[0].pid, "socket", fault) else { return };
+    let mut late = server.connect();
+    server.signal(Signal::SIGINT);
+    server.wait_for_log("the kernel does not tell whether there is anybody (Address family not supported");
+    late.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(late.receive(false).unwrap().text(), "hello v1\n");
+    assert_eq!(server.wait_exit(LIMIT).code(), Some(0));
+    drop(injection);
+}
