@@ -93,8 +93,8 @@ impl Slots {
 
     /// Lets in more requests than there are slots while `more` is true. They have to wait for each other by
     /// themselves. Once only.
-    pub fn let_more_in(&self, more: impl Fn() -> bool + 'static) {
-        let set = self.more.set(Box::new(more));
+    pub fn let_more_in(&self, more: Box<dyn Fn() -> bool>) {
+        let set = self.more.set(more);
         debug_assert!(set.is_ok(), "invariant: the worker says it once");
     }
 
@@ -206,7 +206,7 @@ impl Slots {
             && let Some(place) = first(&self.returning)
         {
             self.grant(&place);
-        } else if self.turn_has_come() {
+        } else if self.advance_turn() {
             self.grant_turn();
         }
         while self.has_room()
@@ -222,8 +222,8 @@ impl Slots {
         }
     }
 
-    /// Another one that came before has had its slot.
-    fn turn_has_come(&self) -> bool {
+    /// Another one that came before has had its slot; true when it is the turn of who waits for that.
+    fn advance_turn(&self) -> bool {
         match &mut *self.turn.borrow_mut() {
             None => false,
             Some((_, 0)) => true,

@@ -5,7 +5,6 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::{mem, ptr};
 
-use nix::errno::Errno;
 use nix::sys::socket::{
     self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, sendmsg, socketpair,
 };
@@ -57,15 +56,9 @@ pub fn send(fd: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Res
 /// # Errors
 /// `WouldBlock` when none has arrived.
 pub fn next_length(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    loop {
-        // With MSG_TRUNC the real length is told (recv(2)).
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
-        match socket::recv(fd.as_raw_fd(), &mut [], flags) {
-            // As with `recv`.
-            Err(Errno::ECONNRESET | Errno::EINTR) => {}
-            result => return Ok(result?),
-        }
-    }
+    // With MSG_TRUNC the real length is told (recv(2)).
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+    despite_reset(|| Ok(socket::recv(fd.as_raw_fd(), &mut [], flags)?))
 }
 
 /// Receives one message. Interruptions are retried.
@@ -74,12 +67,15 @@ pub fn next_length(fd: BorrowedFd<'_>) -> io::Result<usize> {
 /// `WouldBlock` when none has arrived; `InvalidData` when the message or its descriptors did
 /// not fit, in which case the message is gone and descriptors that came along are closed.
 pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    despite_reset(|| recv_once(fd, buffer))
+}
+
+/// Repeats `receive` while it is interrupted, and when the peer has left while messages of ours were unread:
+/// the kernel says so once, ahead of what the peer had sent before. That, or the end, comes with the next call.
+fn despite_reset<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
-        match recv_once(fd, buffer) {
-            // The peer left while messages of ours were unread. The kernel says so once, ahead
-            // of what the peer had sent before: that, or the end, comes with the next call.
+        match retry(&mut receive) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
     }

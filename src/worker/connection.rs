@@ -116,9 +116,8 @@ impl Connection {
         }
         let order = self.state.order.take();
         match order {
-            Some(Order::Abort) => return Poll::Ready(Next::Drop),
             Some(Order::Evict) if self.movable() => return Poll::Ready(Next::HandOver),
-            Some(Order::Evict) => return Poll::Ready(Next::Drop),
+            Some(Order::Abort | Order::Evict) => return Poll::Ready(Next::Drop),
             Some(Order::CloseIdle | Order::HandOver) | None => {}
         }
         if let Some(refusal) = self.state.refused_head()

@@ -32,7 +32,7 @@ impl Stragglers {
     pub(super) fn of<'a>(listeners: impl Iterator<Item = BorrowedFd<'a>>) -> Self {
         let mut addresses = Vec::new();
         for listener in listeners {
-            match address(listener) {
+            match keep_no_more(listener) {
                 Ok(address) => addresses.extend(address),
                 Err(error) => debug!("clients that have only connected may be refused: {error}"),
             }
@@ -59,8 +59,8 @@ impl Stragglers {
     }
 }
 
-/// The address of a listener that keeps clients back until now.
-fn address(listener: BorrowedFd<'_>) -> io::Result<Option<SocketAddr>> {
+/// The address of a listener for which the kernel has kept clients until now.
+fn keep_no_more(listener: BorrowedFd<'_>) -> io::Result<Option<SocketAddr>> {
     let Some(address) = SockRef::from(&listener).local_addr()?.as_socket() else { return Ok(None) };
     if deferral::get(listener)?.is_zero() {
         return Ok(None);

@@ -337,17 +337,14 @@ impl Future for Awaited {
             // The thread is gone, which only a panic of ours can do.
             return Poll::Ready(Draft::failure().into_response());
         };
-        let pinned = self.pinned.take();
-        if let Some(pinned) = &pinned {
+        if let Some(pinned) = self.pinned.take() {
             pinned.note_wait(waited);
-        }
-        if let Some(pinned) = pinned
-            && rest.try_recv() == Err(oneshot::error::TryRecvError::Empty)
-        {
-            tokio::task::spawn_local(async move {
-                let _ = rest.await;
-                drop(pinned);
-            });
+            if rest.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
+                tokio::task::spawn_local(async move {
+                    let _ = rest.await;
+                    drop(pinned);
+                });
+            }
         }
         Poll::Ready(draft.into_response())
     }

@@ -51,17 +51,17 @@ fn waiting_requests_are_served_in_order() {
     assert!(slots.free());
 }
 
-/// Two slots, and whether requests are quick.
-fn two_and_more(quick: bool) -> (Rc<Slots>, Rc<Cell<bool>>) {
-    let (slots, answer) = (Slots::new(2), Rc::new(Cell::new(quick)));
-    let quick = Rc::clone(&answer);
-    slots.let_more_in(move || quick.get());
-    (slots, answer)
+/// Two slots, and whether requests are quick, which they are.
+fn two_and_more() -> (Rc<Slots>, Rc<Cell<bool>>) {
+    let (slots, quick) = (Slots::new(2), Rc::new(Cell::new(true)));
+    let answer = Rc::clone(&quick);
+    slots.let_more_in(Box::new(move || answer.get()));
+    (slots, quick)
 }
 
 #[test]
 fn more_than_there_are_slots_are_let_in_while_requests_are_quick() {
-    let (slots, quick) = two_and_more(true);
+    let (slots, quick) = two_and_more();
     let mut held: Vec<Permit> = (0..4).map_while(|_| slots.try_acquire()).collect();
     assert_eq!(held.len(), 4);
     assert!(!slots.free() && slots.contended());
@@ -77,7 +77,7 @@ fn more_than_there_are_slots_are_let_in_while_requests_are_quick() {
 
 #[test]
 fn there_is_an_end_to_what_is_let_in() {
-    let (slots, _quick) = two_and_more(true);
+    let (slots, _quick) = two_and_more();
     let mut held: Vec<Permit> = std::iter::from_fn(|| slots.try_acquire()).collect();
     assert_eq!(held.len(), LET_IN as usize);
     let mut waiting = slots.acquire();
@@ -88,7 +88,7 @@ fn there_is_an_end_to_what_is_let_in() {
 
 #[test]
 fn who_waits_for_its_turn_comes_after_those_that_were_let_in_before() {
-    let (slots, _quick) = two_and_more(true);
+    let (slots, _quick) = two_and_more();
     let mut held: Vec<Permit> = (0..4).map_while(|_| slots.try_acquire()).collect();
     let mut turn = slots.acquire_in_turn();
     for _ in 0..2 {
